@@ -1,0 +1,297 @@
+//! The records in the ring buffer: fixed width, native endian, explicit padding.
+//!
+//! Every record starts with a [`Header`]. A reader checks [`WIRE_VERSION`], the
+//! kind and the length before it believes anything else, because a pinned ring
+//! may have been filled by another build.
+
+use core::mem::{align_of, size_of};
+
+/// Version of the layouts in this module. Changes with any of them.
+pub const WIRE_VERSION: u16 = 1;
+
+/// Kind of [`Victim`].
+pub const KIND_VICTIM: u16 = 1;
+/// Kind of [`CgroupChange`] for a cgroup that was created.
+pub const KIND_CGROUP_CREATED: u16 = 2;
+/// Kind of [`CgroupChange`] for a cgroup that was removed.
+pub const KIND_CGROUP_REMOVED: u16 = 3;
+/// Kind of [`InvocationEnd`].
+pub const KIND_INVOCATION_END: u16 = 4;
+
+/// Bytes of a task's name, as `TASK_COMM_LEN`.
+pub const COMM_LEN: usize = 16;
+/// Bytes kept of a cgroup's name: `NAME_MAX` and its NUL.
+pub const NAME_LEN: usize = 256;
+/// Memory cgroups kept of a victim's chain, from the one that owns its memory up.
+pub const MAX_CHAIN: usize = 16;
+
+/// Index of the drop counter for victims and invocation ends.
+pub const DROP_VICTIM: u32 = 0;
+/// Index of the drop counter for cgroup changes.
+pub const DROP_CGROUP: u32 = 1;
+/// Number of drop counters.
+pub const DROP_KINDS: u32 = 2;
+
+/// Bits of [`Victim::fields`]: set where the field was read.
+pub mod field {
+    /// `tgid`.
+    pub const TGID: u64 = 1 << 0;
+    /// `ns_tgid`.
+    pub const NS_TGID: u64 = 1 << 1;
+    /// `comm`.
+    pub const COMM: u64 = 1 << 2;
+    /// `uid`.
+    pub const UID: u64 = 1 << 3;
+    /// `start_boottime_ns`.
+    pub const START: u64 = 1 << 4;
+    /// `oom_score_adj`.
+    pub const OOM_SCORE_ADJ: u64 = 1 << 5;
+    /// `total_vm_pages`.
+    pub const TOTAL_VM: u64 = 1 << 6;
+    /// `anon_rss_pages`, `file_rss_pages` and `shmem_rss_pages`.
+    pub const RSS: u64 = 1 << 7;
+    /// `pgtables_bytes`.
+    pub const PGTABLES: u64 = 1 << 8;
+    /// `cgroup_id`.
+    pub const CGROUP: u64 = 1 << 9;
+    /// `chain`, of which the first is the owner of the memory.
+    pub const CHAIN: u64 = 1 << 10;
+    /// `local_oom_kill`.
+    pub const LOCAL: u64 = 1 << 11;
+    /// `invocation` and `index`: `out_of_memory()` was seen for this mark.
+    pub const INVOCATION: u64 = 1 << 12;
+    /// `limit_memcg_id`; 0 there means no memory cgroup's limit.
+    pub const LIMIT: u64 = 1 << 13;
+    /// `limit_usage_pages` and `limit_max_pages`.
+    pub const LIMIT_USAGE: u64 = 1 << 14;
+    /// `constraint`, `order`, `gfp_mask`, `total_pages`.
+    pub const OOM_CONTROL: u64 = 1 << 15;
+    /// The trigger's `comm`.
+    pub const TRIGGER_COMM: u64 = 1 << 16;
+    /// The chain goes on beyond [`super::MAX_CHAIN`].
+    pub const CHAIN_TRUNCATED: u64 = 1 << 17;
+    /// The chain is in a v1 memory hierarchy: its ids are not v2 ids.
+    pub const CHAIN_V1: u64 = 1 << 18;
+    /// `oom_groups`.
+    pub const OOM_GROUPS: u64 = 1 << 19;
+    /// The counter of the victim's memory cgroup moved since the last mark in it.
+    pub const COUNTED: u64 = 1 << 21;
+    /// It did not move.
+    pub const NOT_COUNTED: u64 = 1 << 22;
+    /// The record was completed when the victim exited, not when it was marked.
+    pub const AT_EXIT: u64 = 1 << 20;
+}
+
+/// Counter value that stands for "this kernel does not have it". Counters are kept in 32
+/// bits: the lower half of what the kernel counts, which no boot exceeds.
+pub const NO_COUNTER: u32 = u32::MAX;
+
+/// What every record starts with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct Header {
+    /// [`WIRE_VERSION`].
+    pub version: u16,
+    /// One of the `KIND_*`.
+    pub kind: u16,
+    /// Bytes of the whole record.
+    pub size: u32,
+    /// Sequence number, from 1. Victims and invocation ends share one sequence (both
+    /// happen under `oom_lock`), cgroup changes another (under `cgroup_mutex`). A number
+    /// is used up by a record that found no room too, so a gap is a loss.
+    pub seq: u64,
+    /// `CLOCK_BOOTTIME` in ns.
+    pub boottime_ns: u64,
+}
+
+/// One memory cgroup on the way from the victim's to the root.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct ChainLink {
+    /// Id of the cgroup: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// Hierarchical `oom_kill`, already raised by the kill of this record.
+    pub oom_kill: u32,
+    /// Low half of the css serial number: another one means the counters started again.
+    pub serial: u32,
+    /// Hierarchical `oom`; [`NO_COUNTER`] where there is none.
+    pub oom: u32,
+    /// Hierarchical `oom_group_kill`; [`NO_COUNTER`] where there is none, before v5.17.
+    pub oom_group_kill: u32,
+}
+
+/// One `mark_victim`: the OOM killer marked a task.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct Victim {
+    /// Kind [`KIND_VICTIM`].
+    pub header: Header,
+    /// Bits of [`field`].
+    pub fields: u64,
+    /// The victim's cgroup on the v2 hierarchy.
+    pub cgroup_id: u64,
+    /// When the victim's process started, `CLOCK_BOOTTIME` in ns.
+    pub start_boottime_ns: u64,
+    /// Local `oom_kill` of the memory cgroup that owns the victim's memory.
+    pub local_oom_kill: u64,
+    /// Virtual size in pages.
+    pub total_vm_pages: u64,
+    /// Anonymous resident pages.
+    pub anon_rss_pages: u64,
+    /// File-backed resident pages.
+    pub file_rss_pages: u64,
+    /// Shared-memory resident pages.
+    pub shmem_rss_pages: u64,
+    /// Page tables in bytes.
+    pub pgtables_bytes: u64,
+    /// Cgroup of the task that ran the OOM killer.
+    pub trigger_cgroup_id: u64,
+    /// Number of this call of `out_of_memory()` since load.
+    pub invocation: u64,
+    /// Memory cgroup whose limit was hit; 0 where none was.
+    pub limit_memcg_id: u64,
+    /// Its usage in pages.
+    pub limit_usage_pages: u64,
+    /// Its limit in pages.
+    pub limit_max_pages: u64,
+    /// `oom_control.totalpages`: what the killer had to share out.
+    pub total_pages: u64,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Process id in the victim's own pid namespace.
+    pub ns_tgid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// Thread id of the trigger.
+    pub trigger_tid: u32,
+    /// Process id of the trigger.
+    pub trigger_tgid: u32,
+    /// User id of the trigger.
+    pub trigger_uid: u32,
+    /// `enum oom_constraint`.
+    pub constraint: u32,
+    /// Order of the failed allocation; -1 from sysrq.
+    pub order: i32,
+    /// `gfp_t` of the failed allocation.
+    pub gfp_mask: u32,
+    /// Place of this mark in its invocation, from 0.
+    pub index: u32,
+    /// Padding, 0.
+    pub reserved: u32,
+    /// `oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// Bit `i` is set where `chain[i]` has `memory.oom.group` set.
+    pub oom_groups: u32,
+    /// The victim's name.
+    pub comm: [u8; COMM_LEN],
+    /// The trigger's name.
+    pub trigger_comm: [u8; COMM_LEN],
+    /// Memory cgroups from the owner of the victim's memory up; ends where an id is 0.
+    pub chain: [ChainLink; MAX_CHAIN],
+}
+
+/// Bits of [`CgroupChange::fields`] and [`InvocationEnd::fields`].
+pub mod change_field {
+    /// `parent_id`.
+    pub const PARENT: u64 = 1 << 0;
+    /// `name`.
+    pub const NAME: u64 = 1 << 1;
+    /// `counters` and `local_oom_kill`.
+    pub const COUNTERS: u64 = 1 << 2;
+}
+
+/// A cgroup of the v2 hierarchy was created or removed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct CgroupChange {
+    /// Kind [`KIND_CGROUP_CREATED`] or [`KIND_CGROUP_REMOVED`].
+    pub header: Header,
+    /// Bits of [`change_field`].
+    pub fields: u64,
+    /// Id of the parent.
+    pub parent_id: u64,
+    /// Id and final hierarchical counters; only the id in a creation, or where the
+    /// memory controller is off.
+    pub counters: ChainLink,
+    /// Final local `oom_kill`.
+    pub local_oom_kill: u64,
+    /// Name of the directory, NUL-terminated.
+    pub name: [u8; NAME_LEN],
+}
+
+/// A call of `out_of_memory()` that may have killed a group is over.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct InvocationEnd {
+    /// Kind [`KIND_INVOCATION_END`].
+    pub header: Header,
+    /// Number of the call, as in [`Victim::invocation`].
+    pub invocation: u64,
+    /// Bits of [`change_field`].
+    pub fields: u64,
+    /// Marks made in this call, whether their records found room or not.
+    pub marks: u32,
+    /// Padding, 0.
+    pub reserved: u32,
+    /// Counters of the first victim's memory cgroup, when the call was over.
+    pub counters: ChainLink,
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 24);
+    assert!(size_of::<ChainLink>() == 24);
+    assert!(size_of::<Victim>() == 616);
+    assert!(size_of::<CgroupChange>() == 328);
+    assert!(size_of::<InvocationEnd>() == 72);
+    // The ring aligns records to 8 bytes and no more.
+    assert!(align_of::<Victim>() == 8);
+    assert!(align_of::<CgroupChange>() == 8);
+    assert!(align_of::<InvocationEnd>() == 8);
+};

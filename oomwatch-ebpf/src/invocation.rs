@@ -1,0 +1,154 @@
+//! One call of `out_of_memory()`: its `struct oom_control`, its number, and the marks
+//! made in it. Only where fentry can be attached; all of it is absent otherwise.
+//!
+//! Every mark is made inside `out_of_memory()` by the task that called it, under
+//! `oom_lock`, so one slot checked against `current` can neither be stale nor mixed up.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
+use oomwatch_common::record::{
+    DROP_VICTIM, InvocationEnd, KIND_INVOCATION_END, Victim, change_field, field,
+};
+
+use crate::{
+    kernel::{self, Address, config, known},
+    maps::{self, RECORDS, VICTIM_SEQUENCE},
+};
+
+/// State of the call under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Invocation {
+    /// `bpf_get_current_pid_tgid` of the caller; 0 when no call is under way.
+    caller: u64,
+    oom_control: Address,
+    number: u64,
+    /// Memory css of the first victim, and its cgroup's id to know it again.
+    first_css: Address,
+    first_memcg_id: u64,
+    marks: u32,
+    /// Its `oom_groups`: 0 where this call cannot kill a group.
+    group: u32,
+}
+
+/// `out_of_memory(oc)` was entered.
+#[inline(always)]
+pub(crate) fn begin(oom_control: Address) {
+    let Some(slot) = maps::INVOCATION.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: a map value, written under `oom_lock`.
+    let invocation = unsafe { &mut *slot };
+    invocation.caller = bpf_get_current_pid_tgid();
+    invocation.oom_control = oom_control;
+    invocation.number += 1;
+    invocation.first_css = 0;
+    invocation.first_memcg_id = 0;
+    invocation.marks = 0;
+    invocation.group = 0;
+}
+
+/// The call that `current` is in.
+#[inline(always)]
+pub(crate) fn current() -> Option<&'static mut Invocation> {
+    let slot = maps::INVOCATION.get_ptr_mut(0)?;
+    // SAFETY: a map value, written under `oom_lock`.
+    let invocation = unsafe { &mut *slot };
+    // The caller of the idle task's pid 0 never runs the OOM killer.
+    (invocation.caller != 0 && invocation.caller == bpf_get_current_pid_tgid())
+        .then_some(invocation)
+}
+
+impl Invocation {
+    /// The task that the killer chose, if its thread id is `tid`; else 0.
+    #[inline(always)]
+    pub(crate) fn chosen(&self, tid: u32) -> Address {
+        let chosen = kernel::read(self.oom_control, config!(oc_chosen));
+        if kernel::read::<u32>(chosen, config!(task_pid)) == tid {
+            chosen
+        } else {
+            0
+        }
+    }
+
+    /// Takes the place of one mark in this call and fills in its context.
+    #[inline(always)]
+    pub(crate) fn describe(&mut self, victim: &mut Victim) {
+        victim.invocation = self.number;
+        victim.index = self.marks;
+        self.marks += 1;
+        let oc = self.oom_control;
+        victim.constraint = kernel::read(oc, config!(oc_constraint));
+        victim.order = kernel::read(oc, config!(oc_order));
+        victim.gfp_mask = kernel::read(oc, config!(oc_gfp_mask));
+        victim.total_pages = kernel::read(oc, config!(oc_totalpages));
+        let memcg: Address = kernel::read(oc, config!(oc_memcg));
+        kernel::add_bits(
+            &mut victim.fields,
+            field::INVOCATION
+                | known!(field::LIMIT, oc_memcg)
+                | known!(
+                    field::OOM_CONTROL,
+                    oc_constraint,
+                    oc_order,
+                    oc_gfp_mask,
+                    oc_totalpages
+                ),
+        );
+        if memcg == 0 {
+            return;
+        }
+        let css = memcg + kernel::memcg_css();
+        victim.limit_memcg_id = kernel::cgroup_id(kernel::css_cgroup(css));
+        victim.limit_usage_pages = kernel::read(memcg, config!(memcg_usage));
+        victim.limit_max_pages = kernel::read(memcg, config!(memcg_max));
+        kernel::add_bits(
+            &mut victim.fields,
+            known!(field::LIMIT_USAGE, memcg_usage, memcg_max),
+        );
+    }
+
+    /// Keeps what the end of a group kill needs from its first victim.
+    #[inline(always)]
+    pub(crate) fn note_victim(&mut self, css: Address, memcg_id: u64, oom_groups: u32) {
+        if self.first_css == 0 {
+            self.first_css = css;
+            self.first_memcg_id = memcg_id;
+            self.group = oom_groups;
+        }
+    }
+}
+
+/// `out_of_memory()` returned.
+#[inline(always)]
+pub(crate) fn end() {
+    let Some(invocation) = current() else {
+        return;
+    };
+    invocation.caller = 0;
+    if invocation.group == 0 || invocation.marks == 0 {
+        return;
+    }
+    let counters = kernel::chain_link(invocation.first_css);
+    // The cgroup may be gone, and its memory used for something else.
+    let known = counters.cgroup_id == invocation.first_memcg_id;
+    if known {
+        // The kernel may have counted its first victim again after the last mark.
+        maps::note_count(&counters);
+    }
+    let seq = maps::next_sequence(VICTIM_SEQUENCE);
+    let Some(mut entry) = RECORDS.reserve::<InvocationEnd>(0) else {
+        maps::count_drop(DROP_VICTIM);
+        return;
+    };
+    // SAFETY: the helper needs nothing.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    entry.write(InvocationEnd {
+        header: maps::header::<InvocationEnd>(KIND_INVOCATION_END, seq, now),
+        invocation: invocation.number,
+        fields: if known { change_field::COUNTERS } else { 0 },
+        marks: invocation.marks,
+        reserved: 0,
+        counters,
+    });
+    entry.submit(0);
+}

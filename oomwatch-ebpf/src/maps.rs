@@ -1,0 +1,101 @@
+//! The maps, and the two ways to lose a record: no room, and counting that.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use oomwatch_common::record::{ChainLink, DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
+
+use crate::{invocation::Invocation, victim::Deferred, victim::Signalled};
+
+/// All records. User space sets the size.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// Records that found no room, by kind.
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DROP_KINDS, 0);
+
+/// The call of `out_of_memory()` under way. One is enough: it runs under `oom_lock`.
+#[map]
+pub(crate) static INVOCATION: Array<Invocation> = Array::with_max_entries(1, 0);
+
+/// Last sequence number by kind of drop counter. Plain memory: victims are numbered
+/// under `oom_lock` and cgroup changes under `cgroup_mutex`.
+#[map]
+pub(crate) static SEQUENCE: Array<u64> = Array::with_max_entries(DROP_KINDS, 0);
+
+/// The task that this CPU's last OOM SIGKILL went to.
+#[map]
+pub(crate) static SIGNALLED: PerCpuArray<Signalled> = PerCpuArray::with_max_entries(1, 0);
+
+/// Victims known by thread id only, waiting for their exit. Bounded: a victim dies
+/// within seconds, and 1024 marked at once without a task pointer are not expected.
+#[map]
+pub(crate) static DEFERRED: HashMap<u32, Deferred> = HashMap::with_max_entries(1024, 0);
+
+/// Counter of each memory cgroup at its last mark, with its serial. Kept here, so that it tells a
+/// counted mark from another even where the records between found no room. Cgroups that are
+/// displaced are judged in user space again.
+#[map]
+pub(crate) static LAST_COUNTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// Flag of `bpf_ringbuf_query`: bytes not read yet.
+const BPF_RB_AVAIL_DATA: u64 = 0;
+/// Flag of `bpf_ringbuf_query`: size of the ring.
+const BPF_RB_RING_SIZE: u64 = 1;
+
+/// Takes the next number of the sequence that `drop_kind` counts.
+#[inline(always)]
+pub(crate) fn next_sequence(drop_kind: u32) -> u64 {
+    let Some(last) = SEQUENCE.get_ptr_mut(drop_kind) else {
+        return 0;
+    };
+    // SAFETY: a map value, and the caller holds the lock that serialises this sequence.
+    unsafe {
+        *last += 1;
+        *last
+    }
+}
+
+/// Counts a record that found no room.
+#[inline(always)]
+pub(crate) fn count_drop(drop_kind: u32) {
+    if let Some(count) = DROPS.get_ptr_mut(drop_kind) {
+        // SAFETY: a per-CPU value; tracepoint programs do not move between CPUs.
+        unsafe { *count += 1 }
+    }
+}
+
+/// Keeps a memory cgroup's counter for its next mark; returns whether it moved since the last.
+#[inline(always)]
+pub(crate) fn note_count(link: &ChainLink) -> Option<bool> {
+    let count = u64::from(link.serial) << 32 | u64::from(link.oom_kill);
+    // SAFETY: the value is copied at once, and `oom_lock` is held.
+    let moved = unsafe { LAST_COUNTS.get(link.cgroup_id) }.map(|&last| last != count);
+    let _ = LAST_COUNTS.insert(link.cgroup_id, count, 0);
+    moved
+}
+
+/// Whether a record that is not a victim may take room: a storm of cgroup creation
+/// must leave the last quarter of the ring to victims.
+#[inline(always)]
+pub(crate) fn has_room_beside_victims() -> bool {
+    let size = RECORDS.query(BPF_RB_RING_SIZE);
+    RECORDS.query(BPF_RB_AVAIL_DATA) < size - size / 4
+}
+
+/// A record's header.
+#[inline(always)]
+pub(crate) fn header<T>(kind: u16, seq: u64, boottime_ns: u64) -> Header {
+    Header {
+        version: WIRE_VERSION,
+        kind,
+        size: size_of::<T>() as u32,
+        seq,
+        boottime_ns,
+    }
+}
+
+/// The sequence of victims and invocation ends.
+pub(crate) const VICTIM_SEQUENCE: u32 = DROP_VICTIM;

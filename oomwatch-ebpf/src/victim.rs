@@ -1,0 +1,354 @@
+//! Victims: from a `mark_victim` to one [`Victim`] record.
+//!
+//! Newer kernels pass the task. Older ones pass a thread id, and the task is, in this
+//! order: the one that the same `current` has just sent the OOM killer's SIGKILL;
+//! `current` itself, which was dying already; the one that `oom_control` names; or the
+//! task that exits later with this thread id.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_cgroup_id, bpf_get_current_task, bpf_ktime_get_boot_ns},
+    },
+    programs::RawTracePointContext,
+};
+use aya_log_ebpf::debug;
+use oomwatch_common::{
+    config::MARK_VICTIM_TASK,
+    record::{COMM_LEN, ChainLink, DROP_VICTIM, KIND_VICTIM, MAX_CHAIN, Victim, field},
+};
+
+use crate::{
+    invocation,
+    kernel::{self, Address, argument, config, known},
+    maps::{self, DEFERRED, RECORDS, SIGNALLED, VICTIM_SEQUENCE},
+};
+
+const SIGKILL: u64 = 9;
+/// `SEND_SIG_PRIV`: a signal from the kernel itself.
+const SEND_SIG_PRIV: u64 = 1;
+/// Highest nesting of pid namespaces (`MAX_PID_NS_LEVEL`).
+const MAX_PID_LEVEL: u32 = 32;
+
+/// What [`signalled`] keeps.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Signalled {
+    sender: u64,
+    task: Address,
+    tid: u64,
+}
+
+/// What is known when a mark is made: all but the victim itself.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Deferred {
+    seq: u64,
+    boottime_ns: u64,
+    trigger_pid_tgid: u64,
+    trigger_cgroup_id: u64,
+    trigger_comm: [u8; COMM_LEN],
+    trigger_uid: u32,
+    tid: u32,
+}
+
+/// `mark_victim(task, uid)` or `mark_victim(pid)`.
+#[inline(always)]
+pub(crate) fn marked(ctx: &RawTracePointContext) {
+    let (tid, task) = victim_of(argument(ctx, 0));
+    let mark = Deferred::now(tid);
+    if task != 0 {
+        emit(task, &mark, 0);
+    } else if DEFERRED.insert(tid, mark, 0).is_err() {
+        // A full map loses the victim's identity, never the fact: that is counted.
+        maps::count_drop(DROP_VICTIM);
+    }
+}
+
+/// Logs what [`marked`] sees; a program of its own, which is not even loaded unless asked for.
+#[inline(always)]
+pub(crate) fn log_mark(ctx: &RawTracePointContext) {
+    let (tid, task) = victim_of(argument(ctx, 0));
+    debug!(ctx, "mark_victim tid={} task={:x}", tid, task);
+}
+
+/// Thread id and task that `mark_victim` passes, or at least the former.
+#[inline(always)]
+fn victim_of(first: u64) -> (u32, Address) {
+    if config!(mark_victim_passes) == MARK_VICTIM_TASK {
+        (kernel::read(first, config!(task_pid)), first)
+    } else {
+        (first as u32, find_task(first as u32))
+    }
+}
+
+/// `signal_generate(sig, info, task, group, result)`.
+#[inline(always)]
+pub(crate) fn signalled(ctx: &RawTracePointContext) {
+    if argument(ctx, 0) != SIGKILL || argument(ctx, 1) != SEND_SIG_PRIV {
+        return;
+    }
+    let task = argument(ctx, 2);
+    let Some(slot) = SIGNALLED.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: a per-CPU value.
+    unsafe {
+        (*slot).sender = bpf_get_current_pid_tgid();
+        (*slot).task = task;
+        (*slot).tid = u64::from(kernel::read::<u32>(task, config!(task_pid)));
+    }
+}
+
+/// `sched_process_exit` of `current`.
+#[inline(always)]
+pub(crate) fn exited() {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: the value is copied before anything else can change it: only this thread
+    // removes its own entry.
+    let Some(mark) = (unsafe { DEFERRED.get(tid) }).copied() else {
+        return;
+    };
+    let _ = DEFERRED.remove(tid);
+    // SAFETY: the helper needs nothing.
+    emit(unsafe { bpf_get_current_task() }, &mark, field::AT_EXIT);
+}
+
+/// The task with thread id `tid` that is being marked; 0 where nothing names it.
+#[inline(always)]
+fn find_task(tid: u32) -> Address {
+    let current = bpf_get_current_pid_tgid();
+    if let Some(slot) = SIGNALLED.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value.
+        let signalled = unsafe { *slot };
+        if signalled.sender == current && signalled.tid == u64::from(tid) {
+            return signalled.task;
+        }
+    }
+    if current as u32 == tid {
+        // SAFETY: the helper needs nothing.
+        return unsafe { bpf_get_current_task() };
+    }
+    match invocation::current() {
+        Some(invocation) => invocation.chosen(tid),
+        None => 0,
+    }
+}
+
+impl Deferred {
+    #[inline(always)]
+    fn now(tid: u32) -> Self {
+        // SAFETY: the helpers need nothing.
+        let (boottime_ns, trigger_cgroup_id) =
+            unsafe { (bpf_ktime_get_boot_ns(), bpf_get_current_cgroup_id()) };
+        Self {
+            seq: maps::next_sequence(VICTIM_SEQUENCE),
+            boottime_ns,
+            trigger_pid_tgid: bpf_get_current_pid_tgid(),
+            trigger_cgroup_id,
+            trigger_comm: kernel::current_comm(),
+            trigger_uid: bpf_get_current_uid_gid() as u32,
+            tid,
+        }
+    }
+}
+
+/// Sends the record of one victim.
+#[inline(always)]
+fn emit(task: Address, mark: &Deferred, flags: u64) {
+    let Some(mut entry) = RECORDS.reserve::<Victim>(0) else {
+        maps::count_drop(DROP_VICTIM);
+        return;
+    };
+    // SAFETY: the ring gave the memory for one `Victim`. All of it but the end of the chain is
+    // written below, and integers have no invalid bit patterns.
+    let victim = unsafe { &mut *entry.as_mut_ptr() };
+    victim.header = maps::header::<Victim>(KIND_VICTIM, mark.seq, mark.boottime_ns);
+    victim.fields = flags | field::TRIGGER_COMM;
+    victim.tid = mark.tid;
+    victim.trigger_tid = mark.trigger_pid_tgid as u32;
+    victim.trigger_tgid = (mark.trigger_pid_tgid >> 32) as u32;
+    victim.trigger_uid = mark.trigger_uid;
+    victim.trigger_cgroup_id = mark.trigger_cgroup_id;
+    victim.trigger_comm = mark.trigger_comm;
+    describe_task(task, victim);
+    let mm = kernel::read(task, config!(task_mm));
+    describe_memory(mm, victim);
+    let first = describe_chain(task, mm, victim);
+    // At its exit the victim's counter may have moved for others.
+    if flags & field::AT_EXIT == 0 && first != 0 {
+        describe_count(victim);
+    }
+    clear_invocation(victim);
+    // A record made at the victim's exit is in no call of the OOM killer.
+    if flags & field::AT_EXIT == 0
+        && let Some(invocation) = invocation::current()
+    {
+        invocation.describe(victim);
+        invocation.note_victim(first, victim.chain[0].cgroup_id, victim.oom_groups);
+    }
+    entry.submit(0);
+}
+
+/// Who the victim is.
+#[inline(always)]
+fn describe_task(task: Address, victim: &mut Victim) {
+    victim.tgid = kernel::read(task, config!(task_tgid));
+    kernel::read_bytes(&mut victim.comm, task, config!(task_comm));
+    victim.uid = kernel::read(kernel::read(task, config!(task_cred)), config!(cred_uid));
+    let signal = kernel::read(task, config!(task_signal));
+    victim.oom_score_adj = i32::from(kernel::read::<i16>(signal, config!(signal_oom_score_adj)));
+    // The process's start is its leader's; a thread has one of its own.
+    let leader = kernel::read(task, config!(task_group_leader));
+    victim.start_boottime_ns = kernel::read(leader, config!(task_start_boottime));
+    victim.ns_tgid = namespace_tgid(leader);
+    let css_set = kernel::read(task, config!(task_cgroups));
+    victim.cgroup_id = kernel::cgroup_id(kernel::read(css_set, config!(css_set_dfl_cgrp)));
+    kernel::add_bits(
+        &mut victim.fields,
+        known!(field::TGID, task_tgid)
+            | known!(field::COMM, task_comm)
+            | known!(field::UID, task_cred, cred_uid)
+            | known!(field::OOM_SCORE_ADJ, task_signal, signal_oom_score_adj)
+            | known!(field::START, task_group_leader, task_start_boottime)
+            | known!(
+                field::NS_TGID,
+                task_group_leader,
+                task_thread_pid,
+                pid_level,
+                pid_numbers,
+                upid_size,
+                upid_nr
+            )
+            | known!(
+                field::CGROUP,
+                task_cgroups,
+                css_set_dfl_cgrp,
+                cgroup_kn,
+                kernfs_id
+            ),
+    );
+}
+
+/// The process id in the process's own pid namespace: 1 is that namespace's init.
+#[inline(always)]
+fn namespace_tgid(leader: Address) -> u32 {
+    let pid: Address = kernel::read(leader, config!(task_thread_pid));
+    let level: u32 = kernel::read(pid, config!(pid_level));
+    // No multiplication by what is absent.
+    let upid = u64::from(level % MAX_PID_LEVEL) * u64::from(config!(upid_size) & 0xff);
+    kernel::read(
+        pid + upid + u64::from(config!(pid_numbers)),
+        config!(upid_nr),
+    )
+}
+
+/// What memory the victim had. Its `mm` is gone when the record is made at exit.
+#[inline(always)]
+fn describe_memory(mm: Address, victim: &mut Victim) {
+    victim.total_vm_pages = kernel::read(mm, config!(mm_total_vm));
+    victim.pgtables_bytes = kernel::read(mm, config!(mm_pgtables_bytes));
+    // `enum`: MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES (5.10 to 7.3). The values
+    // of per-CPU counters are approximate and can be below 0 for a moment.
+    let rss = config!(mm_rss_stat);
+    let stride = config!(mm_rss_stride);
+    victim.file_rss_pages = kernel::read(mm, rss);
+    victim.anon_rss_pages = kernel::read(mm + u64::from(stride), rss);
+    victim.shmem_rss_pages = kernel::read(mm + u64::from(stride) * 3, rss);
+    if mm != 0 {
+        kernel::add_bits(
+            &mut victim.fields,
+            known!(field::TOTAL_VM, mm_total_vm)
+                | known!(field::PGTABLES, mm_pgtables_bytes)
+                | known!(field::RSS, mm_rss_stat, mm_rss_stride),
+        );
+    }
+}
+
+/// What is not known outside of a call of the OOM killer.
+#[inline(always)]
+fn clear_invocation(victim: &mut Victim) {
+    victim.invocation = 0;
+    victim.index = 0;
+    victim.limit_memcg_id = 0;
+    victim.limit_usage_pages = 0;
+    victim.limit_max_pages = 0;
+    victim.total_pages = 0;
+    victim.constraint = 0;
+    victim.order = 0;
+    victim.gfp_mask = 0;
+    victim.reserved = 0;
+}
+
+/// The memory cgroups that this kill was charged to, with their counters.
+///
+/// The kernel charges the `mm`'s owner, which is another task only where processes share
+/// an `mm` across cgroups. Returns the first one's css.
+#[inline(always)]
+fn describe_chain(task: Address, mm: Address, victim: &mut Victim) -> Address {
+    let owner: Address = kernel::read(mm, config!(mm_owner));
+    let first = kernel::task_memory_css(if owner == 0 { task } else { owner });
+    victim.local_oom_kill = kernel::event_counter(
+        kernel::css_memcg(first),
+        config!(memcg_events_local),
+        config!(event_oom_kill),
+    );
+    copy_chain(first, victim);
+    if first == 0 {
+        return 0;
+    }
+    kernel::add_bits(
+        &mut victim.fields,
+        known!(field::LOCAL, memcg_events_local, event_oom_kill)
+            | known!(
+                field::CHAIN,
+                css_set_memory,
+                css_parent,
+                memcg_events,
+                event_oom_kill
+            )
+            | known!(field::OOM_GROUPS, memcg_oom_group),
+    );
+    if kernel::hierarchy_id(kernel::css_cgroup(first)) != 0 {
+        kernel::add_bits(&mut victim.fields, field::CHAIN_V1);
+    }
+    first
+}
+
+/// Tells whether the counter moved since the last mark in this memory cgroup, which may be one
+/// whose record was lost.
+#[inline(always)]
+fn describe_count(victim: &mut Victim) {
+    let bits = match maps::note_count(&victim.chain[0]) {
+        Some(true) => field::COUNTED,
+        Some(false) => field::NOT_COUNTED,
+        None => 0,
+    };
+    kernel::add_bits(&mut victim.fields, bits);
+}
+
+/// Copies the chain from `first` up. Beyond the root there is nothing to read, and the links stay
+/// 0: to leave early would have the verifier go through all that follows once for every length
+/// of the chain.
+#[inline(always)]
+fn copy_chain(first: Address, victim: &mut Victim) {
+    let chain = (&raw mut victim.chain).cast::<ChainLink>();
+    let oom_groups = &raw mut victim.oom_groups;
+    let mut css = first;
+    // SAFETY: `place` is below the length of the chain.
+    unsafe {
+        oom_groups.write_volatile(0);
+        for place in 0..MAX_CHAIN {
+            chain.add(place).write(kernel::chain_link(css));
+            let in_group: u8 = kernel::read(kernel::css_memcg(css), config!(memcg_oom_group));
+            let groups = oom_groups.read_volatile() | u32::from(in_group & 1) << place;
+            oom_groups.write_volatile(groups);
+            // Without a condition: up to v6.1 the verifier takes a loop for one without end
+            // ("back-edge from insn") where its last helper call may be jumped over.
+            css = kernel::read_present(css, config!(css_parent));
+        }
+    }
+    if css != 0 {
+        kernel::add_bits(&mut victim.fields, field::CHAIN_TRUNCATED);
+    }
+}

@@ -1,0 +1,117 @@
+//! Attribution: whose process the victim was, and whose limit was hit.
+//!
+//! The nearest registered ancestor-or-self of the *victim's* cgroup wins; the trigger's
+//! cgroup plays no part. Pure.
+
+use std::sync::Arc;
+
+use crate::{
+    CgroupId,
+    cgroup::tree::Tree,
+    record::{LimitHit, VictimRecord},
+    registry::{Container, Registry},
+};
+
+/// How a victim was matched to a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Attribution {
+    /// The victim was in the container's own cgroup.
+    Exact,
+    /// The victim was in a cgroup below the container's.
+    Ancestor,
+    /// The container was registered after the kill.
+    Late,
+    /// No registered container is at or above the victim's cgroup.
+    Unregistered,
+}
+
+/// Whose limit was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The container's own, or one inside it.
+    Container,
+    /// The container's parent's: under Kubernetes, the pod's.
+    Pod,
+    /// One further up; or, where no container is registered, one above the victim's cgroup.
+    Ancestor,
+    /// The victim's own cgroup's, where no container is registered.
+    Cgroup,
+    /// No cgroup's: the node was out of memory.
+    Node,
+    /// Not known on this kernel.
+    Unknown,
+}
+
+/// The answer for one victim.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Attributed {
+    pub(crate) container: Option<Arc<Container>>,
+    pub(crate) attribution: Attribution,
+    pub(crate) scope: Scope,
+}
+
+/// Attributes one victim.
+pub(crate) fn attribute(tree: &Tree, registry: &Registry, victim: &VictimRecord) -> Attributed {
+    let container = lineage(tree, victim)
+        .into_iter()
+        .find_map(|cgroup| registry.get(cgroup))
+        .cloned();
+    let attribution = match &container {
+        Some(found) if Some(found.cgroup_id) == victim.victim.cgroup_id => Attribution::Exact,
+        Some(_) => Attribution::Ancestor,
+        None => Attribution::Unregistered,
+    };
+    Attributed {
+        scope: scope(tree, container.as_deref(), victim),
+        container,
+        attribution,
+    }
+}
+
+/// The victim's cgroup and its ancestors. Where the tree does not know the way up, the
+/// record's own chain of memory cgroups does.
+fn lineage(tree: &Tree, victim: &VictimRecord) -> Vec<CgroupId> {
+    let mut lineage: Vec<CgroupId> = victim
+        .victim
+        .cgroup_id
+        .map_or_else(Vec::new, |id| tree.lineage(id).collect());
+    if !lineage.last().is_some_and(|&id| tree.is_root(id)) && !victim.chain_is_v1 {
+        let known = lineage.len();
+        lineage.extend(victim.chain.iter().map(|memcg| memcg.cgroup_id));
+        if let Some(last) = lineage.last().copied().filter(|_| lineage.len() > known) {
+            lineage.extend(tree.lineage(last).skip(1));
+        }
+    }
+    lineage
+}
+
+fn scope(tree: &Tree, container: Option<&Container>, victim: &VictimRecord) -> Scope {
+    let limit = match victim.limit {
+        None => return Scope::Unknown,
+        Some(LimitHit::Node { .. }) => return Scope::Node,
+        // The id is one of the v1 hierarchy, which the tree does not know.
+        Some(LimitHit::Memcg { .. }) if victim.chain_is_v1 => return Scope::Unknown,
+        Some(LimitHit::Memcg { cgroup_id, .. }) => cgroup_id,
+    };
+    let Some(container) = container else {
+        let own = victim.chain.first().map(|memcg| memcg.cgroup_id);
+        return if Some(limit) == own || Some(limit) == victim.victim.cgroup_id {
+            Scope::Cgroup
+        } else {
+            Scope::Ancestor
+        };
+    };
+    let own = container.cgroup_id;
+    if tree.lineage(limit).any(|cgroup| cgroup == own) {
+        Scope::Container
+    } else if tree.parent(own) == Some(limit) {
+        Scope::Pod
+    } else {
+        Scope::Ancestor
+    }
+}
+
+#[cfg(test)]
+mod tests;

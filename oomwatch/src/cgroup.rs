@@ -1,0 +1,6 @@
+//! Cgroups: the tree as the kernel told it ([`tree`], pure), the files under the mount
+//! ([`hierarchy`]), and the text of `memory.events` ([`memory_events`], pure).
+
+pub(crate) mod hierarchy;
+pub(crate) mod memory_events;
+pub(crate) mod tree;

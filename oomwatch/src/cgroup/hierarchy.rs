@@ -1,0 +1,335 @@
+//! The cgroup v2 hierarchy as files: where it is mounted, what is in it, and the counters
+//! of one cgroup.
+//!
+//! A cgroup that is gone (`ENOENT`, `ENODEV`) is data here, not an error.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::memory_events::{MemoryEvents, MemoryEventsError};
+use crate::CgroupId;
+
+/// `statfs` type of cgroup v2.
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+const MEMORY_EVENTS: &str = "memory.events";
+
+/// Where memory is controlled on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemoryMode {
+    /// On the v2 hierarchy: counters and limits are there.
+    Unified,
+    /// A v2 hierarchy without the memory controller: victims can be told by cgroup, but
+    /// there are no counters to reconcile with.
+    Hybrid,
+}
+
+/// A mounted v2 hierarchy.
+#[derive(Clone, Debug)]
+pub(crate) struct Hierarchy {
+    mount: PathBuf,
+    mode: MemoryMode,
+    local_events: bool,
+}
+
+/// Why no hierarchy, or no cgroup in it, was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CgroupError {
+    /// Only v1 hierarchies, or none.
+    #[error(
+        "no cgroup v2 hierarchy is mounted: boot with systemd.unified_cgroup_hierarchy=1, or `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
+    NoHierarchy,
+    /// A file of the system could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A path that is not below the mount.
+    #[error("{} is not below the cgroup v2 mount {}", path.display(), mount.display())]
+    OutsideMount {
+        /// The path as given.
+        path: PathBuf,
+        /// The mount.
+        mount: PathBuf,
+    },
+    /// A path that is not a cgroup's directory.
+    #[error("{} is not a cgroup: it must be a directory of the hierarchy, such as {}/system.slice", path.display(), mount.display())]
+    NotACgroup {
+        /// The path as given.
+        path: PathBuf,
+        /// The mount.
+        mount: PathBuf,
+    },
+    /// The cgroup is not there.
+    #[error("there is no cgroup {}", path.display())]
+    NotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// `memory.events` is not what it should be.
+    #[error("{} is malformed", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Which line.
+        #[source]
+        source: MemoryEventsError,
+    },
+}
+
+impl Hierarchy {
+    /// Finds where cgroup v2 is mounted.
+    pub(crate) fn find() -> Result<Self, CgroupError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = std::fs::read_to_string(path).map_err(|source| CgroupError::Read {
+            path: path.into(),
+            source,
+        })?;
+        let (mount, options) = parse_mountinfo(&mounts).ok_or(CgroupError::NoHierarchy)?;
+        let controllers = mount.join("cgroup.controllers");
+        let listed = std::fs::read_to_string(&controllers).map_err(|source| CgroupError::Read {
+            path: controllers,
+            source,
+        })?;
+        Ok(Self {
+            mode: if listed.split_whitespace().any(|name| name == "memory") {
+                MemoryMode::Unified
+            } else {
+                MemoryMode::Hybrid
+            },
+            local_events: options
+                .split(',')
+                .any(|option| option == "memory_localevents"),
+            mount,
+        })
+    }
+
+    pub(crate) fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    pub(crate) fn mode(&self) -> MemoryMode {
+        self.mode
+    }
+
+    /// Whether `memory.events` counts only the cgroup itself (`memory_localevents`).
+    pub(crate) fn counts_locally(&self) -> bool {
+        self.local_events
+    }
+
+    /// Id of the cgroup that is mounted: the root of the hierarchy, or in a foreign cgroup
+    /// namespace some cgroup further down, outside of which no victim has a path.
+    pub(crate) fn root(&self) -> Result<CgroupId, CgroupError> {
+        self.id(&self.mount)
+    }
+
+    /// Id of the cgroup whose directory is `path`.
+    pub(crate) fn id(&self, path: &Path) -> Result<CgroupId, CgroupError> {
+        if !path.starts_with(&self.mount) || path.components().any(|part| part.as_os_str() == "..")
+        {
+            return Err(CgroupError::OutsideMount {
+                path: path.into(),
+                mount: self.mount.clone(),
+            });
+        }
+        let not_a_cgroup = || CgroupError::NotACgroup {
+            path: path.into(),
+            mount: self.mount.clone(),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Err(CgroupError::NotFound { path: path.into() }),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(not_a_cgroup()),
+            Err(error) => {
+                return Err(CgroupError::Read {
+                    path: path.into(),
+                    source: error.into(),
+                });
+            }
+        };
+        let read = |error: Errno| CgroupError::Read {
+            path: path.into(),
+            source: error.into(),
+        };
+        let file_system = rustix::fs::fstatfs(&directory).map_err(read)?;
+        if file_system.f_type as u64 != CGROUP2_SUPER_MAGIC {
+            return Err(not_a_cgroup());
+        }
+        Ok(CgroupId(
+            rustix::fs::fstat(&directory).map_err(read)?.st_ino,
+        ))
+    }
+
+    /// Calls `found(id, parent, name)` for every cgroup below the root, parents first.
+    pub(crate) fn scan(&self, mut found: impl FnMut(CgroupId, CgroupId, &[u8])) -> io::Result<()> {
+        let root = open_directory(rustix::fs::CWD, self.mount.as_os_str())?;
+        let id = CgroupId(rustix::fs::fstat(&root)?.st_ino);
+        scan_below(&root, id, &mut found)
+    }
+
+    /// The hierarchical counters of a cgroup; `None` where the cgroup is gone or has no
+    /// memory controller.
+    pub(crate) fn memory_events(&self, path: &[u8]) -> Result<Option<MemoryEvents>, CgroupError> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        let path = self
+            .mount
+            .join(std::ffi::OsStr::from_bytes(relative))
+            .join(MEMORY_EVENTS);
+        match std::fs::read(&path) {
+            Ok(text) => MemoryEvents::parse(&text)
+                .map(Some)
+                .map_err(|source| CgroupError::Malformed { path, source }),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(source) => Err(CgroupError::Read { path, source }),
+        }
+    }
+}
+
+/// Whether an error under the mount means that the cgroup is gone.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::NODEV | Errno::NOTDIR)
+    )
+}
+
+fn open_directory(
+    at: impl std::os::fd::AsFd,
+    name: impl rustix::path::Arg,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// A directory's link count is 2 and one for each child, so leaves, which are most, cost one
+/// `stat` and no listing of their sixty files.
+fn scan_below(
+    directory: &OwnedFd,
+    id: CgroupId,
+    found: &mut impl FnMut(CgroupId, CgroupId, &[u8]),
+) -> io::Result<()> {
+    for entry in Dir::read_from(directory)? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if is_gone(&error.into()) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let name = entry.file_name();
+        if entry.file_type() != FileType::Directory || name == c"." || name == c".." {
+            continue;
+        }
+        let Ok(stat) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        let child = CgroupId(stat.st_ino);
+        found(child, id, name.to_bytes());
+        if stat.st_nlink > 2 {
+            match open_directory(directory, name) {
+                Ok(below) => scan_below(&below, child, found)?,
+                Err(error) if is_gone(&error.into()) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Mount point and super options of the cgroup v2 mount that shows most: the shallowest root.
+fn parse_mountinfo(text: &str) -> Option<(PathBuf, &str)> {
+    text.lines()
+        .filter_map(|line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let mut file_system = file_system.split(' ');
+            if file_system.next()? != "cgroup2" {
+                return None;
+            }
+            let options = file_system.nth(1)?;
+            let mut mount = mount.split(' ').skip(3);
+            let root = mount.next()?;
+            let point = mount.next()?;
+            Some((root.len(), PathBuf::from(unescape_octal(point)), options))
+        })
+        .min_by_key(|(root_len, point, _)| (*root_len, point.as_os_str().len()))
+        .map(|(_, point, options)| (point, options))
+}
+
+/// Undoes the kernel's `\040` for blanks in mount points.
+fn unescape_octal(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |text, (escape, plain)| {
+            text.replace(escape, plain)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_cgroup2_mount_is_found() {
+        let text = "\
+30 24 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate
+40 30 0:27 /sub /mnt/a rw - cgroup2 none rw
+32 30 0:28 / /sys/fs/cgroup/memory rw shared:11 - cgroup cgroup rw,memory
+";
+        assert_eq!(
+            parse_mountinfo(text),
+            Some(("/sys/fs/cgroup/unified".into(), "rw,nsdelegate"))
+        );
+        assert_eq!(parse_mountinfo("1 2 0:1 / / rw - ext4 /dev/vda rw\n"), None);
+        assert_eq!(parse_mountinfo("garbage - cgroup2\n - cgroup2 a b\n"), None);
+    }
+
+    #[test]
+    fn blanks_in_mount_points_are_unescaped() {
+        assert_eq!(unescape_octal("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn paths_outside_the_mount_are_refused() {
+        let hierarchy = Hierarchy {
+            mount: "/proc".into(),
+            mode: MemoryMode::Unified,
+            local_events: false,
+        };
+        let error = |path: &str| hierarchy.id(Path::new(path)).err();
+        assert!(matches!(
+            error("/tmp"),
+            Some(CgroupError::OutsideMount { .. })
+        ));
+        assert!(matches!(
+            error("/proc/../tmp"),
+            Some(CgroupError::OutsideMount { .. })
+        ));
+        assert!(matches!(
+            error("/proc/self/status"),
+            Some(CgroupError::NotACgroup { .. })
+        ));
+        assert!(matches!(
+            error("/proc/sys"),
+            Some(CgroupError::NotACgroup { .. })
+        ));
+        assert!(matches!(
+            error("/proc/nothing"),
+            Some(CgroupError::NotFound { .. })
+        ));
+    }
+}

@@ -1,0 +1,227 @@
+//! The tree of cgroups, so that an id can be turned into a path and walked upwards, also
+//! after the cgroup is gone.
+//!
+//! Fed by a scan and by the kernel's creations and removals in any order: a cgroup is the
+//! same whichever came first. Removed cgroups stay as tombstones, bounded in time and
+//! number. Pure: no file access, and time comes in as an argument.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::CgroupId;
+
+/// How long a removed cgroup is remembered: a late event or a slow consumer can still
+/// resolve it.
+pub(crate) const TOMBSTONE_NS: u64 = 600 * 1_000_000_000;
+/// How many removed cgroups are remembered at most.
+pub(crate) const MAX_TOMBSTONES: usize = 16_384;
+/// Cgroups are not nested deeper than this; more is a loop made of wrong records.
+const MAX_DEPTH: usize = 256;
+
+#[derive(Debug)]
+struct Node {
+    parent: CgroupId,
+    name: Box<[u8]>,
+    live_children: u32,
+    removed: bool,
+}
+
+/// All known cgroups below a root.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The hierarchy's root; in a foreign cgroup namespace, the cgroup that is mounted as such.
+    root: CgroupId,
+    nodes: HashMap<CgroupId, Node>,
+    /// Removed cgroups by time of removal.
+    tombstones: VecDeque<(u64, CgroupId)>,
+}
+
+impl Tree {
+    pub(crate) fn new(root: CgroupId) -> Self {
+        Self {
+            root,
+            nodes: HashMap::new(),
+            tombstones: VecDeque::new(),
+        }
+    }
+
+    /// Adds a cgroup; tells whether it was new. The root is not added.
+    pub(crate) fn insert(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
+        if id == self.root || self.nodes.contains_key(&id) {
+            return false;
+        }
+        self.nodes.insert(
+            id,
+            Node {
+                parent,
+                name: name.into(),
+                live_children: 0,
+                removed: false,
+            },
+        );
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.live_children += 1;
+        }
+        true
+    }
+
+    /// Makes a cgroup a tombstone; tells whether it was alive.
+    pub(crate) fn remove(&mut self, id: CgroupId, now_ns: u64) -> bool {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return false;
+        };
+        if node.removed {
+            return false;
+        }
+        node.removed = true;
+        let parent = node.parent;
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.live_children = parent.live_children.saturating_sub(1);
+        }
+        self.tombstones.push_back((now_ns, id));
+        true
+    }
+
+    /// Forgets tombstones that are too old or too many, and returns them.
+    ///
+    /// A parent is removed after its children and so is forgotten after them: no
+    /// remembered cgroup loses its path.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Vec<CgroupId> {
+        let mut expired = Vec::new();
+        while let Some(&(removed_ns, id)) = self.tombstones.front() {
+            let too_many = self.tombstones.len() > MAX_TOMBSTONES;
+            if !too_many && now_ns.saturating_sub(removed_ns) < TOMBSTONE_NS {
+                break;
+            }
+            self.tombstones.pop_front();
+            self.nodes.remove(&id);
+            expired.push(id);
+        }
+        expired
+    }
+
+    /// Whether this is the root of the tree.
+    pub(crate) fn is_root(&self, id: CgroupId) -> bool {
+        id == self.root
+    }
+
+    /// Whether the cgroup is known, alive or as a tombstone.
+    pub(crate) fn contains(&self, id: CgroupId) -> bool {
+        id == self.root || self.nodes.contains_key(&id)
+    }
+
+    /// Whether a known cgroup has no live children.
+    pub(crate) fn is_leaf(&self, id: CgroupId) -> bool {
+        self.nodes
+            .get(&id)
+            .is_some_and(|node| node.live_children == 0)
+    }
+
+    /// The parent; `None` for the root and for unknown cgroups.
+    pub(crate) fn parent(&self, id: CgroupId) -> Option<CgroupId> {
+        self.nodes.get(&id).map(|node| node.parent)
+    }
+
+    /// The cgroup itself and its ancestors, the root last.
+    pub(crate) fn lineage(&self, id: CgroupId) -> impl Iterator<Item = CgroupId> + '_ {
+        std::iter::successors(Some(id), |&id| self.parent(id)).take(MAX_DEPTH)
+    }
+
+    /// Ids of all cgroups that are not removed.
+    pub(crate) fn live(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| !node.removed)
+            .map(|(&id, _)| id)
+    }
+
+    /// Number of cgroups that are not removed.
+    pub(crate) fn live_count(&self) -> usize {
+        self.nodes.len() - self.tombstones.len()
+    }
+
+    /// The path from the root of the hierarchy, `/` for the root itself; `None` where an
+    /// ancestor is unknown.
+    pub(crate) fn path(&self, id: CgroupId) -> Option<Vec<u8>> {
+        if id == self.root {
+            return Some(b"/".to_vec());
+        }
+        let mut names = Vec::new();
+        let mut at = id;
+        for _ in 0..MAX_DEPTH {
+            let node = self.nodes.get(&at)?;
+            names.push(&node.name);
+            at = node.parent;
+            if at == self.root {
+                let mut path = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+                for name in names.iter().rev() {
+                    path.push(b'/');
+                    path.extend_from_slice(name);
+                }
+                return Some(path);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new(CgroupId::ROOT);
+        assert!(tree.insert(CgroupId(2), CgroupId::ROOT, b"pod"));
+        assert!(tree.insert(CgroupId(3), CgroupId(2), b"app"));
+        tree
+    }
+
+    #[test]
+    fn paths_go_from_the_root() {
+        let tree = tree();
+        assert_eq!(
+            tree.path(CgroupId(3)).as_deref(),
+            Some(b"/pod/app".as_slice())
+        );
+        assert_eq!(tree.path(CgroupId::ROOT).as_deref(), Some(b"/".as_slice()));
+        assert_eq!(tree.path(CgroupId(9)), None);
+    }
+
+    #[test]
+    fn a_cgroup_seen_twice_is_one() {
+        let mut tree = tree();
+        assert!(!tree.insert(CgroupId(3), CgroupId(2), b"app"));
+        assert_eq!(tree.live_count(), 2);
+        assert!(!tree.is_leaf(CgroupId(2)));
+    }
+
+    #[test]
+    fn removed_cgroups_keep_their_path_for_a_while() {
+        let mut tree = tree();
+        assert!(tree.remove(CgroupId(3), 10));
+        assert!(!tree.remove(CgroupId(3), 11));
+        assert!(tree.is_leaf(CgroupId(2)));
+        assert!(tree.path(CgroupId(3)).is_some());
+        assert!(tree.expire(10 + TOMBSTONE_NS - 1).is_empty());
+        assert_eq!(tree.expire(10 + TOMBSTONE_NS), [CgroupId(3)]);
+        assert_eq!(tree.path(CgroupId(3)), None);
+    }
+
+    #[test]
+    fn tombstones_are_bounded_in_number() {
+        let mut tree = Tree::new(CgroupId::ROOT);
+        for id in 0..MAX_TOMBSTONES as u64 + 5 {
+            tree.insert(CgroupId(id + 2), CgroupId::ROOT, b"x");
+            tree.remove(CgroupId(id + 2), 0);
+        }
+        assert_eq!(tree.expire(0).len(), 5);
+    }
+
+    #[test]
+    fn a_loop_of_parents_ends() {
+        let mut tree = Tree::new(CgroupId::ROOT);
+        tree.insert(CgroupId(2), CgroupId(3), b"a");
+        tree.insert(CgroupId(3), CgroupId(2), b"b");
+        assert_eq!(tree.path(CgroupId(2)), None);
+        assert_eq!(tree.lineage(CgroupId(2)).count(), MAX_DEPTH);
+    }
+}

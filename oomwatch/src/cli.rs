@@ -1,0 +1,197 @@
+//! The command line: what can be asked for, checked into types that cannot be wrong.
+
+pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod exit;
+pub(crate) mod logging;
+pub(crate) mod memory;
+pub(crate) mod output;
+pub(crate) mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tells, for every OOM kill, which container lost which process, and why.
+#[derive(Debug, Parser)]
+#[command(name = "oomwatch", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// When to use colours. NO_COLOR turns them off too.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+
+    /// Form of the log on stderr. RUST_LOG says what is logged.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "OOMWATCH_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch, and report every OOM kill until stopped.
+    Run(RunArgs),
+    /// Tell what this host can do, and what is missing.
+    Check,
+    /// Make a harmless OOM kill in a throw-away cgroup and show its event.
+    Demo(DemoArgs),
+    /// The process that `demo` has killed.
+    #[command(hide = true)]
+    DemoHog,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Form of the events on stdout.
+    #[arg(long, value_enum, default_value_t = Output::Text, env = "OOMWATCH_OUTPUT")]
+    pub(crate) output: Output,
+
+    /// Where containers are found: by the paths that runtimes give their cgroups, or nowhere.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "cgroup",
+        env = "OOMWATCH_DISCOVER"
+    )]
+    pub(crate) discover: Vec<Discover>,
+
+    /// Also register every other cgroup without children, under its path.
+    #[arg(long)]
+    pub(crate) all_cgroups: bool,
+
+    /// Register a container by hand: its id, and the path of its cgroup.
+    #[arg(long, value_name = "ID=PATH", value_parser = parse_container)]
+    pub(crate) container: Vec<ContainerArg>,
+
+    /// Bytes of the ring buffer between kernel and daemon: a power of two of pages.
+    #[arg(long, value_name = "BYTES", default_value_t = oomwatch::DEFAULT_RING_BYTES, env = "OOMWATCH_RING_SIZE")]
+    pub(crate) ring_size: u32,
+
+    /// Name of this node in events; default is the host name.
+    #[arg(long, env = "OOMWATCH_NODE")]
+    pub(crate) node: Option<String>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Form of the event.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// Form of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A line for a person.
+    Text,
+    /// A JSON object a line, schema oomwatch.oom/1.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// A source of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Discover {
+    /// Paths of cgroups.
+    Cgroup,
+    /// No source.
+    None,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Whether a stream gets colours.
+    #[must_use]
+    pub(crate) fn applies_to(self, stream: &impl std::io::IsTerminal) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                // https://no-color.org: any value but the empty one.
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                !refused && stream.is_terminal()
+            }
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for a person.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// `ID=PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerArg {
+    /// The container's id.
+    pub(crate) id: String,
+    /// The path of its cgroup.
+    pub(crate) path: PathBuf,
+}
+
+fn parse_container(text: &str) -> Result<ContainerArg, String> {
+    let (id, path) = text
+        .split_once('=')
+        .ok_or("expected ID=PATH, such as web-1=/sys/fs/cgroup/web-1")?;
+    let id = oomwatch::ContainerId::new(id).map_err(|error| error.to_string())?;
+    if !path.starts_with('/') {
+        return Err(format!(
+            "the path {path:?} must be absolute, such as /sys/fs/cgroup/{id}"
+        ));
+    }
+    Ok(ContainerArg {
+        id: id.as_str().to_owned(),
+        path: path.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn containers_are_id_and_path() {
+        let parsed = parse_container("web=1=/sys/fs/cgroup/a");
+        assert!(
+            parsed.is_err(),
+            "an id ends at the first =, so the path is relative here"
+        );
+        assert_eq!(
+            parse_container("web-1=/sys/fs/cgroup/a=b"),
+            Ok(ContainerArg {
+                id: "web-1".into(),
+                path: "/sys/fs/cgroup/a=b".into()
+            })
+        );
+        for bad in ["", "x", "=/sys/fs/cgroup/a", "x=", "x=relative", "a\nb=/x"] {
+            assert!(parse_container(bad).is_err(), "{bad:?}");
+        }
+    }
+}

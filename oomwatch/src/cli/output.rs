@@ -1,0 +1,78 @@
+//! Events on stdout, by a thread of their own: a reader that does not read must not hold up
+//! anything but itself.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    thread,
+};
+
+use oomwatch::{OomEvent, PublishError, PublishFuture, Publisher};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Output;
+
+/// Events handed to the thread and not written yet. The publisher's own queue is before it.
+const THREAD_QUEUE: usize = 64;
+
+/// How writing ended.
+pub(crate) type Ended = oneshot::Receiver<io::Result<()>>;
+
+/// The publisher; the thread ends when it is dropped.
+pub(crate) struct Stdout(mpsc::Sender<Arc<OomEvent>>);
+
+/// Starts the thread; `Ended` tells when it could not write any more.
+///
+/// # Errors
+/// When no thread can be made.
+pub(crate) fn start(output: Output, color: bool) -> io::Result<(Stdout, Ended)> {
+    let (sender, events) = mpsc::channel(THREAD_QUEUE);
+    let (end, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("oomwatch-stdout".into())
+        .spawn(move || {
+            // Nobody may be waiting for the end any more.
+            let _ = end.send(write(events, output, color));
+        })?;
+    Ok((Stdout(sender), ended))
+}
+
+impl Publisher for Stdout {
+    fn name(&self) -> &str {
+        "stdout"
+    }
+
+    fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_> {
+        Box::pin(async {
+            let sent = self.0.send(event).await;
+            sent.map_err(|_| PublishError::Closed)
+        })
+    }
+}
+
+fn write(mut events: mpsc::Receiver<Arc<OomEvent>>, output: Output, color: bool) -> io::Result<()> {
+    while let Some(event) = events.blocking_recv() {
+        write_event(&mut io::stdout().lock(), &event, output, color)?;
+    }
+    Ok(())
+}
+
+/// Writes one event as a line, at once.
+///
+/// # Errors
+/// When the stream does not take it.
+pub(crate) fn write_event(
+    stream: &mut impl Write,
+    event: &OomEvent,
+    output: Output,
+    color: bool,
+) -> io::Result<()> {
+    let mut line = match output {
+        Output::Json => event.to_json(),
+        Output::Text => event.to_text(color),
+        Output::None => return Ok(()),
+    };
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    stream.flush()
+}

@@ -1,0 +1,119 @@
+//! `oomwatch run`: the daemon.
+
+use std::io::{self, stdout};
+
+use anyhow::Context as _;
+use oomwatch::{Builder, CgroupDiscovery, Report, Watcher};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{debug, info, warn};
+
+use super::{
+    Color, Discover, Output, RunArgs,
+    exit::Exit,
+    logging, memory,
+    output::{self, Ended},
+};
+
+/// Watches until told to stop, or until nobody reads stdout any more.
+///
+/// # Errors
+/// When it cannot start, or stdout fails in another way than by being closed.
+pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
+    // Before anything is attached: a signal in the middle of the start still stops in order.
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let color = color.applies_to(&stdout());
+    let (builder, stdout_ended) = with_stdout(configure(&args), args.output, color)?;
+    let watcher = builder.start().await?;
+    memory::give_back();
+    announce_ready();
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = wait(stdout_ended) => Some(ended),
+    };
+    announce_stopping();
+    summarize(&watcher.shutdown().await);
+    match ended {
+        // Whoever read the events has seen enough.
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing events to stdout")
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn configure(args: &RunArgs) -> Builder {
+    let by_path = args.discover.contains(&Discover::Cgroup);
+    let discovery = match (by_path, args.all_cgroups) {
+        (_, true) => CgroupDiscovery::Leaves,
+        (true, false) => CgroupDiscovery::Containers,
+        (false, false) => CgroupDiscovery::Off,
+    };
+    let mut builder = Watcher::builder()
+        .discover_cgroups(discovery)
+        .ring_bytes(args.ring_size)
+        .log_probe(logging::wants_probe_log());
+    for container in &args.container {
+        builder = builder.container(&container.id, &container.path);
+    }
+    match &args.node {
+        Some(node) => builder.node(node.as_str()),
+        None => builder,
+    }
+}
+
+fn with_stdout(
+    builder: Builder,
+    output: Output,
+    color: bool,
+) -> anyhow::Result<(Builder, Option<Ended>)> {
+    if output == Output::None {
+        return Ok((builder, None));
+    }
+    let (publisher, ended) = output::start(output, color).context("starting the stdout thread")?;
+    Ok((builder.publisher(publisher), Some(ended)))
+}
+
+/// How writing to stdout ended; never returns where nothing is written.
+async fn wait(ended: Option<Ended>) -> io::Result<()> {
+    match ended {
+        Some(ended) => ended.await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
+    }
+}
+
+fn announce_ready() {
+    info!("ready");
+    notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn announce_stopping() {
+    notify(&[sd_notify::NotifyState::Stopping]);
+}
+
+fn notify(states: &[sd_notify::NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager was not notified");
+    }
+}
+
+fn summarize(report: &Report) {
+    info!(
+        kills = report.totals.kills,
+        counter_only = report.totals.counter_only,
+        unregistered = report.totals.unregistered,
+        already_exiting = report.totals.already_exiting,
+        folded = report.totals.folded,
+        "stopped"
+    );
+    let lost = report.dropped_victims + report.undecodable + report.lost_by_publishers;
+    if lost > 0 {
+        warn!(
+            ring = report.dropped_victims,
+            undecodable = report.undecodable,
+            publishers = report.lost_by_publishers,
+            "events were lost"
+        );
+    }
+}

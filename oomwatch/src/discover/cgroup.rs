@@ -1,0 +1,49 @@
+//! Discovery from cgroup paths alone: needs no runtime, no socket, and works for containers
+//! that live shorter than any request would take. Pure.
+
+use super::path::{self, Kind, PathIdentity};
+use crate::{CgroupId, Container, ContainerDetails, ContainerId};
+
+/// Which cgroups are registered as containers by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CgroupDiscovery {
+    /// None.
+    Off,
+    /// Those whose path has the form that a container runtime gives it.
+    Containers,
+    /// Those, and every other cgroup that has no child, under its path.
+    Leaves,
+}
+
+/// The container that lives in exactly this cgroup, by its path (printable text).
+pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    let identity = path::identify(path)?;
+    match identity.kind {
+        Kind::Container | Kind::Sandbox | Kind::Machine => {}
+        Kind::Pod | Kind::SystemdUnit => return None,
+    }
+    Some(Container {
+        id: ContainerId::new(&identity.id).ok()?,
+        cgroup_id,
+        details: details(identity),
+    })
+}
+
+/// A leaf registered under its own path.
+pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    Some(Container {
+        id: ContainerId::new(path).ok()?,
+        cgroup_id,
+        details: ContainerDetails::default(),
+    })
+}
+
+fn details(identity: PathIdentity) -> ContainerDetails {
+    ContainerDetails {
+        name: identity.name,
+        runtime: identity.runtime.map(|runtime| runtime.as_str().to_owned()),
+        pod_uid: identity.pod_uid,
+        ..ContainerDetails::default()
+    }
+}

@@ -1,0 +1,324 @@
+//! The engine: all state of the daemon, and what each record does to it.
+//!
+//! Records and counter readings in, events out; topology, attribution and reconciliation in
+//! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
+
+use std::sync::Arc;
+
+use tracing::{debug, warn};
+
+use crate::{
+    CgroupDiscovery, CgroupId, Container, OomEvent,
+    attribute::attribute,
+    cgroup::tree::Tree,
+    discover::cgroup::{container_at, leaf_at},
+    event::{
+        Kind,
+        build::{Known, Now, Origin},
+    },
+    group::GroupBuffer,
+    id::printable,
+    reconcile::{Counting, Reconciler, Verdict},
+    record::{CgroupChanged, Record, VictimRecord},
+    registry::{Registry, RegistryError},
+};
+
+/// What was seen since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Kills: events of kind `kill`.
+    pub kills: u64,
+    /// Of those, kills without a registered container.
+    pub unregistered: u64,
+    /// Kills that only a container's counter told of.
+    pub counter_only: u64,
+    /// Marks of processes that were dying already.
+    pub already_exiting: u64,
+    /// Marks of further threads, folded into their process's event.
+    pub folded: u64,
+}
+
+/// What an engine works in.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) origin: Origin,
+    pub(crate) discovery: CgroupDiscovery,
+    /// The cgroup that is mounted.
+    pub(crate) root: CgroupId,
+    pub(crate) counting: Counting,
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    origin: Origin,
+    discovery: CgroupDiscovery,
+    tree: Tree,
+    registry: Registry,
+    reconciler: Reconciler,
+    group: GroupBuffer,
+    totals: Totals,
+    last_seq: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(setting: Setting) -> Self {
+        Self {
+            origin: setting.origin,
+            discovery: setting.discovery,
+            tree: Tree::new(setting.root),
+            registry: Registry::default(),
+            reconciler: Reconciler::new(setting.counting),
+            group: GroupBuffer::default(),
+            totals: Totals::default(),
+            last_seq: 0,
+        }
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Takes in that a cgroup exists, from whichever source, and registers it as a container
+    /// if its path says so. Tells whether it was new.
+    pub(crate) fn learn(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
+        if !self.tree.insert(id, parent, name) {
+            return false;
+        }
+        if self.discovery != CgroupDiscovery::Off {
+            self.discover(id, Some(parent));
+        }
+        true
+    }
+
+    /// A counter was read, not before `as_of_ns`.
+    pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
+        self.reconciler.baseline(id, oom_kill, as_of_ns);
+        // A container found by a scan is registered before its counter is read.
+        if self.registry.get(id).is_some() {
+            self.reconciler.open_account(id);
+        }
+    }
+
+    pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
+        let cgroup = container.cgroup_id;
+        self.registry.add(container)?;
+        self.reconciler.open_account(cgroup);
+        Ok(())
+    }
+
+    pub(crate) fn unregister(
+        &mut self,
+        id: &crate::ContainerId,
+    ) -> Result<Arc<Container>, RegistryError> {
+        let container = self.registry.remove(id)?;
+        self.reconciler.close_account(container.cgroup_id);
+        Ok(container)
+    }
+
+    /// Works through records in kernel order; returns the events that are ready.
+    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
+        // The topology first: right after the start a removal may be the only word of a
+        // cgroup whose victim comes before it.
+        for record in records {
+            match record {
+                Record::CgroupCreated(change) => self.learn_from(change, true),
+                Record::CgroupRemoved(change) => self.learn_from(change, false),
+                Record::Victim(_) | Record::GroupEnd(_) => {}
+            }
+        }
+        let mut ready = Vec::new();
+        for record in records {
+            match record {
+                Record::Victim(victim) => ready.extend(self.victim(victim, now)),
+                // Its counters are known since it was learnt of.
+                Record::CgroupCreated(_) => {}
+                Record::CgroupRemoved(change) => {
+                    // The last word on its kills, and all their records came before.
+                    if let Some(last) = &change.counters
+                        && let Some(oom_kill) = last.oom_kill
+                    {
+                        let serial = Some(last.serial);
+                        ready.extend(self.audit_one(change.cgroup_id, oom_kill, serial, now));
+                    }
+                    self.removed(change);
+                }
+                Record::GroupEnd(end) => {
+                    let first = end.first.map(|memcg| memcg.cgroup_id);
+                    let lineage = first.map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
+                    self.reconciler.group_end(end, &lineage);
+                    ready.extend(self.group.end(end.invocation));
+                }
+            }
+        }
+        for id in self.tree.expire(now.boottime_ns) {
+            self.registry.forget(id);
+            self.reconciler.forget(id);
+        }
+        ready
+    }
+
+    /// When [`Self::release`] has something to do, on the boot-time clock.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.group.deadline_ns()
+    }
+
+    /// Lets go of events that wait for the rest of their group.
+    pub(crate) fn release(&mut self) -> Vec<OomEvent> {
+        self.group.release()
+    }
+
+    /// Cgroups that live on in the tree but were not found by a scan are gone: their removal
+    /// was among records that found no room.
+    pub(crate) fn retain_live(&mut self, found: &std::collections::HashSet<CgroupId>, now: Now) {
+        let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
+        for id in gone {
+            self.tree.remove(id, now.boottime_ns);
+            self.registry.cgroup_removed(id);
+        }
+    }
+
+    /// Containers with a counter to be held against what was said of them, the lowest first.
+    pub(crate) fn audited(&self) -> Vec<CgroupId> {
+        let mut audited: Vec<(usize, CgroupId)> = self
+            .tree
+            .live()
+            .filter(|&id| self.reconciler.has_account(id))
+            .map(|id| (self.tree.lineage(id).count(), id))
+            .collect();
+        audited.sort_unstable_by(|left, right| right.cmp(left));
+        audited.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Compares one container's counter with what was said of it. The counter must have been read
+    /// before the ring was drained for the last time: then every kill in it was seen, or lost.
+    pub(crate) fn audit_one(
+        &mut self,
+        cgroup: CgroupId,
+        oom_kill: u64,
+        serial: Option<u32>,
+        now: Now,
+    ) -> Option<OomEvent> {
+        let lineage = self.tree.lineage(cgroup);
+        let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
+        let container = self.registry.get(cgroup)?.clone();
+        if missing == 0 {
+            return None;
+        }
+        self.totals.counter_only += missing;
+        self.last_seq += 1;
+        Some(
+            self.known(now)
+                .counter_only(self.last_seq, container, missing, oom_kill),
+        )
+    }
+
+    /// `is_new` where the record is that of its creation: its counters start at 0.
+    fn learn_from(&mut self, change: &CgroupChanged, is_new: bool) {
+        match (change.parent_id, &change.name) {
+            (Some(parent), Some(name)) => {
+                if is_new {
+                    self.reconciler
+                        .created(change.cgroup_id, change.boottime_ns);
+                }
+                self.learn(change.cgroup_id, parent, name);
+            }
+            _ => debug!(
+                cgroup = change.cgroup_id.0,
+                "a cgroup without name or parent"
+            ),
+        }
+    }
+
+    fn removed(&mut self, change: &CgroupChanged) {
+        let parent = self.tree.parent(change.cgroup_id);
+        if self.tree.remove(change.cgroup_id, change.boottime_ns) {
+            self.registry.cgroup_removed(change.cgroup_id);
+            if self.discovery == CgroupDiscovery::Leaves
+                && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
+            {
+                self.discover(parent, None);
+            }
+        }
+    }
+
+    fn discover(&mut self, id: CgroupId, parent: Option<CgroupId>) {
+        let Some(path) = self.tree.path(id).map(|path| printable(&path)) else {
+            return;
+        };
+        let container = container_at(id, &path)
+            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?);
+        if self.discovery == CgroupDiscovery::Leaves {
+            self.drop_former_leaf(parent);
+        }
+        if let Some(container) = container
+            && let Err(error) = self.register(container)
+        {
+            warn!(%error, %path, "a discovered container cannot be registered");
+        }
+    }
+
+    /// A cgroup with a child is no leaf; a container that was recognised stays one.
+    fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
+        let Some(former) = parent.and_then(|parent| self.registry.get(parent)) else {
+            return;
+        };
+        let path = self
+            .tree
+            .path(former.cgroup_id)
+            .map(|path| printable(&path));
+        if path.as_deref() == Some(former.id.as_str()) {
+            let id = former.id.clone();
+            // It was found a line ago.
+            let _ = self.unregister(&id);
+        }
+    }
+
+    /// What events are made of.
+    fn known(&self, now: Now) -> Known<'_> {
+        Known {
+            origin: &self.origin,
+            tree: &self.tree,
+            reconciler: &self.reconciler,
+            now,
+        }
+    }
+
+    fn victim(&mut self, record: &VictimRecord, now: Now) -> Vec<OomEvent> {
+        let (kind, counted) = match self.reconciler.victim(record) {
+            Verdict::Kill { counted } => (Kind::Kill, counted),
+            Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
+            Verdict::SameProcess => {
+                self.totals.folded += 1;
+                return Vec::new();
+            }
+        };
+        let attributed = attribute(&self.tree, &self.registry, record);
+        match kind {
+            Kind::Kill => {
+                self.totals.kills += 1;
+                self.totals.unregistered += u64::from(attributed.container.is_none());
+            }
+            _ => self.totals.already_exiting += 1,
+        }
+        self.last_seq += 1;
+        let event = self
+            .known(now)
+            .event(self.last_seq, record, attributed, kind, counted);
+        self.group.push(event, now.boottime_ns)
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! Whole paths through the engine: records in kernel order in, events out.
+
+use super::*;
+use crate::{
+    Attribution, ContainerDetails, ContainerId, Scope, Tier,
+    record::{
+        GroupEnd, Invocation,
+        fixture::{change, memcg, victim},
+    },
+};
+
+const SYSTEM: u64 = 2;
+const CONTAINER: u64 = 3;
+
+fn origin() -> Origin {
+    Origin {
+        boot_id: "boot".into(),
+        node: Some("n1".into()),
+        tier: Tier::Btf,
+    }
+}
+
+fn engine(discovery: CgroupDiscovery) -> Engine {
+    let mut engine = Engine::new(Setting {
+        origin: origin(),
+        discovery,
+        root: CgroupId::ROOT,
+        counting: Counting::Hierarchical,
+    });
+    engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");
+    engine
+}
+
+fn now(at_ns: u64) -> Now {
+    Now {
+        boottime_ns: at_ns,
+        unix_time_ns: i128::from(at_ns),
+    }
+}
+
+fn docker(digit: char) -> String {
+    format!("docker-{}.scope", digit.to_string().repeat(64))
+}
+
+fn created(id: u64, name: &str, at_ns: u64) -> Record {
+    Record::CgroupCreated(change(id, SYSTEM, name, at_ns))
+}
+
+fn removed(id: u64, name: &str, at_ns: u64) -> Record {
+    Record::CgroupRemoved(change(id, SYSTEM, name, at_ns))
+}
+
+fn killed(pid: u32, at_ns: u64, cgroup: u64, oom_kill: u64) -> Record {
+    let chain = [memcg(cgroup, oom_kill), memcg(SYSTEM, oom_kill)];
+    Record::Victim(Box::new(victim(pid, at_ns, &chain)))
+}
+
+fn container_id(event: &OomEvent) -> Option<&str> {
+    event
+        .container
+        .as_ref()
+        .map(|container| container.id.as_str())
+}
+
+#[test]
+fn a_container_that_came_and_went_is_still_named() {
+    let mut engine = engine(CgroupDiscovery::Containers);
+    let name = docker('a');
+    let records = [
+        created(CONTAINER, &name, 1),
+        killed(7, 2, CONTAINER, 1),
+        removed(CONTAINER, &name, 3),
+    ];
+    let events = engine.apply(&records, now(4));
+    let [event] = events.as_slice() else {
+        panic!("one event: {events:?}");
+    };
+    assert_eq!(container_id(event), Some("a".repeat(64).as_str()));
+    assert_eq!(event.quality.attribution, Attribution::Exact);
+    assert_eq!(event.scope, Scope::Container);
+    assert_eq!(
+        event.victim.cgroup_path.as_deref(),
+        Some(format!("/system.slice/{name}").as_str())
+    );
+    assert_eq!(engine.registry().live_count(), 0);
+}
+
+/// At the start a cgroup may be seen for the first time in its removal.
+#[test]
+fn a_removal_names_the_victim_before_it() {
+    let mut engine = engine(CgroupDiscovery::Containers);
+    let records = [
+        killed(7, 2, CONTAINER, 1),
+        removed(CONTAINER, &docker('a'), 3),
+    ];
+    let events = engine.apply(&records, now(4));
+    assert!(
+        events.iter().all(|event| event.container.is_some()),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_kill_without_a_container_is_reported() {
+    let mut engine = engine(CgroupDiscovery::Off);
+    let records = [
+        created(CONTAINER, &docker('a'), 1),
+        killed(7, 2, CONTAINER, 1),
+    ];
+    let events = engine.apply(&records, now(4));
+    let [event] = events.as_slice() else {
+        panic!("one event: {events:?}");
+    };
+    assert_eq!(event.quality.attribution, Attribution::Unregistered);
+    assert_eq!(event.kind, Kind::Kill);
+    assert_eq!(engine.totals().unregistered, 1);
+}
+
+#[test]
+fn leaves_are_registered_as_they_come_and_go() {
+    let mut engine = engine(CgroupDiscovery::Leaves);
+    engine.apply(&[created(3, "a", 1)], now(1));
+    assert!(engine.registry().get(CgroupId(SYSTEM)).is_none());
+    let leaf = engine.registry().get(CgroupId(3)).unwrap();
+    assert_eq!(leaf.id.as_str(), "/system.slice/a");
+    engine.apply(&[removed(3, "a", 2)], now(2));
+    let leaf = engine.registry().get(CgroupId(SYSTEM)).unwrap();
+    assert_eq!(leaf.id.as_str(), "/system.slice");
+}
+
+#[test]
+fn a_recognised_container_with_children_stays_registered() {
+    let mut engine = engine(CgroupDiscovery::Leaves);
+    engine.apply(&[created(CONTAINER, &docker('a'), 1)], now(1));
+    engine.learn(CgroupId(9), CgroupId(CONTAINER), b"init.scope");
+    assert!(engine.registry().get(CgroupId(CONTAINER)).is_some());
+}
+
+fn member(pid: u32, index: u32, oom_kill: u64) -> Record {
+    let mut record = victim(pid, 10 + u64::from(index), &[memcg(CONTAINER, oom_kill)]);
+    record.invocation = Some(Invocation {
+        number: 5,
+        index,
+        kills_group: true,
+    });
+    Record::Victim(Box::new(record))
+}
+
+fn group_end(oom_kill: u64) -> Record {
+    Record::GroupEnd(GroupEnd {
+        seq: 20,
+        boottime_ns: 20,
+        invocation: 5,
+        marks: 3,
+        first: Some(memcg(CONTAINER, oom_kill)),
+    })
+}
+
+#[test]
+fn members_of_a_group_kill_know_their_number() {
+    let mut engine = engine(CgroupDiscovery::Off);
+    engine.apply(&[created(CONTAINER, "c", 1)], now(1));
+    let held = engine.apply(&[member(1, 0, 1), member(2, 1, 2)], now(12));
+    assert!(held.is_empty());
+    assert!(engine.deadline_ns().is_some());
+    let events = engine.apply(&[member(3, 2, 3), group_end(4)], now(21));
+    let groups: Vec<_> = events
+        .iter()
+        .map(|event| {
+            event
+                .group
+                .map(|group| (group.invocation, group.index, group.size))
+        })
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            Some((5, 0, Some(3))),
+            Some((5, 1, Some(3))),
+            Some((5, 2, Some(3)))
+        ]
+    );
+    // The kernel counted its first victim again after the last mark: 3 kills, `oom_kill` 4. Each
+    // event has the counters of its own moment.
+    assert!(events.iter().all(|event| event.counter.recounts == Some(0)));
+    assert_eq!(engine.reconciler.recounts(CgroupId(CONTAINER)), 1);
+    assert_eq!(engine.totals().kills, 3);
+    assert_eq!(engine.deadline_ns(), None);
+}
+
+#[test]
+fn a_slow_group_is_let_go_without_its_number() {
+    let mut engine = engine(CgroupDiscovery::Off);
+    engine.apply(&[created(CONTAINER, "c", 1)], now(1));
+    engine.apply(&[member(1, 0, 1)], now(12));
+    let released = engine.release();
+    assert_eq!(released.len(), 1);
+    let rest = engine.apply(&[member(2, 1, 3), group_end(3)], now(21));
+    assert_eq!(rest.len(), 1);
+    assert!(
+        rest.iter()
+            .all(|event| event.group.is_some_and(|group| group.size.is_none()))
+    );
+}
+
+#[test]
+fn one_process_is_one_event() {
+    let mut engine = engine(CgroupDiscovery::Off);
+    engine.apply(&[created(CONTAINER, "c", 1)], now(1));
+    let records: Vec<Record> = (0..12)
+        .map(|tid| killed(7, 2 + tid, CONTAINER, 1))
+        .collect();
+    let events = engine.apply(&records, now(20));
+    assert_eq!(events.len(), 1);
+    assert_eq!(engine.totals().folded, 11);
+}
+
+#[test]
+fn a_hand_registered_container_keeps_its_kills_after_its_removal() {
+    let mut engine = engine(CgroupDiscovery::Off);
+    engine.apply(&[created(CONTAINER, "c", 1)], now(1));
+    let container = Container {
+        id: ContainerId::new("web-1").unwrap(),
+        cgroup_id: CgroupId(CONTAINER),
+        details: ContainerDetails::default(),
+    };
+    engine.register(container).unwrap();
+    engine.apply(&[removed(CONTAINER, "c", 2)], now(2));
+    let late = engine.apply(&[killed(7, 2, CONTAINER, 1)], now(3));
+    assert!(
+        late.iter()
+            .all(|event| container_id(event) == Some("web-1")),
+        "{late:?}"
+    );
+}

@@ -1,0 +1,199 @@
+//! Events: what oomwatch says about the OOM killer, in the domain's own words.
+//!
+//! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down. Pure.
+
+pub(crate) mod build;
+pub(crate) mod json;
+pub(crate) mod text;
+
+use std::sync::Arc;
+
+use crate::{
+    CgroupId,
+    attribute::{Attribution, Scope},
+    probe::tier::Tier,
+    record::Constraint,
+    registry::Container,
+};
+
+/// Name and version of the event schema.
+pub const SCHEMA: &str = "oomwatch.oom/1";
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The OOM killer killed a process.
+    Kill,
+    /// The OOM killer marked a process that was dying already. Never a kill.
+    AlreadyExiting,
+    /// The kernel counted kills that the tracepoint did not report.
+    CounterOnly,
+}
+
+/// What an event rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// The `mark_victim` tracepoint.
+    Tracepoint,
+    /// A memory cgroup's `oom_kill` counter.
+    Counter,
+}
+
+/// The call of the OOM killer that killed several processes (`memory.oom.group`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Group {
+    /// The same for all members; unique while the probe is loaded.
+    pub invocation: u64,
+    /// Place among the members, from 0.
+    pub index: u32,
+    /// Number of members, where it was known when the event was made.
+    pub size: Option<u32>,
+}
+
+/// The process that was killed. Ids are those of the initial namespaces; `None` is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Victim {
+    /// Process id (thread group id).
+    pub pid: Option<u32>,
+    /// Id of the thread that was marked.
+    pub tid: Option<u32>,
+    /// Name, printable.
+    pub comm: Option<String>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Whether it was the init process of its pid namespace.
+    pub is_init: Option<bool>,
+    /// Start of the process, ns of `CLOCK_BOOTTIME`.
+    pub start_boottime_ns: Option<u64>,
+    /// Its cgroup on the v2 hierarchy.
+    pub cgroup_id: Option<CgroupId>,
+    /// Path of that cgroup, printable.
+    pub cgroup_path: Option<String>,
+    /// `oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// Virtual size.
+    pub total_vm_bytes: Option<u64>,
+    /// Anonymous resident memory. Approximate by some pages per CPU since v6.2.
+    pub anon_rss_bytes: Option<u64>,
+    /// File-backed resident memory.
+    pub file_rss_bytes: Option<u64>,
+    /// Shared resident memory.
+    pub shmem_rss_bytes: Option<u64>,
+    /// Page tables.
+    pub pgtables_bytes: Option<u64>,
+}
+
+/// The task whose allocation, or write, ran the OOM killer. Often not the victim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trigger {
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Name, printable.
+    pub comm: Option<String>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Its cgroup on the v2 hierarchy.
+    pub cgroup_id: Option<CgroupId>,
+    /// Path of that cgroup, printable.
+    pub cgroup_path: Option<String>,
+}
+
+/// The limit that was hit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limit {
+    /// The cgroup with the limit; `None` where it was the node's memory, or is unknown.
+    pub cgroup_id: Option<CgroupId>,
+    /// Its path, printable.
+    pub path: Option<String>,
+    /// The limit; for the node, memory and swap that could be used.
+    pub max_bytes: Option<u64>,
+    /// What was in use.
+    pub usage_bytes: Option<u64>,
+    /// Order of the failed allocation: 2^order pages; -1 for sysrq.
+    pub order: Option<i32>,
+    /// `gfp_t` of the failed allocation.
+    pub gfp_mask: Option<u32>,
+}
+
+/// Counters of the container's cgroup, or else of the victim's memory cgroup, descendants
+/// included, right after the kernel counted this event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counter {
+    /// The cgroup whose counters these are.
+    pub cgroup_id: Option<CgroupId>,
+    /// `oom_kill` of `memory.events`.
+    pub oom_kill: Option<u64>,
+    /// `oom` of `memory.events`.
+    pub oom: Option<u64>,
+    /// `oom_group_kill` of `memory.events`; the kernel raises it after its group kill.
+    pub oom_group_kill: Option<u64>,
+    /// Double counts of the kernel in `oom_kill`, as far as seen: `oom_kill` less these is the
+    /// number of kills. One that the kernel makes after the last member of a group kill is in
+    /// the next event.
+    pub recounts: Option<u64>,
+}
+
+/// How good the event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quality {
+    /// How the probe worked.
+    pub tier: Tier,
+    /// How the container was found.
+    pub attribution: Attribution,
+    /// Names of what should be known and is not.
+    pub missing: Vec<&'static str>,
+}
+
+/// One thing that the OOM killer did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OomEvent {
+    /// Unique: `<boot id>-<ns since boot>`. The same kill has the same id if it is reported
+    /// again after a restart.
+    pub id: String,
+    /// Number of this event in this run of the daemon, from 1.
+    pub seq: u64,
+    /// Wall-clock time of the kill, ns since 1970.
+    pub unix_time_ns: i128,
+    /// Time of the kill, ns of `CLOCK_BOOTTIME`.
+    pub boottime_ns: u64,
+    /// What happened.
+    pub kind: Kind,
+    /// Number of kills that this event stands for; more than 1 only for
+    /// [`Kind::CounterOnly`], 0 for [`Kind::AlreadyExiting`].
+    pub count: u64,
+    /// Whether it happened while no daemon ran.
+    pub while_down: bool,
+    /// What this rests on.
+    pub evidence: Vec<Evidence>,
+    /// Whose limit was hit.
+    pub scope: Scope,
+    /// What confined the allocation.
+    pub constraint: Constraint,
+    /// Set for members of a group kill.
+    pub group: Option<Group>,
+    /// Who was killed.
+    pub victim: Victim,
+    /// Whose allocation it was.
+    pub trigger: Trigger,
+    /// Which limit.
+    pub limit: Limit,
+    /// The counters.
+    pub counter: Counter,
+    /// The container, if one is registered.
+    pub container: Option<Arc<Container>>,
+    /// Name of the node, as the daemon was told or the host name.
+    pub node: Option<Arc<str>>,
+    /// From the kernel's time stamp to the hand-over to the publishers.
+    pub delivered_ns: Option<u64>,
+    /// How good this is.
+    pub quality: Quality,
+}

@@ -1,0 +1,252 @@
+//! From an attributed, judged victim to its event. Pure.
+
+use std::sync::Arc;
+
+use super::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, Trigger, Victim};
+use crate::{
+    CgroupId,
+    attribute::{Attributed, Attribution, Scope},
+    cgroup::tree::Tree,
+    id::printable,
+    probe::tier::Tier,
+    reconcile::Reconciler,
+    record::{Constraint, LimitHit, Memcg, VictimRecord},
+    registry::Container,
+};
+
+/// What all events of one daemon have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) boot_id: Arc<str>,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) tier: Tier,
+}
+
+/// The clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) boottime_ns: u64,
+    pub(crate) unix_time_ns: i128,
+}
+
+impl Now {
+    /// Wall-clock time of a moment on the boot-time clock, by today's difference of both.
+    fn unix_time_of(&self, boottime_ns: u64) -> i128 {
+        self.unix_time_ns - i128::from(self.boottime_ns) + i128::from(boottime_ns)
+    }
+}
+
+/// Where the events' paths and counters come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) tree: &'a Tree,
+    pub(crate) reconciler: &'a Reconciler,
+    pub(crate) now: Now,
+}
+
+impl Known<'_> {
+    /// Makes the event of one mark. `counted` tells whether a counter confirmed it.
+    pub(crate) fn event(
+        &self,
+        seq: u64,
+        record: &VictimRecord,
+        attributed: Attributed,
+        kind: Kind,
+        counted: bool,
+    ) -> OomEvent {
+        let mut evidence = vec![Evidence::Tracepoint];
+        if counted {
+            evidence.push(Evidence::Counter);
+        }
+        let mut event = OomEvent {
+            id: format!("{}-{}", self.origin.boot_id, record.boottime_ns),
+            seq,
+            unix_time_ns: self.now.unix_time_of(record.boottime_ns),
+            boottime_ns: record.boottime_ns,
+            kind,
+            count: u64::from(kind == Kind::Kill),
+            while_down: false,
+            evidence,
+            scope: attributed.scope,
+            constraint: constraint(record),
+            group: record
+                .invocation
+                .filter(|call| call.kills_group)
+                .map(|call| Group {
+                    invocation: call.number,
+                    index: call.index,
+                    size: None,
+                }),
+            victim: self.victim(record),
+            trigger: self.trigger(record),
+            limit: self.limit(record),
+            counter: self.counter(record, &attributed),
+            container: attributed.container,
+            node: self.origin.node.clone(),
+            delivered_ns: None,
+            quality: Quality {
+                tier: self.origin.tier,
+                attribution: attributed.attribution,
+                missing: Vec::new(),
+            },
+        };
+        event.quality.missing = missing(&event, record);
+        event
+    }
+
+    /// Makes the event of kills that only a container's counter told of.
+    pub(crate) fn counter_only(
+        &self,
+        seq: u64,
+        container: Arc<Container>,
+        count: u64,
+        oom_kill: u64,
+    ) -> OomEvent {
+        let cgroup_id = Some(container.cgroup_id);
+        OomEvent {
+            id: format!("{}-{}-{seq}", self.origin.boot_id, self.now.boottime_ns),
+            seq,
+            unix_time_ns: self.now.unix_time_ns,
+            boottime_ns: self.now.boottime_ns,
+            kind: Kind::CounterOnly,
+            count,
+            while_down: false,
+            evidence: vec![Evidence::Counter],
+            scope: Scope::Unknown,
+            constraint: Constraint::Unknown,
+            group: None,
+            victim: Victim {
+                cgroup_id,
+                cgroup_path: self.path(cgroup_id),
+                ..Victim::default()
+            },
+            trigger: Trigger::default(),
+            limit: Limit::default(),
+            counter: Counter {
+                cgroup_id,
+                oom_kill: Some(oom_kill),
+                recounts: Some(self.reconciler.recounts(container.cgroup_id)),
+                ..Counter::default()
+            },
+            container: Some(container),
+            node: self.origin.node.clone(),
+            delivered_ns: None,
+            quality: Quality {
+                tier: self.origin.tier,
+                attribution: Attribution::Ancestor,
+                missing: vec!["victim", "trigger", "limit", "time"],
+            },
+        }
+    }
+
+    fn path(&self, id: Option<CgroupId>) -> Option<String> {
+        self.tree.path(id?).map(|path| printable(&path))
+    }
+
+    fn victim(&self, record: &VictimRecord) -> Victim {
+        Victim {
+            pid: record.victim.pid,
+            tid: Some(record.victim.tid),
+            comm: record.victim.comm.clone(),
+            uid: record.victim.uid,
+            is_init: record.is_init,
+            start_boottime_ns: record.start_boottime_ns,
+            cgroup_id: record.victim.cgroup_id,
+            cgroup_path: self.path(record.victim.cgroup_id),
+            oom_score_adj: record.oom_score_adj,
+            total_vm_bytes: record.memory.total_vm_bytes,
+            anon_rss_bytes: record.memory.anon_rss_bytes,
+            file_rss_bytes: record.memory.file_rss_bytes,
+            shmem_rss_bytes: record.memory.shmem_rss_bytes,
+            pgtables_bytes: record.memory.pgtables_bytes,
+        }
+    }
+
+    fn trigger(&self, record: &VictimRecord) -> Trigger {
+        Trigger {
+            pid: record.trigger.pid,
+            comm: record.trigger.comm.clone(),
+            uid: record.trigger.uid,
+            cgroup_id: record.trigger.cgroup_id,
+            cgroup_path: self.path(record.trigger.cgroup_id),
+        }
+    }
+
+    fn limit(&self, record: &VictimRecord) -> Limit {
+        let (cgroup_id, max_bytes, usage_bytes) = match record.limit {
+            Some(LimitHit::Memcg {
+                cgroup_id,
+                max_bytes,
+                usage_bytes,
+            }) => (Some(cgroup_id), max_bytes, usage_bytes),
+            Some(LimitHit::Node { total_bytes }) => (None, total_bytes, None),
+            None => (None, None, None),
+        };
+        Limit {
+            cgroup_id,
+            path: self.path(cgroup_id.filter(|_| !record.chain_is_v1)),
+            max_bytes,
+            usage_bytes,
+            order: record.allocation.map(|allocation| allocation.order),
+            gfp_mask: record.allocation.map(|allocation| allocation.gfp_mask),
+        }
+    }
+
+    /// The counters of the container where it has any, else of the victim's own memory cgroup.
+    fn counter(&self, record: &VictimRecord, attributed: &Attributed) -> Counter {
+        let container = attributed.container.as_ref().map(|found| found.cgroup_id);
+        let of_container = record
+            .chain
+            .iter()
+            .find(|memcg| Some(memcg.cgroup_id) == container && !record.chain_is_v1);
+        match of_container.or(record.chain.first()) {
+            Some(memcg) => self.counter_of(memcg),
+            None => Counter::default(),
+        }
+    }
+
+    fn counter_of(&self, memcg: &Memcg) -> Counter {
+        Counter {
+            cgroup_id: Some(memcg.cgroup_id),
+            oom_kill: memcg.oom_kill,
+            oom: memcg.oom,
+            oom_group_kill: memcg.oom_group_kill,
+            recounts: Some(self.reconciler.recounts(memcg.cgroup_id)),
+        }
+    }
+}
+
+/// `oom_control.constraint` is set after the kernel's shortcut for a task that is dying
+/// already, but the limit that was hit tells as much.
+fn constraint(record: &VictimRecord) -> Constraint {
+    match (record.limit, record.allocation) {
+        (Some(LimitHit::Memcg { .. }), _) => Constraint::Memcg,
+        (_, Some(allocation)) => allocation.constraint,
+        (_, None) => Constraint::Unknown,
+    }
+}
+
+/// What an event of the best tier has and this one has not.
+fn missing(event: &OomEvent, record: &VictimRecord) -> Vec<&'static str> {
+    let counted = event.evidence.contains(&Evidence::Counter);
+    let judged = counted || event.kind != Kind::Kill;
+    [
+        ("victim.pid", event.victim.pid.is_some()),
+        ("victim.comm", event.victim.comm.is_some()),
+        ("victim.uid", event.victim.uid.is_some()),
+        ("victim.is_init", event.victim.is_init.is_some()),
+        ("victim.start", event.victim.start_boottime_ns.is_some()),
+        ("victim.cgroup", event.victim.cgroup_id.is_some()),
+        ("victim.cgroup_path", event.victim.cgroup_path.is_some()),
+        ("victim.oom_score_adj", event.victim.oom_score_adj.is_some()),
+        ("victim.memory", event.victim.anon_rss_bytes.is_some()),
+        ("limit", record.limit.is_some()),
+        ("constraint", record.allocation.is_some()),
+        ("counter", judged),
+        ("group", record.invocation.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, known)| (!known).then_some(name))
+    .collect()
+}

@@ -1,0 +1,304 @@
+//! The event as JSON, schema [`SCHEMA`]: one object, one line.
+//!
+//! These types are the wire; they borrow from the domain's and are changed only by adding.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::{Evidence, Kind, OomEvent, SCHEMA};
+use crate::{
+    attribute::{Attribution, Scope},
+    id::printable,
+    record::Constraint,
+};
+
+#[derive(Serialize)]
+struct Event<'a> {
+    schema: &'static str,
+    id: &'a str,
+    seq: u64,
+    #[serde(serialize_with = "rfc3339")]
+    time: i128,
+    boottime_ns: u64,
+    kind: &'static str,
+    count: u64,
+    while_down: bool,
+    evidence: Vec<&'static str>,
+    scope: &'static str,
+    constraint: &'static str,
+    group: Option<Group>,
+    victim: Victim<'a>,
+    trigger: Trigger<'a>,
+    limit: Limit<'a>,
+    counter: Counter,
+    container: Option<Container<'a>>,
+    latency: Latency,
+    quality: Quality<'a>,
+}
+
+#[derive(Serialize)]
+struct Group {
+    invocation: u64,
+    index: u32,
+    size: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Victim<'a> {
+    pid: Option<u32>,
+    tid: Option<u32>,
+    comm: Option<&'a str>,
+    uid: Option<u32>,
+    is_init: Option<bool>,
+    start_boottime_ns: Option<u64>,
+    cgroup_id: Option<u64>,
+    cgroup_path: Option<&'a str>,
+    oom_score_adj: Option<i32>,
+    total_vm_bytes: Option<u64>,
+    anon_rss_bytes: Option<u64>,
+    file_rss_bytes: Option<u64>,
+    shmem_rss_bytes: Option<u64>,
+    pgtables_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Trigger<'a> {
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    uid: Option<u32>,
+    cgroup_id: Option<u64>,
+    cgroup_path: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Limit<'a> {
+    cgroup_id: Option<u64>,
+    path: Option<&'a str>,
+    max_bytes: Option<u64>,
+    usage_bytes: Option<u64>,
+    order: Option<i32>,
+    gfp_mask: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Counter {
+    cgroup_id: Option<u64>,
+    oom_kill: Option<u64>,
+    oom: Option<u64>,
+    oom_group_kill: Option<u64>,
+    recounts: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Container<'a> {
+    id: &'a str,
+    name: Option<String>,
+    runtime: Option<String>,
+    image: Option<String>,
+    pod: Option<String>,
+    pod_uid: Option<String>,
+    namespace: Option<String>,
+    node: Option<&'a str>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    delivered_ns: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Quality<'a> {
+    tier: &'static str,
+    attribution: &'static str,
+    missing: &'a [&'static str],
+}
+
+impl OomEvent {
+    /// The event as one line of JSON, without a line break.
+    ///
+    /// Schema `oomwatch.oom/1`: sizes in bytes, times in ns and RFC 3339, unknown is `null`,
+    /// and untrusted text has no control characters in it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // The types above have string keys only and nothing that can fail.
+        serde_json::to_string(&self.wire()).unwrap_or_default()
+    }
+
+    fn wire(&self) -> Event<'_> {
+        Event {
+            schema: SCHEMA,
+            id: &self.id,
+            seq: self.seq,
+            time: self.unix_time_ns,
+            boottime_ns: self.boottime_ns,
+            kind: self.kind.as_str(),
+            count: self.count,
+            while_down: self.while_down,
+            evidence: self.evidence.iter().map(|found| found.as_str()).collect(),
+            scope: self.scope.as_str(),
+            constraint: self.constraint.as_str(),
+            group: self.group.map(|group| Group {
+                invocation: group.invocation,
+                index: group.index,
+                size: group.size,
+            }),
+            victim: self.wire_victim(),
+            trigger: Trigger {
+                pid: self.trigger.pid,
+                comm: self.trigger.comm.as_deref(),
+                uid: self.trigger.uid,
+                cgroup_id: self.trigger.cgroup_id.map(|id| id.0),
+                cgroup_path: self.trigger.cgroup_path.as_deref(),
+            },
+            limit: Limit {
+                cgroup_id: self.limit.cgroup_id.map(|id| id.0),
+                path: self.limit.path.as_deref(),
+                max_bytes: self.limit.max_bytes,
+                usage_bytes: self.limit.usage_bytes,
+                order: self.limit.order,
+                gfp_mask: self.limit.gfp_mask.map(|mask| format!("{mask:#x}")),
+            },
+            counter: Counter {
+                cgroup_id: self.counter.cgroup_id.map(|id| id.0),
+                oom_kill: self.counter.oom_kill,
+                oom: self.counter.oom,
+                oom_group_kill: self.counter.oom_group_kill,
+                recounts: self.counter.recounts,
+            },
+            container: self.wire_container(),
+            latency: Latency {
+                delivered_ns: self.delivered_ns,
+            },
+            quality: Quality {
+                tier: self.quality.tier.as_str(),
+                attribution: self.quality.attribution.as_str(),
+                missing: &self.quality.missing,
+            },
+        }
+    }
+
+    fn wire_victim(&self) -> Victim<'_> {
+        let victim = &self.victim;
+        Victim {
+            pid: victim.pid,
+            tid: victim.tid,
+            comm: victim.comm.as_deref(),
+            uid: victim.uid,
+            is_init: victim.is_init,
+            start_boottime_ns: victim.start_boottime_ns,
+            cgroup_id: victim.cgroup_id.map(|id| id.0),
+            cgroup_path: victim.cgroup_path.as_deref(),
+            oom_score_adj: victim.oom_score_adj,
+            total_vm_bytes: victim.total_vm_bytes,
+            anon_rss_bytes: victim.anon_rss_bytes,
+            file_rss_bytes: victim.file_rss_bytes,
+            shmem_rss_bytes: victim.shmem_rss_bytes,
+            pgtables_bytes: victim.pgtables_bytes,
+        }
+    }
+
+    fn wire_container(&self) -> Option<Container<'_>> {
+        let container = self.container.as_deref()?;
+        let details = &container.details;
+        let text = |value: &Option<String>| value.as_ref().map(|value| printable(value.as_bytes()));
+        Some(Container {
+            id: container.id.as_str(),
+            name: text(&details.name),
+            runtime: text(&details.runtime),
+            image: text(&details.image),
+            pod: text(&details.pod),
+            pod_uid: text(&details.pod_uid),
+            namespace: text(&details.namespace),
+            node: self.node.as_deref(),
+            labels: details
+                .labels
+                .iter()
+                .map(|(key, value)| (printable(key.as_bytes()), printable(value.as_bytes())))
+                .collect(),
+        })
+    }
+}
+
+/// RFC 3339 with nanoseconds, UTC.
+pub(super) fn format_time(unix_time_ns: i128) -> String {
+    match Timestamp::from_nanosecond(unix_time_ns) {
+        Ok(time) => format!("{time:.9}"),
+        // Out of jiff's years -9999 to 9999: no clock says that.
+        Err(_) => unix_time_ns.to_string(),
+    }
+}
+
+fn rfc3339<S: Serializer>(unix_time_ns: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_time(*unix_time_ns))
+}
+
+impl Kind {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::AlreadyExiting => "already_exiting",
+            Self::CounterOnly => "counter_only",
+        }
+    }
+}
+
+impl Evidence {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Counter => "counter",
+        }
+    }
+}
+
+impl Scope {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Pod => "pod",
+            Self::Ancestor => "ancestor",
+            Self::Cgroup => "cgroup",
+            Self::Node => "node",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Constraint {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cpuset => "cpuset",
+            Self::MemoryPolicy => "memory_policy",
+            Self::Memcg => "memcg",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Attribution {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Ancestor => "ancestor",
+            Self::Late => "late",
+            Self::Unregistered => "unregistered",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

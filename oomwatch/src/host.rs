@@ -1,0 +1,287 @@
+//! What this host can do for oomwatch: read-only facts, each with its remedy where it is
+//! not good enough.
+//!
+//! Nothing here decides how the watcher works; it tries the same things and says what came
+//! of them.
+
+use std::{fmt, path::PathBuf};
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::{
+    CgroupId, ProbeError, Tier,
+    cgroup::hierarchy::{Hierarchy, MemoryMode},
+    probe::{self, DEFAULT_RING_BYTES, Probe, ProbeConfig},
+};
+
+/// How much a finding limits what `oomwatch run` can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Severity {
+    /// All is well.
+    Good,
+    /// It works, with something missing.
+    Degraded,
+    /// It needs more privilege to tell or to work.
+    NoPrivilege,
+    /// It does not work.
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// What was found.
+    pub found: String,
+    /// How good that is.
+    pub severity: Severity,
+    /// What to do about it.
+    pub remedy: Option<&'static str>,
+}
+
+impl Finding {
+    fn good(subject: &'static str, found: impl fmt::Display) -> Self {
+        Self {
+            subject,
+            found: found.to_string(),
+            severity: Severity::Good,
+            remedy: None,
+        }
+    }
+
+    fn poor(
+        subject: &'static str,
+        found: impl fmt::Display,
+        severity: Severity,
+        remedy: &'static str,
+    ) -> Self {
+        Self {
+            subject,
+            found: found.to_string(),
+            severity,
+            remedy: Some(remedy),
+        }
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostReport {
+    /// In the order of looking.
+    pub findings: Vec<Finding>,
+}
+
+impl HostReport {
+    /// Looks at the host. Loads and attaches the probe for a moment; must be called in a
+    /// tokio runtime with I/O enabled.
+    #[must_use]
+    pub fn collect() -> Self {
+        let mut findings = vec![kernel(), privilege()];
+        findings.extend(cgroups());
+        findings.extend(probe());
+        findings.push(tracefs());
+        Self { findings }
+    }
+
+    /// The worst of all findings.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.findings
+            .iter()
+            .map(|finding| finding.severity)
+            .max()
+            .unwrap_or(Severity::Good)
+    }
+}
+
+fn kernel() -> Finding {
+    let name = rustix::system::uname();
+    Finding::good(
+        "kernel",
+        format_args!(
+            "{} {}",
+            name.release().to_string_lossy(),
+            name.machine().to_string_lossy()
+        ),
+    )
+}
+
+fn privilege() -> Finding {
+    const REMEDY: &str = "run as root, or give the binary CAP_BPF, CAP_PERFMON and \
+                          CAP_DAC_READ_SEARCH (CAP_SYS_ADMIN before 5.8)";
+    let Ok(sets) = capabilities(None) else {
+        return Finding::poor("privilege", "unknown", Severity::NoPrivilege, REMEDY);
+    };
+    let has = |capability| sets.effective.contains(capability);
+    if has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON) {
+        Finding::good("privilege", "may load eBPF programs")
+    } else {
+        Finding::poor(
+            "privilege",
+            "neither CAP_SYS_ADMIN nor CAP_BPF with CAP_PERFMON",
+            Severity::NoPrivilege,
+            REMEDY,
+        )
+    }
+}
+
+fn cgroups() -> Vec<Finding> {
+    let hierarchy = match Hierarchy::find() {
+        Ok(hierarchy) => hierarchy,
+        Err(error) => {
+            return vec![Finding::poor(
+                "cgroups",
+                error,
+                Severity::Broken,
+                "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2",
+            )];
+        }
+    };
+    let mut findings = vec![match hierarchy.mode() {
+        MemoryMode::Unified => Finding::good(
+            "cgroups",
+            format_args!("v2 at {}", hierarchy.mount().display()),
+        ),
+        MemoryMode::Hybrid => Finding::poor(
+            "cgroups",
+            format_args!(
+                "hybrid: v2 at {} without the memory controller, which is on v1",
+                hierarchy.mount().display()
+            ),
+            Severity::Degraded,
+            "kills are reported from the tracepoint alone, without counters to hold them \
+             against; boot with systemd.unified_cgroup_hierarchy=1",
+        ),
+    }];
+    if hierarchy.root().is_ok_and(|root| root != CgroupId::ROOT) {
+        findings.push(Finding::poor(
+            "cgroup namespace",
+            format_args!(
+                "{} is not the root of the hierarchy",
+                hierarchy.mount().display()
+            ),
+            Severity::Degraded,
+            "victims outside of it have no path; run in the host's cgroup namespace \
+             (docker run --cgroupns=host, hostPID is not enough)",
+        ));
+    }
+    if hierarchy.counts_locally() {
+        findings.push(Finding::poor(
+            "memory_localevents",
+            "memory.events counts each cgroup alone",
+            Severity::Degraded,
+            "mount cgroup2 without memory_localevents to have kills in sub-cgroups counted",
+        ));
+    }
+    findings
+}
+
+fn probe() -> Vec<Finding> {
+    let layout = match probe::read_layout() {
+        Ok(layout) => layout,
+        Err(error) => return vec![broken_probe("BTF", &error)],
+    };
+    let mut findings = vec![match Tier::of(&layout.config) {
+        Some(tier) => Finding::good("BTF", format_args!("{}: tier {tier}", probe::KERNEL_BTF)),
+        None => Finding::poor(
+            "BTF",
+            format_args!("{} lacks what the probe needs", probe::KERNEL_BTF),
+            Severity::Broken,
+            "use a kernel from 5.8 on that is not patched beyond recognition",
+        ),
+    }];
+    let config = ProbeConfig {
+        ring_bytes: DEFAULT_RING_BYTES,
+        log: false,
+    };
+    match Probe::start(&config) {
+        Ok(probe) => {
+            findings.push(Finding::good("probe", "loaded and attached"));
+            findings.push(oom_control(&probe));
+            findings.extend(gaps(&probe));
+        }
+        Err(error) => findings.push(broken_probe("probe", &error)),
+    }
+    findings
+}
+
+fn broken_probe(subject: &'static str, error: &ProbeError) -> Finding {
+    let (severity, remedy) = match error {
+        ProbeError::Privilege(_) => (Severity::NoPrivilege, "see privilege"),
+        ProbeError::NoBtf { .. } => (
+            Severity::Broken,
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+        ProbeError::NoObject => (Severity::Broken, "build with `cargo xtask build`"),
+        _ => (Severity::Broken, "see the error; RUST_LOG=debug says more"),
+    };
+    Finding::poor(subject, with_causes(error), severity, remedy)
+}
+
+/// An error with its causes, on one line.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(error.to_string().lines().next().unwrap_or_default());
+        cause = error.source();
+    }
+    text
+}
+
+fn oom_control(probe: &Probe) -> Finding {
+    if probe.sees_oom_control() {
+        Finding::good(
+            "limits",
+            "out_of_memory() is hooked: events say which limit was hit",
+        )
+    } else {
+        Finding::poor(
+            "limits",
+            "out_of_memory() cannot be hooked: events do not say which limit was hit",
+            Severity::Degraded,
+            "needs fentry: CONFIG_FUNCTION_TRACER, and on arm64 kernel 6.0",
+        )
+    }
+}
+
+/// Members that this kernel does not have. That no group kills are counted before 5.17 is
+/// how those kernels are, and no defect.
+fn gaps(probe: &Probe) -> Option<Finding> {
+    let missing: Vec<String> = probe
+        .gaps()
+        .iter()
+        .filter(|gap| gap.member != "MEMCG_OOM_GROUP_KILL")
+        .map(|gap| format!("{} ({})", gap.member, gap.reason))
+        .collect();
+    (!missing.is_empty()).then(|| {
+        Finding::poor(
+            "fields",
+            missing.join(", "),
+            Severity::Degraded,
+            "events say null for what depends on these; please report this kernel",
+        )
+    })
+}
+
+fn tracefs() -> Finding {
+    let mounted = [
+        PathBuf::from("/sys/kernel/tracing/events"),
+        PathBuf::from("/sys/kernel/debug/tracing/events"),
+    ]
+    .iter()
+    .any(|path| path.exists());
+    Finding::good(
+        "tracefs",
+        if mounted {
+            "mounted"
+        } else {
+            "not mounted; not needed by this tier (mount -t tracefs none /sys/kernel/tracing)"
+        },
+    )
+}

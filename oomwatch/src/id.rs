@@ -1,0 +1,139 @@
+//! Identities: of cgroups, of containers, and text that the kernel handed over.
+
+use std::{fmt, sync::Arc};
+
+/// Id of a cgroup on the v2 hierarchy: the inode number of its directory. The kernel
+/// does not use one twice between boots (64-bit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CgroupId(pub u64);
+
+impl CgroupId {
+    /// The root of the hierarchy, on every kernel.
+    pub const ROOT: Self = Self(1);
+}
+
+impl fmt::Display for CgroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Longest container id accepted, in bytes. containerd allows 76; with `--all-cgroups` a path is one.
+pub const MAX_CONTAINER_ID_BYTES: usize = 4096;
+
+/// Name under which a container was registered.
+///
+/// Not empty, at most [`MAX_CONTAINER_ID_BYTES`] bytes, no control characters: it is
+/// printed, and used as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(Arc<str>);
+
+/// Why a text is no container id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerIdError {
+    /// The empty text.
+    #[error("a container id must not be empty")]
+    Empty,
+    /// More than [`MAX_CONTAINER_ID_BYTES`].
+    #[error("a container id has at most {MAX_CONTAINER_ID_BYTES} bytes, this one has {0}")]
+    TooLong(usize),
+    /// A control character.
+    #[error("the container id {0:?} has a control character in it")]
+    ControlCharacter(String),
+}
+
+impl ContainerId {
+    /// Checks `id`.
+    ///
+    /// # Errors
+    /// When `id` is empty, too long or has control characters.
+    ///
+    /// ```
+    /// let id = oomwatch::ContainerId::new("web-1")?;
+    /// assert_eq!(id.as_str(), "web-1");
+    /// assert!(oomwatch::ContainerId::new("web\n1").is_err());
+    /// # Ok::<(), oomwatch::ContainerIdError>(())
+    /// ```
+    pub fn new(id: &str) -> Result<Self, ContainerIdError> {
+        if id.is_empty() {
+            return Err(ContainerIdError::Empty);
+        }
+        if id.len() > MAX_CONTAINER_ID_BYTES {
+            return Err(ContainerIdError::TooLong(id.len()));
+        }
+        if id.chars().any(char::is_control) {
+            return Err(ContainerIdError::ControlCharacter(id.to_owned()));
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Untrusted bytes from a process or a container as printable text: what is not UTF-8,
+/// and every control character, becomes `\xNN`. Ordinary names are unchanged, a
+/// backslash in them included, so the result is for reading, not for reversing.
+///
+/// ```
+/// assert_eq!(oomwatch::printable(b"java"), "java");
+/// assert_eq!(oomwatch::printable(b"a\nb\x1b[31m\xff"), r"a\x0ab\x1b[31m\xff");
+/// ```
+#[must_use]
+pub fn printable(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if is_harmless(character) {
+                text.push(character);
+            } else {
+                let mut utf8 = [0; 4];
+                for byte in character.encode_utf8(&mut utf8).bytes() {
+                    let _ = write!(text, "\\x{byte:02x}");
+                }
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// Neither a control character nor one that reorders or hides its neighbours.
+fn is_harmless(character: char) -> bool {
+    !character.is_control()
+        && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direction_overrides_are_escaped() {
+        assert_eq!(printable("a\u{202e}b".as_bytes()), r"a\xe2\x80\xaeb");
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        assert_eq!(ContainerId::new(""), Err(ContainerIdError::Empty));
+        assert_eq!(
+            ContainerId::new(&"x".repeat(4097)),
+            Err(ContainerIdError::TooLong(4097))
+        );
+        assert!(ContainerId::new("a\u{7f}").is_err());
+        assert!(ContainerId::new("grün").is_ok());
+    }
+}

@@ -1,0 +1,48 @@
+//! Tells, for every OOM kill on a Linux host, which container lost which process, whose
+//! allocation caused it and which limit was hit.
+//!
+//! An eBPF program on the `oom:mark_victim` tracepoint sends each victim through a ring
+//! buffer; user space names the container, holds the kill against the cgroup's `oom_kill`
+//! counter, and publishes an [`OomEvent`]. Start with [`Watcher::builder`].
+//!
+//! Minimum kernel: 5.8 with BTF and cgroup v2. Needs root, or `CAP_BPF`, `CAP_PERFMON` and
+//! `CAP_DAC_READ_SEARCH`. Installs no signal handler, runtime or logger.
+
+mod id;
+mod record;
+
+mod probe;
+
+mod cgroup;
+mod registry;
+
+mod account;
+mod attribute;
+mod event;
+mod group;
+mod reconcile;
+
+mod engine;
+
+mod clock;
+mod discover;
+mod publish;
+mod watcher;
+
+pub mod host;
+
+#[doc(hidden)]
+pub use self::discover::path;
+pub use self::{
+    attribute::{Attribution, Scope},
+    cgroup::{hierarchy::CgroupError, memory_events::MemoryEventsError},
+    discover::cgroup::CgroupDiscovery,
+    engine::Totals,
+    event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
+    id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
+    probe::{DEFAULT_RING_BYTES, ProbeError, tier::Tier},
+    publish::{PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, stream::Events},
+    record::Constraint,
+    registry::{Container, ContainerDetails, RegistryError},
+    watcher::{AddError, Builder, Handle, Report, StartError, Status, Watcher},
+};

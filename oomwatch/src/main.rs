@@ -1,0 +1,57 @@
+//! The `oomwatch` command: parse, log, run one command, exit with its code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing::debug;
+
+use crate::cli::{Cli, Command, exit::Exit};
+
+fn main() -> ExitCode {
+    cli::memory::use_one_arena();
+    let cli = Cli::parse();
+    cli::logging::init(cli.log_format, cli.color);
+    let exit = match dispatch(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("oomwatch: {}", sentence(&error));
+            debug!("{error:#}");
+            Exit::for_error(&error)
+        }
+    };
+    exit.into()
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    if let Command::DemoHog = cli.command {
+        return cli::demo::hog();
+    }
+    // One thread: the watcher's task sleeps but for kills, and so do its publishers.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => cli::run::run(args, cli.color).await,
+            Command::Check => cli::check::check(cli.color),
+            Command::Demo(args) => cli::demo::demo(&args, cli.color).await,
+            Command::DemoHog => cli::demo::hog(),
+        }
+    })
+}
+
+/// What failed, and its root cause: what is between them, and a verifier's log, is for developers.
+fn sentence(error: &anyhow::Error) -> String {
+    let what = error.to_string();
+    let cause = error.root_cause().to_string();
+    let cause = cause.lines().next().unwrap_or_default();
+    if what.contains(cause) {
+        what
+    } else {
+        format!("{what}: {cause}")
+    }
+}

@@ -1,0 +1,188 @@
+//! The probe: eBPF programs in the kernel, and the ring buffer that their records come
+//! through.
+//!
+//! [`Probe::start`] returns only after every program is loaded and attached. From then on
+//! the ring wakes its reader; nothing polls. This module knows aya, BTF and the wire
+//! format, and nothing of containers or events.
+//!
+//! Minimum kernel: 5.8 (BPF ring buffer) with BTF.
+
+mod btf;
+mod layout;
+mod load;
+mod record;
+pub(crate) mod tier;
+
+use std::{fs::File, io, path::PathBuf};
+
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use memmap2::Mmap;
+use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
+use tokio::io::unix::AsyncFd;
+
+use self::tier::Tier;
+pub(crate) use self::{
+    layout::{Gap, Layout},
+    record::DecodeError,
+};
+use crate::record::Record;
+
+/// Where the kernel describes its own types.
+pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Size of the ring that holds records not read yet, in bytes. Enough for 400 victims at
+/// once; both the ring and its mapping count as memory of this process.
+pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
+
+/// Why the probe did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// The process may not use BPF.
+    #[error(
+        "no privilege to load eBPF programs: run as root, or give CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH (kernel.unprivileged_bpf_disabled and lockdown also forbid it)"
+    )]
+    Privilege(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The kernel describes no types.
+    #[error(
+        "cannot read the kernel's type information at {}: the kernel needs CONFIG_DEBUG_INFO_BTF=y",
+        path.display()
+    )]
+    NoBtf {
+        /// The file that was tried.
+        path: PathBuf,
+        /// Why it could not be read.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's type information cannot be used.
+    #[error("the kernel's type information at {KERNEL_BTF} is unusable: {reason}")]
+    BadBtf {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This binary was built without its kernel side.
+    #[error("this build of oomwatch has no eBPF object in it: build it with `cargo xtask build`")]
+    NoObject,
+    /// The ring's size is no power of two of pages.
+    #[error("a ring of {0} bytes is not possible: use a power of two, at least one page")]
+    RingSize(u32),
+    /// The kernel refused the programs or their maps.
+    #[error("cannot load the eBPF programs")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A program that cannot be done without was refused.
+    #[error("cannot attach the eBPF program {program}")]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What the probe is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProbeConfig {
+    pub(crate) ring_bytes: u32,
+    /// Let the programs log what they do (`RUST_LOG=oomwatch::ebpf=debug`).
+    pub(crate) log: bool,
+}
+
+/// Records that found no room in the ring, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drops {
+    pub(crate) victims: u64,
+    pub(crate) cgroups: u64,
+}
+
+/// The programs, attached, and their ring. Dropping it detaches.
+pub(crate) struct Probe {
+    tier: Tier,
+    gaps: Vec<Gap>,
+    /// Whether `struct oom_control` is seen: which limit was hit, and by what.
+    sees_oom_control: bool,
+    ring: AsyncFd<RingBuf<MapData>>,
+    drops: PerCpuArray<MapData, u64>,
+    log: Option<load::ProgramLog>,
+    /// Holds the programs in the kernel.
+    _programs: aya::Ebpf,
+    page_bytes: u64,
+}
+
+impl Probe {
+    /// Loads and attaches. Needs a tokio runtime with I/O enabled.
+    pub(crate) fn start(config: &ProbeConfig) -> Result<Self, ProbeError> {
+        load::start(config)
+    }
+
+    pub(crate) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    pub(crate) fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    pub(crate) fn sees_oom_control(&self) -> bool {
+        self.sees_oom_control
+    }
+
+    /// Waits until the ring has something to read.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        // Cleared before the drain: what arrives during it wakes again.
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Takes what is in the ring, at most `limit` records; tells whether more may be left.
+    pub(crate) fn drain(
+        &mut self,
+        limit: usize,
+        mut take: impl FnMut(Result<Record, DecodeError>),
+    ) -> bool {
+        let ring = self.ring.get_mut();
+        for _ in 0..limit {
+            match ring.next() {
+                Some(bytes) => take(record::decode(&bytes, self.page_bytes)),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Reads how many records found no room.
+    pub(crate) fn drops(&self) -> io::Result<Drops> {
+        let total = |kind| -> io::Result<u64> {
+            let per_cpu = self.drops.get(&kind, 0).map_err(io::Error::other)?;
+            Ok(per_cpu.iter().sum())
+        };
+        Ok(Drops {
+            victims: total(DROP_VICTIM)?,
+            cgroups: total(DROP_CGROUP)?,
+        })
+    }
+
+    /// Takes the programs' log, to be forwarded beside the probe.
+    pub(crate) fn take_log(&mut self) -> Option<load::ProgramLog> {
+        self.log.take()
+    }
+}
+
+/// Reads the running kernel's BTF. The image is given back before this returns.
+pub(crate) fn read_layout() -> Result<Layout, ProbeError> {
+    let no_btf = |source| ProbeError::NoBtf {
+        path: KERNEL_BTF.into(),
+        source,
+    };
+    let file = File::open(KERNEL_BTF).map_err(no_btf)?;
+    // SAFETY: the kernel never changes or truncates its own BTF.
+    let resolved = match unsafe { Mmap::map(&file) } {
+        Ok(image) => layout::resolve(&image),
+        // Before v6.16 it can only be read, a page at a time.
+        Err(_) => layout::resolve(&std::fs::read(KERNEL_BTF).map_err(no_btf)?),
+    };
+    resolved.map_err(|error| ProbeError::BadBtf {
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,326 @@
+//! Getting the programs into the kernel and attached, in the order that loses nothing.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::AsRawFd,
+    thread::{self, JoinHandle, ScopedJoinHandle},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    maps::{PerCpuArray, RingBuf},
+    programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint},
+};
+use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
+use oomwatch_common::config::CONFIG_SYMBOL;
+use rustix::{
+    process::chroot,
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use tokio::io::{Interest, unix::AsyncFd};
+use tracing::debug;
+use zerocopy::IntoBytes;
+
+use super::{Layout, Probe, ProbeConfig, ProbeError, tier::Tier};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
+
+const LOG_LEVEL_OFF: u8 = 0;
+const LOG_LEVEL_ALL: u8 = 0xff;
+/// The log's ring when nobody reads it: the smallest there is.
+const IDLE_LOG_BYTES: u32 = 4096;
+const LOG_BYTES: u32 = 128 * 1024;
+const OUT_OF_MEMORY: &str = "out_of_memory";
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the programs log, on its way to `tracing` by way of `log`.
+pub(crate) struct ProgramLog(AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>);
+
+impl ProgramLog {
+    /// Waits for entries and passes them on.
+    pub(crate) async fn forward(&mut self) {
+        match self.0.readable_mut().await {
+            Ok(mut ready) => {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+            Err(error) => {
+                debug!(%error, "the eBPF log cannot be read any more");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Loads and attaches everything that this kernel allows.
+pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
+    if OBJECT.is_empty() {
+        return Err(ProbeError::NoObject);
+    }
+    let page_bytes = rustix::param::page_size() as u64;
+    if !config.ring_bytes.is_power_of_two() || u64::from(config.ring_bytes) < page_bytes {
+        return Err(ProbeError::RingSize(config.ring_bytes));
+    }
+    let loader = thread::spawn(loader);
+    let layout = super::read_layout()?;
+    let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
+        reason: describe_gaps(&layout),
+    })?;
+    debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
+    let hook_id = layout.out_of_memory_id;
+    let hook_btf = thread::spawn(move || function_btf(hook_id?));
+    let loader = loader.join().unwrap_or_default();
+    let mut programs = load_object(loader, &layout, config)?;
+    debug!("maps created");
+    let sees_oom_control = load_and_attach(&mut programs, tier, hook_btf, config)?;
+    let ring = take_map(&mut programs, "RECORDS")?;
+    let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
+    let drops = take_map(&mut programs, "DROPS")?;
+    Ok(Probe {
+        tier,
+        sees_oom_control,
+        ring: register(ring).map_err(|error| ProbeError::Load(error.into()))?,
+        drops: PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?,
+        log: if config.log {
+            start_log(&mut programs)
+        } else {
+            None
+        },
+        gaps: layout.gaps,
+        _programs: programs,
+        page_bytes,
+    })
+}
+
+/// A loader without the kernel's BTF, which the object has no relocations against. Runs on a
+/// thread of its own, beside the reading of the layout.
+///
+/// `EbpfLoader::new()` reads and parses all of the BTF, 20 MB and most of the time to start,
+/// before it can be told not to, and there is no other way to make one in aya 0.14. It goes
+/// without where it does not find the file: so this thread's root is another directory.
+fn loader() -> EbpfLoader<'static> {
+    // SAFETY: only this thread's root and working directory are separated, and it ends soon.
+    let separated = unsafe { unshare_unsafe(UnshareFlags::FS) };
+    if let Err(error) = separated.and_then(|()| chroot("/proc/self/task")) {
+        debug!(%error, "without CAP_SYS_CHROOT the start is slower");
+    }
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    // aya tries out what the kernel can do at the first use: here, and not after the layout.
+    aya::features();
+    loader
+}
+
+fn load_object(
+    loader: EbpfLoader<'_>,
+    layout: &Layout,
+    config: &ProbeConfig,
+) -> Result<Ebpf, ProbeError> {
+    let (log_level, log_bytes) = if config.log {
+        (LOG_LEVEL_ALL, LOG_BYTES)
+    } else {
+        (LOG_LEVEL_OFF, IDLE_LOG_BYTES)
+    };
+    // Shortens the loader's life to that of what it borrows here.
+    let mut loader = loader;
+    loader
+        .override_global(CONFIG_SYMBOL, layout.config.as_bytes(), true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
+        .map_max_entries("AYA_LOGS", log_bytes)
+        .map_max_entries("RECORDS", config.ring_bytes)
+        .load(OBJECT)
+        .map_err(load_error)
+}
+
+/// A program of the object and the tracepoint that it is for.
+type Tracepoint = (&'static str, &'static str);
+
+/// Topology first, so that a cgroup is known before its first victim.
+const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
+    ("cgroup_mkdir", "cgroup_mkdir"),
+    ("cgroup_rmdir", "cgroup_rmdir"),
+];
+
+/// The tracepoints of the OOM killer, the helpers of `mark_victim` before itself.
+fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
+    let mut tracepoints = Vec::new();
+    if tier == Tier::BtfPid {
+        tracepoints.push(("signal_generate", "signal_generate"));
+        tracepoints.push(("sched_process_exit", "sched_process_exit"));
+    }
+    if config.log {
+        tracepoints.push(("mark_victim_log", "mark_victim"));
+    }
+    tracepoints.push(("mark_victim", "mark_victim"));
+    tracepoints
+}
+
+/// Loads and attaches the programs. What is verified and what is attached beside it does not
+/// depend on each other; `mark_victim` is attached last. Tells whether `out_of_memory()` is hooked.
+fn load_and_attach(
+    programs: &mut Ebpf,
+    tier: Tier,
+    hook_btf: JoinHandle<Option<Btf>>,
+    config: &ProbeConfig,
+) -> Result<bool, ProbeError> {
+    let oom = oom_tracepoints(tier, config);
+    let mut by_name: HashMap<String, &mut Program> = programs
+        .programs_mut()
+        .map(|(name, program)| (name.to_owned(), program))
+        .collect();
+    let mut take = |name: &str| {
+        let missing = || ProbeError::Load(format!("the eBPF object has no program {name}").into());
+        by_name.remove(name).ok_or_else(missing)
+    };
+    let entry = take("out_of_memory_entry")?;
+    let exit = take("out_of_memory_exit")?;
+    thread::scope(|scope| {
+        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_btf));
+        let mut loading = Vec::new();
+        for (name, tracepoint) in CGROUP_TRACEPOINTS.into_iter().chain(oom) {
+            let program = take(name)?;
+            loading.push((name, tracepoint, scope.spawn(move || load_program(program))));
+        }
+        let mut loaded = Vec::new();
+        for (name, tracepoint, thread) in loading {
+            let program = join(thread).map_err(|source| attach_error(name, source))?;
+            loaded.push((name, tracepoint, program));
+        }
+        let hooked = join(hooked);
+        for (name, tracepoint, program) in loaded {
+            attach(program, name, tracepoint).map_err(|source| attach_error(name, source))?;
+        }
+        if let Err(error) = &hooked {
+            debug!(%error, "out_of_memory() cannot be hooked");
+        }
+        Ok(hooked.is_ok())
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BoxedError>>) -> Result<T, BoxedError> {
+    thread
+        .join()
+        .unwrap_or_else(|_| Err("the thread that loads it panicked".into()))
+}
+
+/// Has the kernel verify a program, which is most of the time to start: on a thread of its own.
+fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError> {
+    let program: &mut RawTracePoint = program.try_into()?;
+    program.load()?;
+    Ok(program)
+}
+
+fn attach(
+    program: &mut RawTracePoint,
+    name: &'static str,
+    tracepoint: &str,
+) -> Result<(), BoxedError> {
+    program.attach(tracepoint)?;
+    debug!(program = name, verified = ?verified(program.info()), "attached");
+    Ok(())
+}
+
+/// Hooks entry and return of `out_of_memory()`. Needs BPF trampolines (x86-64: 5.5, arm64:
+/// 6.0), so it may fail where the rest works.
+fn hook_out_of_memory(
+    entry: &mut Program,
+    exit: &mut Program,
+    btf: JoinHandle<Option<Btf>>,
+) -> Result<(), BoxedError> {
+    let btf = btf
+        .join()
+        .unwrap_or_default()
+        .ok_or("the kernel's BTF has no out_of_memory()")?;
+    let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
+    entry.load(OUT_OF_MEMORY, &btf)?;
+    exit.load(OUT_OF_MEMORY, &btf)?;
+    entry.attach()?;
+    exit.attach()?;
+    debug!(function = OUT_OF_MEMORY, verified = ?verified(exit.info()), "hooked");
+    Ok(())
+}
+
+/// Instructions that the verifier went through; since v5.16.
+fn verified(info: Result<ProgramInfo, ProgramError>) -> Option<u32> {
+    info.ok()?.verified_instruction_count()
+}
+
+/// BTF in which type `id` is `out_of_memory()` and all below it are fillers.
+///
+/// aya finds a function's id by its name in the whole kernel's types, parsed. The id is known
+/// here, so the least that says so does.
+fn function_btf(id: u32) -> Option<Btf> {
+    let mut btf = Btf::new();
+    let name = btf.add_string(OUT_OF_MEMORY);
+    for _ in 1..id {
+        btf.add_type(BtfType::Ptr(Ptr::new(0, 0)));
+    }
+    let function = btf.add_type(BtfType::Func(Func::new(name, 0, FuncLinkage::Global)));
+    (function == id).then_some(btf)
+}
+
+fn attach_error(program: &'static str, source: BoxedError) -> ProbeError {
+    if is_permission_denied(source.as_ref()) {
+        ProbeError::Privilege(source)
+    } else {
+        ProbeError::Attach { program, source }
+    }
+}
+
+fn take_map(programs: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+    programs
+        .take_map(name)
+        .ok_or_else(|| ProbeError::Load(format!("the eBPF object has no map {name}").into()))
+}
+
+/// Programs that log nothing have no log to read, which is no reason to fail.
+fn start_log(programs: &mut Ebpf) -> Option<ProgramLog> {
+    let logger = aya_log::EbpfLogger::init(programs)
+        .inspect_err(|error| debug!(%error, "the eBPF programs have no log"))
+        .ok()?;
+    register(logger).ok().map(ProgramLog)
+}
+
+/// Has the runtime wake this task when `inner` can be read.
+fn register<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: aya's ring buffers own their descriptor, and it stays the same until they are
+    // dropped.
+    unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+fn load_error(error: EbpfError) -> ProbeError {
+    if is_permission_denied(&error) {
+        ProbeError::Privilege(error.into())
+    } else {
+        ProbeError::Load(error.into())
+    }
+}
+
+/// Whether the kernel said EPERM or EACCES anywhere in the chain of causes. A refusal by
+/// the verifier says EACCES too, but with a log.
+fn is_permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(ProgramError::LoadError { verifier_log, .. }) = error.downcast_ref()
+            && !verifier_log.to_string().is_empty()
+        {
+            return false;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::PermissionDenied;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn describe_gaps(layout: &Layout) -> String {
+    let gaps: Vec<String> = layout
+        .gaps
+        .iter()
+        .map(|gap| format!("{}: {}", gap.member, gap.reason))
+        .collect();
+    gaps.join(", ")
+}

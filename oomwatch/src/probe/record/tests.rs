@@ -1,0 +1,148 @@
+//! Records as bytes: good ones, cut ones, and those of another version.
+
+use oomwatch_common::record::{COMM_LEN, MAX_CHAIN, NAME_LEN};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::*;
+
+const PAGE: u64 = 4096;
+
+fn header<T>(kind: u16) -> Header {
+    Header {
+        version: WIRE_VERSION,
+        kind,
+        size: size_of::<T>() as u32,
+        seq: 1,
+        boottime_ns: 2,
+    }
+}
+
+fn wire_victim() -> Victim {
+    let mut comm = [0; COMM_LEN];
+    comm[..6].copy_from_slice(b"a\nb\x1b\xff\0");
+    let mut chain = [ChainLink::new_zeroed(); MAX_CHAIN];
+    chain[0].cgroup_id = 10;
+    Victim {
+        header: header::<Victim>(KIND_VICTIM),
+        fields: field::TGID | field::COMM | field::RSS | field::CHAIN | field::LIMIT,
+        tgid: 7,
+        uid: 1000,
+        anon_rss_pages: 3,
+        chain,
+        comm,
+        ..Victim::new_zeroed()
+    }
+}
+
+/// Decodes from memory aligned as the ring's is.
+fn decode_aligned(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+    let memory = words.as_mut_bytes();
+    memory[..bytes.len()].copy_from_slice(bytes);
+    decode(&memory[..bytes.len()], PAGE)
+}
+
+#[test]
+fn only_fields_that_were_read_are_known() {
+    let Ok(Record::Victim(victim)) = decode_aligned(wire_victim().as_bytes()) else {
+        panic!("a victim");
+    };
+    assert_eq!(victim.victim.pid, Some(7));
+    assert_eq!(victim.victim.uid, None);
+    assert_eq!(victim.start_boottime_ns, None);
+    assert_eq!(victim.memory.anon_rss_bytes, Some(3 * PAGE));
+    assert_eq!(victim.memory.total_vm_bytes, None);
+    assert_eq!(victim.victim.comm.as_deref(), Some(r"a\x0ab\x1b\xff"));
+    assert_eq!(victim.limit, Some(LimitHit::Node { total_bytes: None }));
+    assert_eq!(victim.invocation, None);
+}
+
+#[test]
+fn a_counter_that_the_kernel_lacks_is_unknown() {
+    let mut wire = wire_victim();
+    wire.chain[0].oom = NO_COUNTER;
+    wire.chain[0].oom_kill = 5;
+    let Ok(Record::Victim(victim)) = decode_aligned(wire.as_bytes()) else {
+        panic!("a victim");
+    };
+    assert_eq!(victim.chain.len(), 1);
+    assert_eq!(victim.chain[0].oom, None);
+    assert_eq!(victim.chain[0].oom_kill, Some(5));
+}
+
+#[test]
+fn a_chain_may_fill_the_record() {
+    let mut wire = wire_victim();
+    wire.chain = [wire.chain[0]; MAX_CHAIN];
+    let Ok(Record::Victim(victim)) = decode_aligned(wire.as_bytes()) else {
+        panic!("a victim");
+    };
+    assert_eq!(victim.chain.len(), MAX_CHAIN);
+}
+
+/// S4b: a group above the limit that was hit does not make a group kill.
+#[test]
+fn only_groups_up_to_the_limit_count() {
+    let mut wire = wire_victim();
+    wire.fields |= field::INVOCATION | field::OOM_GROUPS;
+    for (link, id) in wire.chain.iter_mut().zip([10, 11, 12]) {
+        link.cgroup_id = id;
+    }
+    wire.oom_groups = 0b010;
+    for (limit, expected) in [(10, false), (11, true), (12, true), (0, true)] {
+        wire.limit_memcg_id = limit;
+        assert_eq!(kills_group(&wire), expected, "limit of {limit}");
+    }
+}
+
+#[test]
+fn cut_records_name_their_length() {
+    let wire = wire_victim();
+    let bytes = wire.as_bytes();
+    assert_eq!(decode_aligned(&bytes[..8]), Err(DecodeError::NoHeader(8)));
+    for length in [24, 600, 615] {
+        let expected = DecodeError::Length {
+            kind: KIND_VICTIM,
+            expected: size_of::<Victim>(),
+            found: length,
+        };
+        assert_eq!(decode_aligned(&bytes[..length]), Err(expected));
+    }
+}
+
+#[test]
+fn other_versions_and_kinds_are_refused() {
+    let mut wire = wire_victim();
+    wire.header.version = 99;
+    assert_eq!(
+        decode_aligned(wire.as_bytes()),
+        Err(DecodeError::Version { found: 99 })
+    );
+    wire.header.version = WIRE_VERSION;
+    wire.header.kind = 77;
+    assert_eq!(decode_aligned(wire.as_bytes()), Err(DecodeError::Kind(77)));
+}
+
+#[test]
+fn a_name_without_an_end_is_taken_whole() {
+    let wire = CgroupChange {
+        header: header::<CgroupChange>(KIND_CGROUP_CREATED),
+        fields: change_field::NAME | change_field::PARENT,
+        parent_id: 4,
+        name: [b'x'; NAME_LEN],
+        ..CgroupChange::new_zeroed()
+    };
+    let Ok(Record::CgroupCreated(change)) = decode_aligned(wire.as_bytes()) else {
+        panic!("a creation");
+    };
+    assert_eq!(change.name.map(|name| name.len()), Some(NAME_LEN));
+    assert_eq!(change.parent_id, Some(CgroupId(4)));
+    assert_eq!(change.counters, None);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_end_in_a_record_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..700)) {
+        let _ = decode_aligned(&bytes);
+    }
+}

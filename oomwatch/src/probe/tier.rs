@@ -1,0 +1,57 @@
+//! How much of the kernel the probe can use.
+
+use oomwatch_common::config::{ABSENT, Config, MARK_VICTIM_PID, MARK_VICTIM_TASK};
+
+/// How victims are found on this kernel, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Tier {
+    /// `mark_victim` passes the task and BTF tells where everything is.
+    Btf,
+    /// The same, but `mark_victim` passes a thread id only, and the task comes from the
+    /// SIGKILL just before it.
+    BtfPid,
+}
+
+impl Tier {
+    /// The tier's name in events and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Btf => "btf",
+            Self::BtfPid => "btf-pid",
+        }
+    }
+
+    /// The best tier that a kernel with this layout allows.
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        // Without these a victim has no cgroup, and there is nothing to attribute.
+        let needed = [
+            config.task_pid,
+            config.task_tgid,
+            config.task_cgroups,
+            config.css_set_dfl_cgrp,
+            config.cgroup_kn,
+            config.cgroup_root,
+            config.cgroup_self,
+            config.root_hierarchy_id,
+            config.css_cgroup,
+            config.css_parent,
+            config.kernfs_id,
+        ];
+        if needed.contains(&ABSENT) {
+            return None;
+        }
+        match config.mark_victim_passes {
+            MARK_VICTIM_TASK => Some(Self::Btf),
+            MARK_VICTIM_PID => Some(Self::BtfPid),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

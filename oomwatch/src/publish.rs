@@ -1,0 +1,143 @@
+//! Publishers: where events go.
+//!
+//! Each has a bounded queue and a task of its own, so a slow or dead one delays neither the
+//! probe nor another publisher. What does not fit its queue is counted, never waited for.
+
+pub(crate) mod stream;
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{debug, warn};
+
+use crate::OomEvent;
+
+/// Events that wait for one publisher at most.
+pub const PUBLISHER_QUEUE: usize = 4096;
+
+/// What a publisher's work comes to.
+pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
+
+/// A place that events are sent to.
+///
+/// Called for one event at a time, in order, on a task of its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use oomwatch::{OomEvent, Publisher, PublishFuture};
+///
+/// struct Count(u64);
+///
+/// impl Publisher for Count {
+///     fn name(&self) -> &str {
+///         "count"
+///     }
+///     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_> {
+///         self.0 += event.count;
+///         Box::pin(async { Ok(()) })
+///     }
+/// }
+/// ```
+pub trait Publisher: Send + 'static {
+    /// Name in logs and metrics.
+    fn name(&self) -> &str;
+
+    /// Sends one event on.
+    ///
+    /// # Errors
+    /// [`PublishError::Failed`] loses this event, which is counted; after
+    /// [`PublishError::Closed`] the publisher is not called again.
+    fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
+
+    /// Sends on what is still held back, before the end.
+    fn flush(&mut self) -> PublishFuture<'_> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Why an event was not sent on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// This event could not be sent.
+    #[error("the event could not be published")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing can be sent any more.
+    #[error("the publisher is closed")]
+    Closed,
+}
+
+/// A publisher's queue, as the watcher sees it.
+pub(crate) struct Queue {
+    name: Arc<str>,
+    sender: mpsc::Sender<Arc<OomEvent>>,
+    task: JoinHandle<u64>,
+    overflowed: u64,
+}
+
+impl Queue {
+    /// Starts the publisher's task.
+    pub(crate) fn start(publisher: Box<dyn Publisher>) -> Self {
+        let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
+        Self {
+            name: publisher.name().into(),
+            sender,
+            task: tokio::spawn(deliver(publisher, receiver)),
+            overflowed: 0,
+        }
+    }
+
+    /// Hands one event over, or counts it as lost.
+    pub(crate) fn push(&mut self, event: &Arc<OomEvent>) {
+        use mpsc::error::TrySendError;
+        match self.sender.try_send(Arc::clone(event)) {
+            // A publisher that closed itself has said so.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                self.overflowed += 1;
+                if self.overflowed.is_power_of_two() {
+                    warn!(publisher = %self.name, lost = self.overflowed, "a publisher is too slow: events lost");
+                }
+            }
+        }
+    }
+
+    /// Waits for the rest to be sent; returns the number of events lost in all.
+    pub(crate) async fn finish(self) -> u64 {
+        drop(self.sender);
+        self.overflowed + self.task.await.unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("name", &self.name)
+            .field("overflowed", &self.overflowed)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn deliver(
+    mut publisher: Box<dyn Publisher>,
+    mut events: mpsc::Receiver<Arc<OomEvent>>,
+) -> u64 {
+    let mut failed = 0;
+    while let Some(event) = events.recv().await {
+        match publisher.publish(event).await {
+            Ok(()) => {}
+            Err(PublishError::Closed) => {
+                debug!(publisher = publisher.name(), "publisher closed");
+                return failed;
+            }
+            Err(error) => {
+                failed += 1;
+                warn!(publisher = publisher.name(), %error, "event not published");
+            }
+        }
+    }
+    if let Err(error) = publisher.flush().await {
+        debug!(publisher = publisher.name(), %error, "publisher not flushed");
+    }
+    failed
+}

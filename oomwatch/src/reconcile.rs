@@ -1,0 +1,347 @@
+//! Reconciliation: which marks were kills, held against the kernel's own counters.
+//!
+//! The kernel raises `oom_kill` before `mark_victim` fires, both under `oom_lock`, and every
+//! mark carries the counters of all memory cgroups above its victim. So each of those is a
+//! gap-free sequence number: it advanced, then the mark is a counted kill; it did not, then
+//! the task was dying already; it jumped, then the kernel counted more than it marked.
+//!
+//! A pure state machine: records and counter readings in, verdicts out. Reads no file.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::{
+    CgroupId,
+    account::Accounts,
+    record::{GroupEnd, Memcg, VictimRecord},
+};
+
+/// How many processes are remembered to fold their other threads' marks into one kill.
+const MAX_REMEMBERED: usize = 16_384;
+
+/// What one mark turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A kill. `counted` tells whether a counter confirmed it; without one it is the
+    /// tracepoint's word alone.
+    Kill { counted: bool },
+    /// The task was dying already: reported once a process, never counted.
+    AlreadyExiting,
+    /// Another thread of a process that was reported before.
+    SameProcess,
+}
+
+/// What the counters in a record's chain mean on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// Each cgroup's counter includes its descendants'.
+    Hierarchical,
+    /// Only the counter of the victim's own memory cgroup moves (`memory_localevents`).
+    Local,
+    /// As `Local`, and the cgroups are those of a v1 hierarchy, of which nothing is known but
+    /// what the records say.
+    LocalV1,
+}
+
+/// The last known value of one memory cgroup's hierarchical `oom_kill`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ledger {
+    /// Serial of the counters; `None` until a record told it.
+    serial: Option<u32>,
+    oom_kill: u64,
+    /// When the value was true, `CLOCK_BOOTTIME`: marks made earlier are not judged by it.
+    as_of_ns: u64,
+}
+
+/// Process id and start time: together they are not used twice.
+type Process = (u32, Option<u64>);
+
+/// The state machine.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    counting: Counting,
+    ledgers: HashMap<CgroupId, Ledger>,
+    /// Processes that were reported, and whether as killed.
+    remembered: HashMap<Process, bool>,
+    by_age: VecDeque<Process>,
+    recounts: HashMap<CgroupId, u64>,
+    accounts: Accounts,
+    members: Members,
+}
+
+/// How far the group kill under way was seen.
+#[derive(Debug, Default)]
+struct Members {
+    invocation: u64,
+    /// Place of the next mark, if none is lost.
+    next_index: u32,
+}
+
+impl Members {
+    /// How many of `extra` increments before the mark at `index` were the kernel's second count of
+    /// the first victim: one at most, never before the first mark, and not those of marks whose
+    /// records were lost.
+    fn recounts(&mut self, invocation: u64, index: u32, extra: u64) -> u64 {
+        let first = self.invocation != invocation;
+        let expected = if first { 0 } else { self.next_index };
+        *self = Self {
+            invocation,
+            next_index: index.saturating_add(1),
+        };
+        let lost = u64::from(index.saturating_sub(expected));
+        if index == 0 {
+            0
+        } else {
+            extra.saturating_sub(lost).min(1)
+        }
+    }
+}
+
+impl Reconciler {
+    pub(crate) fn new(counting: Counting) -> Self {
+        Self {
+            counting,
+            ledgers: HashMap::new(),
+            remembered: HashMap::new(),
+            by_age: VecDeque::new(),
+            recounts: HashMap::new(),
+            accounts: Accounts::default(),
+            members: Members::default(),
+        }
+    }
+
+    /// A container was registered: from now on its counter's rise is accounted for. Not where
+    /// nothing is known of its counter.
+    pub(crate) fn open_account(&mut self, cgroup: CgroupId) {
+        if self.counting == Counting::Hierarchical
+            && let Some(ledger) = self.ledgers.get(&cgroup)
+        {
+            self.accounts.open(cgroup, ledger.oom_kill);
+        }
+    }
+
+    /// A container was unregistered.
+    pub(crate) fn close_account(&mut self, cgroup: CgroupId) {
+        self.accounts.close(cgroup);
+    }
+
+    /// Whether a container's rise is accounted for.
+    pub(crate) fn has_account(&self, cgroup: CgroupId) -> bool {
+        self.accounts.has(cgroup)
+    }
+
+    /// Compares a container's counter with what was said of it. What is missing is returned once,
+    /// and from then on accounted for, in the container and in those above it (`lineage`, itself
+    /// first). To be asked from the lowest containers up.
+    pub(crate) fn audit(
+        &mut self,
+        lineage: impl Iterator<Item = CgroupId>,
+        cgroup: CgroupId,
+        oom_kill: u64,
+        serial: Option<u32>,
+    ) -> u64 {
+        let missing = self.accounts.missing(cgroup, oom_kill, serial);
+        if missing > 0 {
+            self.accounts.enter_missing(lineage, missing);
+        }
+        if let Some(ledger) = self.ledgers.get_mut(&cgroup)
+            && serial.is_none_or(|serial| ledger.serial == Some(serial))
+        {
+            ledger.oom_kill = ledger.oom_kill.max(oom_kill);
+        }
+        missing
+    }
+
+    /// A counter was read from a cgroup's `memory.events`, not before `as_of_ns`. A record's
+    /// word is newer and stands: the ring may hold kills that the file already counts.
+    pub(crate) fn baseline(&mut self, cgroup: CgroupId, oom_kill: u64, as_of_ns: u64) {
+        if self.counting != Counting::LocalV1 {
+            self.ledgers.entry(cgroup).or_insert(Ledger {
+                serial: None,
+                oom_kill,
+                as_of_ns,
+            });
+        }
+    }
+
+    /// A cgroup was created: its counters start at 0.
+    pub(crate) fn created(&mut self, cgroup: CgroupId, at_ns: u64) {
+        self.baseline(cgroup, 0, at_ns);
+    }
+
+    /// A cgroup is forgotten.
+    pub(crate) fn forget(&mut self, cgroup: CgroupId) {
+        self.ledgers.remove(&cgroup);
+        self.recounts.remove(&cgroup);
+        self.accounts.close(cgroup);
+    }
+
+    /// Double counts of the kernel in a cgroup's subtree, as far as seen.
+    pub(crate) fn recounts(&self, cgroup: CgroupId) -> u64 {
+        self.recounts.get(&cgroup).copied().unwrap_or(0)
+    }
+
+    /// Judges one mark.
+    pub(crate) fn victim(&mut self, record: &VictimRecord) -> Verdict {
+        if record.at_exit {
+            // With the counters at hand, a counted kill is found when it is marked: what is
+            // left for the exit was dying already. Without them nobody can tell.
+            return if record.chain.is_empty() {
+                self.kill(record, false)
+            } else {
+                self.already_exiting(record)
+            };
+        }
+        let chain = self.meaningful(&record.chain);
+        let at_ns = record.boottime_ns;
+        // The lowest cgroup with a known past decides: kills elsewhere do not move it.
+        let advance = chain.iter().find_map(|memcg| self.advance(memcg, at_ns));
+        self.settle(chain, at_ns);
+        // The kernel side's word comes first: it saw the marks whose records were lost.
+        match record.counted.map_or(advance, |counted| {
+            Some(if counted {
+                advance.unwrap_or(1).max(1)
+            } else {
+                0
+            })
+        }) {
+            None => self.kill(record, false),
+            Some(0) => self.already_exiting(record),
+            Some(advance) => {
+                self.accounts.enter(chain, 1);
+                let verdict = self.kill(record, true);
+                // A second count of a process that is reported already, or, in a group kill,
+                // of its first victim.
+                let extra = match verdict {
+                    Verdict::SameProcess => advance,
+                    _ => advance - 1,
+                };
+                if verdict == Verdict::SameProcess {
+                    // This very mark is entered above.
+                    self.add_recounts(chain, extra);
+                } else if let Some(call) = record.invocation.filter(|call| call.kills_group) {
+                    let recounts = self.members.recounts(call.number, call.index, extra);
+                    self.add_recounts(chain, recounts);
+                    self.accounts.enter(chain, recounts);
+                }
+                verdict
+            }
+        }
+    }
+
+    /// The part of a chain whose counters tell of this mark.
+    fn meaningful<'a>(&self, chain: &'a [Memcg]) -> &'a [Memcg] {
+        match self.counting {
+            Counting::Hierarchical => chain,
+            Counting::Local | Counting::LocalV1 => chain.get(..1).unwrap_or(chain),
+        }
+    }
+
+    /// A group kill is over: what its first victim's cgroup counted beyond the marks is the
+    /// kernel's second count of that victim. It was charged to that cgroup and to those above it
+    /// (`lineage`, itself first).
+    pub(crate) fn group_end(&mut self, end: &GroupEnd, lineage: &[CgroupId]) {
+        let Some(first) = end.first else {
+            return;
+        };
+        let extra = self.advance(&first, end.boottime_ns).unwrap_or(0);
+        let extra = self.members.recounts(end.invocation, end.marks, extra);
+        self.settle(&[first], end.boottime_ns);
+        if extra == 0 {
+            return;
+        }
+        self.accounts.enter_missing(lineage.iter().copied(), extra);
+        for &cgroup in lineage {
+            *self.recounts.entry(cgroup).or_default() += extra;
+            // The ledgers above moved with it, and the record has only the first one's.
+            if Some(cgroup) != end.first.map(|first| first.cgroup_id)
+                && let Some(ledger) = self.ledgers.get_mut(&cgroup)
+            {
+                ledger.oom_kill += extra;
+            }
+        }
+    }
+
+    /// How far a cgroup's counter is beyond what is known; `None` where nothing is.
+    fn advance(&self, memcg: &Memcg, at_ns: u64) -> Option<u64> {
+        let ledger = self
+            .ledgers
+            .get(&memcg.cgroup_id)
+            .filter(|ledger| ledger.as_of_ns <= at_ns)?;
+        let now = memcg.oom_kill?;
+        let started_again =
+            ledger.serial.is_some_and(|serial| serial != memcg.serial) || now < ledger.oom_kill;
+        Some(if started_again {
+            now
+        } else {
+            now - ledger.oom_kill
+        })
+    }
+
+    fn settle(&mut self, chain: &[Memcg], at_ns: u64) {
+        for memcg in chain {
+            let Some(oom_kill) = memcg.oom_kill else {
+                continue;
+            };
+            let seen = Ledger {
+                serial: Some(memcg.serial),
+                oom_kill,
+                as_of_ns: at_ns,
+            };
+            self.ledgers
+                .entry(memcg.cgroup_id)
+                .and_modify(|ledger| {
+                    if ledger.as_of_ns <= at_ns {
+                        *ledger = seen;
+                    }
+                })
+                .or_insert(seen);
+        }
+    }
+
+    fn add_recounts(&mut self, chain: &[Memcg], extra: u64) {
+        if extra == 0 {
+            return;
+        }
+        for memcg in chain {
+            *self.recounts.entry(memcg.cgroup_id).or_default() += extra;
+        }
+    }
+
+    /// A kill, unless its process was reported as one before.
+    fn kill(&mut self, record: &VictimRecord, counted: bool) -> Verdict {
+        match self.remember(record, true) {
+            Some(true) => Verdict::SameProcess,
+            // It was dying, and has been killed for good since.
+            Some(false) | None => Verdict::Kill { counted },
+        }
+    }
+
+    fn already_exiting(&mut self, record: &VictimRecord) -> Verdict {
+        match self.remember(record, false) {
+            Some(_) => Verdict::SameProcess,
+            None => Verdict::AlreadyExiting,
+        }
+    }
+
+    /// Remembers how a process is reported; returns how it was before.
+    fn remember(&mut self, record: &VictimRecord, killed: bool) -> Option<bool> {
+        let process = (
+            record.victim.pid.unwrap_or(record.victim.tid),
+            record.start_boottime_ns,
+        );
+        if let Some(known) = self.remembered.get_mut(&process) {
+            return Some(std::mem::replace(known, *known || killed));
+        }
+        self.remembered.insert(process, killed);
+        self.by_age.push_back(process);
+        if self.by_age.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.remembered.remove(&oldest);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What the kernel said, in the domain's own words: the probe's records after decoding.
+//!
+//! Plain data. Unknown is `None`, sizes are bytes, text is already printable.
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+use crate::CgroupId;
+
+/// One record of the probe, in kernel order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Record {
+    Victim(Box<VictimRecord>),
+    CgroupCreated(CgroupChanged),
+    CgroupRemoved(CgroupChanged),
+    GroupEnd(GroupEnd),
+}
+
+/// A task marked by the OOM killer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VictimRecord {
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
+    pub(crate) victim: Task,
+    pub(crate) is_init: Option<bool>,
+    pub(crate) start_boottime_ns: Option<u64>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) memory: Memory,
+    pub(crate) trigger: Task,
+    /// Memory cgroups that the kill was charged to, from the owner of the memory up.
+    pub(crate) chain: Vec<Memcg>,
+    /// The chain is in a v1 hierarchy, so its ids mean nothing on v2.
+    pub(crate) chain_is_v1: bool,
+    pub(crate) invocation: Option<Invocation>,
+    pub(crate) limit: Option<LimitHit>,
+    pub(crate) allocation: Option<Allocation>,
+    /// Whether the counter of the victim's own memory cgroup moved since the last mark in it, as
+    /// the kernel side saw it; `None` for a first mark.
+    pub(crate) counted: Option<bool>,
+    /// Made when the victim exited: its memory was gone and its counters may have moved.
+    pub(crate) at_exit: bool,
+}
+
+/// A task, in the initial namespaces.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Task {
+    pub(crate) tid: u32,
+    pub(crate) pid: Option<u32>,
+    pub(crate) comm: Option<String>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) cgroup_id: Option<CgroupId>,
+}
+
+/// What memory the victim had.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Memory {
+    pub(crate) total_vm_bytes: Option<u64>,
+    pub(crate) anon_rss_bytes: Option<u64>,
+    pub(crate) file_rss_bytes: Option<u64>,
+    pub(crate) shmem_rss_bytes: Option<u64>,
+    pub(crate) pgtables_bytes: Option<u64>,
+}
+
+/// A memory cgroup and its hierarchical counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Memcg {
+    pub(crate) cgroup_id: CgroupId,
+    /// Changes when the controller was switched off and on, which zeroes the counters.
+    pub(crate) serial: u32,
+    pub(crate) oom_kill: Option<u64>,
+    pub(crate) oom: Option<u64>,
+    pub(crate) oom_group_kill: Option<u64>,
+}
+
+/// The call of the OOM killer that a mark belongs to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Invocation {
+    pub(crate) number: u64,
+    /// Place of the mark among those of the call, from 0.
+    pub(crate) index: u32,
+    /// `memory.oom.group` is set where it counts.
+    pub(crate) kills_group: bool,
+}
+
+/// Whose limit was hit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum LimitHit {
+    Memcg {
+        cgroup_id: CgroupId,
+        max_bytes: Option<u64>,
+        usage_bytes: Option<u64>,
+    },
+    /// No memory cgroup's: the node, or a part of it, was out of memory.
+    Node { total_bytes: Option<u64> },
+}
+
+/// The allocation that failed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Allocation {
+    pub(crate) constraint: Constraint,
+    /// -1 for sysrq.
+    pub(crate) order: i32,
+    pub(crate) gfp_mask: u32,
+}
+
+/// What confined the allocation that failed (`enum oom_constraint`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Constraint {
+    /// Nothing: the node is out of memory.
+    None,
+    /// The memory nodes of a cpuset.
+    Cpuset,
+    /// A NUMA memory policy.
+    MemoryPolicy,
+    /// A memory cgroup's limit.
+    Memcg,
+    /// Not known, or a value that this version does not know.
+    Unknown,
+}
+
+impl Constraint {
+    pub(crate) fn from_kernel(value: u32) -> Self {
+        match value {
+            0 => Self::None,
+            1 => Self::Cpuset,
+            2 => Self::MemoryPolicy,
+            3 => Self::Memcg,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A cgroup that was created or removed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CgroupChanged {
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
+    pub(crate) cgroup_id: CgroupId,
+    pub(crate) parent_id: Option<CgroupId>,
+    pub(crate) name: Option<Box<[u8]>>,
+    /// Final counters of a removed cgroup; `None` where the memory controller was off.
+    pub(crate) counters: Option<Memcg>,
+}
+
+/// A group kill is over.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupEnd {
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
+    pub(crate) invocation: u64,
+    /// Marks made, received or not.
+    pub(crate) marks: u32,
+    /// Counters of the first victim's memory cgroup afterwards.
+    pub(crate) first: Option<Memcg>,
+}

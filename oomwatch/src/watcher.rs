@@ -1,0 +1,353 @@
+//! The watcher: starts the probe, owns the loop, and is the handle that programs hold.
+//!
+//! One task owns all state and runs a closed set of events; handles hold only senders.
+//! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers,
+//! join; dropping the probe detaches.
+
+mod task;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, Totals,
+    cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
+    discover::cgroup::CgroupDiscovery as Discovery,
+    id::ContainerIdError,
+    probe::{DEFAULT_RING_BYTES, ProbeError},
+    publish::stream::Events,
+};
+
+/// Requests that wait for the watcher's task at most; callers wait beyond that.
+const COMMAND_QUEUE: usize = 64;
+
+/// Why a watcher did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The eBPF side.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The cgroup hierarchy.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The first scan of the hierarchy.
+    #[error("cannot scan the cgroup hierarchy at {}", mount.display())]
+    Scan {
+        /// Where it is mounted.
+        mount: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A container that was to be there from the start.
+    #[error(transparent)]
+    Add(#[from] AddError),
+}
+
+/// Why a container was not registered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The id.
+    #[error(transparent)]
+    Id(#[from] ContainerIdError),
+    /// The path.
+    #[error(transparent)]
+    Path(#[from] CgroupError),
+    /// It is in use.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The watcher is not running any more.
+    #[error("the watcher has stopped")]
+    Stopped,
+}
+
+/// What a watcher came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What was seen.
+    pub totals: Totals,
+    /// Records of victims that found no room in the ring.
+    pub dropped_victims: u64,
+    /// Records of cgroups that found no room in the ring; made up for by a new scan.
+    pub dropped_cgroups: u64,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    /// Events that did not fit a publisher's queue, or that it failed to send.
+    pub lost_by_publishers: u64,
+}
+
+/// How a running watcher works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// How victims are found.
+    pub tier: Tier,
+    /// Whether events say which limit was hit.
+    pub sees_limits: bool,
+    /// Whether the host has counters to reconcile with.
+    pub has_counters: bool,
+    /// Cgroups that exist.
+    pub cgroups: usize,
+    /// Containers that are registered and exist.
+    pub containers: usize,
+    /// What was seen so far.
+    pub report: Report,
+}
+
+/// Makes a [`Watcher`].
+#[derive(Default)]
+pub struct Builder {
+    options: Options,
+    publishers: Vec<Box<dyn Publisher>>,
+    containers: Vec<(String, PathBuf)>,
+}
+
+struct Options {
+    discovery: Discovery,
+    ring_bytes: u32,
+    node: Option<Arc<str>>,
+    log_probe: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            discovery: CgroupDiscovery::Off,
+            ring_bytes: DEFAULT_RING_BYTES,
+            node: None,
+            log_probe: false,
+        }
+    }
+}
+
+impl Builder {
+    /// Adds a publisher.
+    #[must_use]
+    pub fn publisher(mut self, publisher: impl Publisher) -> Self {
+        self.publishers.push(Box::new(publisher));
+        self
+    }
+
+    /// Registers a container before the watcher is ready: id, and path of its cgroup's
+    /// directory under the cgroup v2 mount.
+    #[must_use]
+    pub fn container(mut self, id: impl Into<String>, cgroup: impl Into<PathBuf>) -> Self {
+        self.containers.push((id.into(), cgroup.into()));
+        self
+    }
+
+    /// Which cgroups are registered by themselves; default none.
+    #[must_use]
+    pub fn discover_cgroups(mut self, discovery: CgroupDiscovery) -> Self {
+        self.options.discovery = discovery;
+        self
+    }
+
+    /// Size of the ring buffer in bytes: a power of two of pages.
+    #[must_use]
+    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
+        self.options.ring_bytes = ring_bytes;
+        self
+    }
+
+    /// Name of this node in events; default the host name.
+    #[must_use]
+    pub fn node(mut self, node: impl Into<Arc<str>>) -> Self {
+        self.options.node = Some(node.into());
+        self
+    }
+
+    /// Lets the eBPF programs log to the `log` crate, for debugging the probe.
+    #[must_use]
+    pub fn log_probe(mut self, log: bool) -> Self {
+        self.options.log_probe = log;
+        self
+    }
+
+    /// Loads and attaches the probe, scans the cgroups, and starts watching.
+    ///
+    /// Returns only after that: a kill that happens later is reported. Must be called in a
+    /// tokio runtime with I/O and time enabled; the watcher's task runs there.
+    ///
+    /// Minimum kernel: 5.8 with BTF, as root or with `CAP_BPF`, `CAP_PERFMON` and
+    /// `CAP_DAC_READ_SEARCH`.
+    ///
+    /// # Errors
+    /// When the probe cannot be loaded, no cgroup v2 is mounted, or one of the containers
+    /// cannot be registered.
+    pub async fn start(self) -> Result<Watcher, StartError> {
+        let task = task::Task::start(self.options, self.publishers, &self.containers)?;
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let stop = CancellationToken::new();
+        Ok(Watcher {
+            handle: Handle { commands },
+            task: tokio::spawn(task.run(receiver, stop.clone())),
+            stop: stop.drop_guard(),
+        })
+    }
+}
+
+/// Something that the watcher's task is asked for.
+enum Command {
+    Add {
+        id: String,
+        cgroup: PathBuf,
+        answer: oneshot::Sender<Result<(), AddError>>,
+    },
+    Remove {
+        id: ContainerId,
+        answer: oneshot::Sender<Result<(), AddError>>,
+    },
+    Subscribe {
+        answer: oneshot::Sender<Events>,
+    },
+    Status {
+        answer: oneshot::Sender<Status>,
+    },
+}
+
+/// Talks to a running watcher; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// A running watcher. Dropping it stops it; [`Watcher::shutdown`] does so in order.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let watcher = oomwatch::Watcher::builder().start().await?;
+/// watcher.add("web-1", "/sys/fs/cgroup/web-1").await?;
+/// let mut events = watcher.events().await?;
+/// while let Some(event) = events.next().await {
+///     println!("{}", event.to_text(false));
+/// }
+/// let report = watcher.shutdown().await;
+/// println!("{} kills", report.totals.kills);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Watcher {
+    handle: Handle,
+    task: JoinHandle<Report>,
+    stop: DropGuard,
+}
+
+impl Watcher {
+    /// Makes a watcher.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A handle that outlives borrows of this watcher.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// See [`Handle::add`].
+    ///
+    /// # Errors
+    /// As [`Handle::add`].
+    pub async fn add(&self, id: &str, cgroup: impl AsRef<Path>) -> Result<(), AddError> {
+        self.handle.add(id, cgroup).await
+    }
+
+    /// See [`Handle::remove`].
+    ///
+    /// # Errors
+    /// As [`Handle::remove`].
+    pub async fn remove(&self, id: &str) -> Result<(), AddError> {
+        self.handle.remove(id).await
+    }
+
+    /// See [`Handle::events`].
+    ///
+    /// # Errors
+    /// As [`Handle::events`].
+    pub async fn events(&self) -> Result<Events, AddError> {
+        self.handle.events().await
+    }
+
+    /// See [`Handle::status`].
+    ///
+    /// # Errors
+    /// As [`Handle::status`].
+    pub async fn status(&self) -> Result<Status, AddError> {
+        self.handle.status().await
+    }
+
+    /// Drains the ring a last time, flushes the publishers, detaches, and tells what was seen.
+    pub async fn shutdown(self) -> Report {
+        drop(self.stop);
+        self.task.await.unwrap_or_default()
+    }
+}
+
+impl Handle {
+    /// Registers a container: from now on kills in its cgroup and below are its.
+    ///
+    /// # Errors
+    /// When the id or the path is bad or in use, or the watcher has stopped.
+    pub async fn add(&self, id: &str, cgroup: impl AsRef<Path>) -> Result<(), AddError> {
+        let (id, cgroup) = (id.to_owned(), cgroup.as_ref().to_owned());
+        self.ask(|answer| Command::Add { id, cgroup, answer })
+            .await?
+    }
+
+    /// Takes a container out; later kills there are unregistered.
+    ///
+    /// # Errors
+    /// When no such container is registered, or the watcher has stopped.
+    pub async fn remove(&self, id: &str) -> Result<(), AddError> {
+        let id = ContainerId::new(id)?;
+        self.ask(|answer| Command::Remove { id, answer }).await?
+    }
+
+    /// All events from now on.
+    ///
+    /// # Errors
+    /// When the watcher has stopped.
+    pub async fn events(&self) -> Result<Events, AddError> {
+        self.ask(|answer| Command::Subscribe { answer }).await
+    }
+
+    /// How the watcher works and what it saw.
+    ///
+    /// # Errors
+    /// When the watcher has stopped.
+    pub async fn status(&self) -> Result<Status, AddError> {
+        self.ask(|answer| Command::Status { answer }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, AddError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| AddError::Stopped)?;
+        answered.await.map_err(|_| AddError::Stopped)
+    }
+}
+
+/// Whether this host has counters to reconcile with.
+fn has_counters(hierarchy: &Hierarchy) -> bool {
+    hierarchy.mode() == MemoryMode::Unified
+}

@@ -1,0 +1,412 @@
+//! The watcher's task: the loop between the ring, the commands and the publishers.
+
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{AddError, Command, Options, Report, StartError, Status, has_counters};
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
+    cgroup::hierarchy::{Hierarchy, MemoryMode},
+    clock,
+    engine::{Engine, Setting},
+    event::build::Origin,
+    probe::{Drops, Probe, ProbeConfig},
+    publish::{
+        Queue,
+        stream::{self, Sent, Subscriber},
+    },
+    reconcile::Counting,
+    record::Record,
+};
+
+/// Records worked through at a time, so that commands are not kept waiting in a storm.
+const BATCH: usize = 256;
+/// Between a loss and the audit that makes up for it: the kills of a storm go on for a while.
+const SETTLE_NS: u64 = 1_500_000_000;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What the loop waits for.
+enum Event {
+    Readable(io::Result<()>),
+    Command(Option<Command>),
+    GroupDeadline,
+    AuditDeadline,
+    Stop,
+}
+
+/// All that the watcher owns.
+pub(super) struct Task {
+    probe: Probe,
+    hierarchy: Hierarchy,
+    engine: Engine,
+    queues: Vec<Queue>,
+    subscribers: Vec<Subscriber>,
+    drops: Drops,
+    report: Report,
+    batch: Vec<Record>,
+    /// When to hold all counters against what was said; only after a loss.
+    audit_at_ns: Option<u64>,
+}
+
+impl Task {
+    /// Attaches, scans and registers: what happens from now on is not missed.
+    pub(super) fn start(
+        options: Options,
+        publishers: Vec<Box<dyn Publisher>>,
+        containers: &[(String, PathBuf)],
+    ) -> Result<Self, StartError> {
+        let hierarchy = Hierarchy::find()?;
+        let root = hierarchy.root()?;
+        let mut probe = Probe::start(&ProbeConfig {
+            ring_bytes: options.ring_bytes,
+            log: options.log_probe,
+        })?;
+        forward_log(&mut probe);
+        let origin = Origin {
+            boot_id: boot_id(),
+            node: options.node.or_else(host_name),
+            tier: probe.tier(),
+        };
+        let mut task = Self {
+            engine: Engine::new(Setting {
+                origin,
+                discovery: options.discovery,
+                root,
+                counting: counting(&hierarchy),
+            }),
+            queues: publishers.into_iter().map(Queue::start).collect(),
+            subscribers: Vec::new(),
+            drops: Drops::default(),
+            report: Report::default(),
+            batch: Vec::with_capacity(BATCH),
+            audit_at_ns: None,
+            probe,
+            hierarchy,
+        };
+        task.scan().map_err(|source| StartError::Scan {
+            mount: task.hierarchy.mount().to_owned(),
+            source,
+        })?;
+        for (id, cgroup) in containers {
+            task.add(id, cgroup)?;
+        }
+        task.drain();
+        task.warn_of_limits(root);
+        info!(
+            tier = %task.probe.tier(),
+            cgroups = task.engine.tree().live_count(),
+            containers = task.engine.registry().live_count(),
+            "watching"
+        );
+        Ok(task)
+    }
+
+    /// Says what this host does not allow; `oomwatch check` says what to do about it.
+    fn warn_of_limits(&self, root: CgroupId) {
+        if !has_counters(&self.hierarchy) {
+            warn!(
+                "the memory controller is on cgroup v1: kills are reported from the tracepoint alone, without counters to hold them against"
+            );
+        }
+        if root != CgroupId::ROOT {
+            warn!("in a foreign cgroup namespace: victims outside of it have no path");
+        }
+        if !self.probe.sees_oom_control() {
+            warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Report {
+        loop {
+            let deadline = self.engine.deadline_ns();
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => Event::Stop,
+                ready = self.probe.readable() => Event::Readable(ready),
+                command = commands.recv() => Event::Command(command),
+                () = until(deadline) => Event::GroupDeadline,
+                () = until(self.audit_at_ns) => Event::AuditDeadline,
+            };
+            if !self.handle(event) {
+                break;
+            }
+            // A storm keeps the ring readable: let the publishers' tasks have their turn.
+            tokio::task::yield_now().await;
+        }
+        self.finish().await
+    }
+
+    /// Handles one event; tells whether to go on.
+    fn handle(&mut self, event: Event) -> bool {
+        match event {
+            Event::Readable(Ok(())) => self.drain(),
+            Event::Readable(Err(error)) => {
+                error!(%error, "the ring buffer cannot be waited for any more");
+                return false;
+            }
+            Event::Command(Some(command)) => self.command(command),
+            Event::Command(None) | Event::Stop => return false,
+            Event::GroupDeadline => {
+                let events = self.engine.release();
+                self.publish(events);
+            }
+            Event::AuditDeadline => self.audit(),
+        }
+        true
+    }
+
+    fn command(&mut self, command: Command) {
+        // An asker that went away needs no answer.
+        match command {
+            Command::Add { id, cgroup, answer } => {
+                let _ = answer.send(self.add(&id, &cgroup));
+            }
+            Command::Remove { id, answer } => {
+                let removed = self.engine.unregister(&id).map(drop);
+                let _ = answer.send(removed.map_err(AddError::from));
+            }
+            Command::Subscribe { answer } => {
+                let (subscriber, events) = stream::channel();
+                if answer.send(events).is_ok() {
+                    self.subscribers.push(subscriber);
+                }
+            }
+            Command::Status { answer } => {
+                let _ = answer.send(self.status());
+            }
+        }
+    }
+
+    /// Works through all that is in the ring.
+    fn drain(&mut self) {
+        loop {
+            let mut batch = std::mem::take(&mut self.batch);
+            let report = &mut self.report;
+            let more = self.probe.drain(BATCH, |record| match record {
+                Ok(record) => batch.push(record),
+                Err(error) => {
+                    report.undecodable += 1;
+                    if report.undecodable.is_power_of_two() {
+                        warn!(%error, count = report.undecodable, "a record was not understood");
+                    }
+                }
+            });
+            if !batch.is_empty() {
+                let events = self.engine.apply(&batch, clock::now());
+                self.publish(events);
+                batch.clear();
+                self.check_drops();
+            }
+            self.batch = batch;
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn check_drops(&mut self) {
+        let drops = match self.probe.drops() {
+            Ok(drops) => drops,
+            Err(error) => return debug!(%error, "the drop counters cannot be read"),
+        };
+        let before = std::mem::replace(&mut self.drops, drops);
+        if drops.victims > before.victims {
+            warn!(
+                lost = drops.victims - before.victims,
+                "records of victims found no room in the ring; their number is made up from the counters"
+            );
+            let now_ns = clock::now().boottime_ns;
+            self.audit_at_ns.get_or_insert(now_ns + SETTLE_NS);
+        }
+        if drops.cgroups > before.cgroups {
+            warn!(
+                lost = drops.cgroups - before.cgroups,
+                "records of cgroups found no room in the ring; scanning again"
+            );
+            if let Err(error) = self.scan() {
+                error!(%error, "the cgroup hierarchy cannot be scanned");
+            }
+        }
+    }
+
+    /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
+    fn audit(&mut self) {
+        self.audit_at_ns = None;
+        let counters: Vec<(CgroupId, u64)> = self
+            .engine
+            .audited()
+            .into_iter()
+            .filter_map(|id| Some((id, self.read_counter(id)?)))
+            .collect();
+        // The counter moves before its record is made: what was read is in the ring, or lost.
+        self.drain();
+        let now = clock::now();
+        let events = counters
+            .into_iter()
+            .filter_map(|(id, oom_kill)| self.engine.audit_one(id, oom_kill, None, now))
+            .collect();
+        self.publish(events);
+    }
+
+    /// `oom_kill` of a cgroup; `None` where it is gone or has no memory controller.
+    fn read_counter(&self, id: CgroupId) -> Option<u64> {
+        let path = self.engine.tree().path(id)?;
+        match self.hierarchy.memory_events(&path) {
+            Ok(events) => events?.oom_kill,
+            Err(error) => {
+                warn!(%error, "a counter cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup.
+    fn scan(&mut self) -> io::Result<()> {
+        let mut found = HashSet::new();
+        let engine = &mut self.engine;
+        let mut new = Vec::new();
+        self.hierarchy.scan(|id, parent, name| {
+            found.insert(id);
+            if engine.learn(id, parent, name) {
+                new.push(id);
+            }
+        })?;
+        let now = clock::now();
+        engine.retain_live(&found, now);
+        if has_counters(&self.hierarchy) {
+            for id in new {
+                if let Some(oom_kill) = self.read_counter(id) {
+                    self.engine.baseline(id, oom_kill, now.boottime_ns);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
+        let id = ContainerId::new(id)?;
+        let cgroup_id = self.hierarchy.id(cgroup)?;
+        if !self.engine.tree().contains(cgroup_id) {
+            // Created a moment ago: its record is still in the ring.
+            self.drain();
+        }
+        self.engine.register(Container {
+            id: id.clone(),
+            cgroup_id,
+            details: ContainerDetails::default(),
+        })?;
+        info!(container = %id, cgroup = cgroup_id.0, "registered");
+        Ok(())
+    }
+
+    fn publish(&mut self, events: Vec<OomEvent>) {
+        for mut event in events {
+            let now = clock::now();
+            event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
+            let event = Arc::new(event);
+            for queue in &mut self.queues {
+                queue.push(&event);
+            }
+            let lost = &mut self.report.lost_by_publishers;
+            self.subscribers.retain(|subscriber| {
+                let sent = subscriber.send(&event);
+                *lost += u64::from(sent == Sent::Full);
+                sent != Sent::Gone
+            });
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            tier: self.probe.tier(),
+            sees_limits: self.probe.sees_oom_control(),
+            has_counters: has_counters(&self.hierarchy),
+            cgroups: self.engine.tree().live_count(),
+            containers: self.engine.registry().live_count(),
+            report: self.current_report(),
+        }
+    }
+
+    fn current_report(&self) -> Report {
+        Report {
+            totals: self.engine.totals(),
+            dropped_victims: self.drops.victims,
+            dropped_cgroups: self.drops.cgroups,
+            ..self.report
+        }
+    }
+
+    async fn finish(mut self) -> Report {
+        self.drain();
+        if self.drops.victims > 0 {
+            self.audit();
+        }
+        let rest = self.engine.release();
+        self.publish(rest);
+        let mut report = self.current_report();
+        self.subscribers.clear();
+        for queue in self.queues {
+            report.lost_by_publishers += queue.finish().await;
+        }
+        report
+    }
+}
+
+fn counting(hierarchy: &Hierarchy) -> Counting {
+    match (hierarchy.mode(), hierarchy.counts_locally()) {
+        (MemoryMode::Hybrid, _) => Counting::LocalV1,
+        (MemoryMode::Unified, true) => Counting::Local,
+        (MemoryMode::Unified, false) => Counting::Hierarchical,
+    }
+}
+
+/// The programs' log has a task of its own: it must not keep the loop awake.
+fn forward_log(probe: &mut Probe) {
+    if let Some(mut log) = probe.take_log() {
+        tokio::spawn(async move {
+            loop {
+                log.forward().await;
+            }
+        });
+    }
+}
+
+/// Waits until a moment on the boot-time clock; for ever if there is none.
+async fn until(deadline_ns: Option<u64>) {
+    match deadline_ns {
+        None => std::future::pending().await,
+        Some(deadline_ns) => {
+            let wait_ns = deadline_ns.saturating_sub(clock::now().boottime_ns);
+            tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+        }
+    }
+}
+
+fn boot_id() -> Arc<str> {
+    match std::fs::read_to_string(BOOT_ID) {
+        Ok(id) => id.trim().into(),
+        Err(error) => {
+            warn!(%error, path = BOOT_ID, "the boot id is unknown");
+            "unknown".into()
+        }
+    }
+}
+
+fn host_name() -> Option<Arc<str>> {
+    let name = rustix::system::uname();
+    Some(crate::id::printable(name.nodename().to_bytes()).into())
+}

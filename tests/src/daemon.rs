@@ -1,0 +1,142 @@
+//! `oomwatch run` under test: readiness, its lines as they come, and its orderly end.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::event::Event;
+use crate::notify::NotifySocket;
+use crate::wait::wait_for_exit;
+
+mod output;
+
+pub use output::Output;
+use output::{Collector, collect};
+
+/// Generous: an emulated processor verifies a program in seconds, not in milliseconds.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running daemon; killed on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    collector: Collector,
+    readers: Vec<JoinHandle<()>>,
+    ready_after: Duration,
+}
+
+impl Daemon {
+    /// Starts `oomwatch run --output json ARGUMENTS` and waits until it is ready.
+    pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Self> {
+        Self::start_with_output(program, "json", arguments)
+    }
+
+    /// The same with another output format.
+    pub fn start_with_output<A: AsRef<OsStr>>(
+        program: &Path,
+        format: &str,
+        arguments: &[A],
+    ) -> Result<Self> {
+        let socket = NotifySocket::bind()?;
+        let started = Instant::now();
+        let mut child = Command::new(program)
+            .args(["run", "--output", format])
+            .args(arguments)
+            .env("NOTIFY_SOCKET", socket.path())
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let collector = Collector::default();
+        let readers = collect(&mut child, &collector)?;
+        let mut daemon = Self {
+            child,
+            collector,
+            readers,
+            ready_after: Duration::ZERO,
+        };
+        if let Err(error) = socket.wait_ready(&mut daemon.child, READY_LIMIT) {
+            let errors = daemon.collector.snapshot().errors.join("\n");
+            return Err(error).with_context(|| format!("oomwatch run; it wrote:\n{errors}"));
+        }
+        daemon.ready_after = started.elapsed();
+        Ok(daemon)
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The time from the start of the process to its `READY=1`.
+    #[must_use]
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// Waits for an event, including those that came already.
+    pub fn wait_for_event(
+        &self,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        self.collector
+            .wait(limit, |output| {
+                output.events.iter().find(|event| wanted(event)).cloned()
+            })
+            .with_context(|| format!("no event {what} within {limit:?}"))
+    }
+
+    /// Waits until `number` events of kind `kill` came; says whether they did.
+    #[must_use]
+    pub fn wait_for_kills(&self, limit: Duration, number: usize) -> bool {
+        let enough = |output: &Output| {
+            let kills = output.events.iter().filter(|event| event.is_kill());
+            (kills.count() >= number).then_some(())
+        };
+        self.collector.wait(limit, enough).is_some()
+    }
+
+    /// Waits until standard output holds something at all; says whether it did.
+    #[must_use]
+    pub fn wait_for_output(&self, limit: Duration, wanted: impl Fn(&Output) -> bool) -> bool {
+        self.collector
+            .wait(limit, |output| wanted(output).then_some(()))
+            .is_some()
+    }
+
+    /// Ends it as a service manager would, and returns all it ever wrote.
+    pub fn stop(mut self) -> Result<Output> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, Signal::TERM).context("sending SIGTERM")?;
+        let status = wait_for_exit(&mut self.child, STOP_LIMIT, "oomwatch run")?;
+        // The readers end with the pipes, after the last line.
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        let output = self.collector.snapshot();
+        ensure!(
+            status.success(),
+            "SIGTERM gave {status}, not exit code 0; it wrote:\n{}",
+            output.errors.join("\n")
+        );
+        Ok(output)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,109 @@
+//! Collecting the lines of a running program, so that a test can wait for one.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Child;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::event::Event;
+
+/// What a program has written so far.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// Standard output, untouched.
+    pub bytes: Vec<u8>,
+    /// Events among its lines, in order.
+    pub events: Vec<Event>,
+    /// Lines that are JSON but not events.
+    pub other: Vec<Value>,
+    /// Lines that are not JSON at all.
+    pub malformed: Vec<String>,
+    /// Lines of standard error.
+    pub errors: Vec<String>,
+}
+
+impl Output {
+    fn take_line(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        match serde_json::from_slice::<Value>(line) {
+            Ok(value) => match Event::from_json(&value) {
+                Some(event) => self.events.push(event),
+                None => self.other.push(value),
+            },
+            Err(_) => self
+                .malformed
+                .push(String::from_utf8_lossy(line).into_owned()),
+        }
+    }
+}
+
+/// Shared between the reading threads and the test.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Collector(Arc<(Mutex<Output>, Condvar)>);
+
+impl Collector {
+    /// What there is now.
+    pub(super) fn snapshot(&self) -> Output {
+        let output = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        output.clone()
+    }
+
+    /// Waits until `wanted` finds something in the output.
+    pub(super) fn wait<T>(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&Output) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let (output, changed) = &*self.0;
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = wanted(&output) {
+                return Some(found);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = changed.wait_timeout(output, left);
+            output = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Output)) {
+        let (output, changed) = &*self.0;
+        change(&mut output.lock().unwrap_or_else(PoisonError::into_inner));
+        changed.notify_all();
+    }
+}
+
+/// Starts reading both pipes of a program.
+pub(super) fn collect(child: &mut Child, collector: &Collector) -> Result<Vec<JoinHandle<()>>> {
+    let stdout = child.stdout.take().context("no standard output")?;
+    let stderr = child.stderr.take().context("no standard error")?;
+    let (lines, errors) = (collector.clone(), collector.clone());
+    Ok(vec![
+        thread::spawn(move || {
+            each_line(stdout, |line| {
+                lines.change(|output| output.take_line(line));
+            });
+        }),
+        thread::spawn(move || {
+            each_line(stderr, |line| {
+                let text = String::from_utf8_lossy(line).trim_end().to_owned();
+                errors.change(|output| output.errors.push(text));
+            });
+        }),
+    ])
+}
+
+fn each_line(pipe: impl Read, mut take: impl FnMut(&[u8])) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    // An error is the end as well: the program is gone.
+    while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        take(&line);
+        line.clear();
+    }
+}

@@ -1,0 +1,65 @@
+//! What an init must do before anything works.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+/// File system type and mount point, in the order that lets each find its directory.
+const MOUNTS: &[(&str, &str)] = &[
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("bpf", "/sys/fs/bpf"),
+    ("tmpfs", "/run"),
+    ("tmpfs", "/tmp"),
+];
+
+/// Values that keep kills quick.
+const SETTINGS: &[(&str, &str)] = &[
+    // The console is a slow serial line, and the kernel writes to it in the midst of a group kill.
+    ("/proc/sys/kernel/printk", "1"),
+    ("/proc/sys/vm/oom_dump_tasks", "0"),
+];
+
+/// Mounts what the scenarios and oomwatch need.
+pub(super) fn mount_file_systems() -> Result<()> {
+    for (kind, target) in MOUNTS {
+        // Mount points inside other mounts exist already, where the kernel has the feature.
+        let _ = fs::create_dir_all(target);
+        match mount(*kind, *target, *kind, MountFlags::empty(), None) {
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("mounting {kind} on {target}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands the controllers to child cgroups and quietens the kernel.
+pub(super) fn settle() -> Result<()> {
+    for (file, value) in SETTINGS {
+        fs::write(file, value).with_context(|| format!("writing {value} to {file}"))?;
+    }
+    let root = Path::new("/sys/fs/cgroup");
+    let controllers = fs::read_to_string(root.join("cgroup.controllers"))
+        .context("reading the controllers of the root cgroup")?;
+    for controller in ["memory", "pids"] {
+        if controllers
+            .split_whitespace()
+            .any(|name| name == controller)
+        {
+            fs::write(
+                root.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            )
+            .with_context(|| format!("enabling the {controller} controller"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! One run of the daemon with all witnesses beside it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::context::Context;
+use super::findings::{Findings, Watched};
+use crate::cgroup::Cgroup;
+use crate::daemon::{Daemon, Output};
+use crate::hog::{Hog, HogSpec};
+use crate::kernel_log::{KernelLog, LoggedKill};
+use crate::kernel_trace::KernelTrace;
+
+/// How long a kill, or the report of it, may take on an emulated machine.
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
+const EVENT_LIMIT: Duration = Duration::from_secs(15);
+
+/// The daemon, the kernel's log and trace, and the counters of chosen cgroups, from one moment on.
+#[derive(Debug)]
+pub(super) struct Case {
+    daemon: Option<Daemon>,
+    log: KernelLog,
+    logged: Vec<LoggedKill>,
+    trace: KernelTrace,
+    watched: Vec<Watched>,
+    spawned: Vec<String>,
+}
+
+impl Case {
+    /// Starts the daemon with these arguments and waits until it is ready.
+    pub(super) fn start<A: AsRef<OsStr>>(context: &Context, arguments: &[A]) -> Result<Self> {
+        let daemon = match context.dry {
+            true => None,
+            false => Some(Daemon::start(&context.oomwatch, arguments)?),
+        };
+        Ok(Self {
+            daemon,
+            log: KernelLog::from_now()?,
+            logged: Vec::new(),
+            trace: KernelTrace::start()?,
+            watched: Vec::new(),
+            spawned: Vec::new(),
+        })
+    }
+
+    /// Reads the counters of a cgroup now, and again at the end.
+    pub(super) fn watch(&mut self, cgroup: &Cgroup) -> Result<()> {
+        self.watched.push(Watched::new(cgroup)?);
+        Ok(())
+    }
+
+    /// Starts a hog inside a cgroup. It waits for commands.
+    pub(super) fn hog(&mut self, spec: &HogSpec, cgroup: &Cgroup) -> Result<Hog> {
+        let hog = Hog::spawn(spec)?;
+        cgroup.add(hog.pid())?;
+        self.remember(hog.pid(), cgroup);
+        Ok(hog)
+    }
+
+    /// Notes a process that was started by other means, for the text of a failure.
+    pub(super) fn remember(&mut self, pid: u32, cgroup: &Cgroup) {
+        self.spawned
+            .push(format!("{pid} in {}", cgroup.path().display()));
+    }
+
+    /// Reads the kernel's log before it goes round. For scenarios with very many kills.
+    pub(super) fn read_log(&mut self) -> Result<()> {
+        self.logged.extend(self.log.kills()?);
+        Ok(())
+    }
+
+    /// Stops the daemon's process in the middle of whatever it does, or lets it go on.
+    pub(super) fn signal_daemon(&self, signal: Signal) -> Result<()> {
+        let Some(daemon) = &self.daemon else {
+            return Ok(());
+        };
+        let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("the daemon has no process id")?;
+        kill_process(pid, signal).context("signalling the daemon")
+    }
+
+    /// Gives the daemon time to report that many kills. Too few will show in [`Self::finish`].
+    pub(super) fn wait_for_kills(&self, number: usize) {
+        if let Some(daemon) = &self.daemon {
+            let _ = daemon.wait_for_kills(EVENT_LIMIT, number);
+        }
+    }
+
+    /// Stops the daemon, which reconciles for the last time, and reads every witness.
+    ///
+    /// Stopping is also how a scenario proves that no further event would have come.
+    pub(super) fn finish(mut self) -> Result<Findings> {
+        for watched in &mut self.watched {
+            watched.read_again()?;
+        }
+        self.read_log()?;
+        let output = match self.daemon.take() {
+            Some(daemon) => Some(daemon.stop().context("stopping oomwatch")?),
+            None => None,
+        };
+        let dry = output.is_none();
+        let Output {
+            events,
+            malformed,
+            errors,
+            ..
+        } = output.unwrap_or_default();
+        Ok(Findings {
+            dry,
+            events,
+            malformed,
+            errors,
+            watched: std::mem::take(&mut self.watched),
+            logged: std::mem::take(&mut self.logged),
+            log_overwritten: self.log.overwritten(),
+            marks: self.trace.marks()?,
+            spawned: std::mem::take(&mut self.spawned),
+        })
+    }
+}

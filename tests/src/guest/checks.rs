@@ -1,0 +1,160 @@
+//! Comparing what was found with what should have been, all of it before failing.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use anyhow::{Result, bail};
+
+use super::findings::Findings;
+use super::report::Outcome;
+use crate::cgroup::Cgroup;
+use crate::event::Event;
+
+/// Collects every difference: a machine takes long to boot, so one run shall show all.
+#[derive(Debug)]
+pub(super) struct Checks<'a> {
+    findings: &'a Findings,
+    failures: Vec<String>,
+}
+
+impl<'a> Checks<'a> {
+    /// Begins with what holds for every case: each line is JSON, and an event counts kills unless
+    /// it says that there was none.
+    pub(super) fn new(findings: &'a Findings) -> Self {
+        let mut checks = Self {
+            findings,
+            failures: Vec::new(),
+        };
+        checks.that("every line is JSON", findings.malformed.is_empty());
+        for event in &findings.events {
+            let nothing_lost = event.kind().is_ok_and(|kind| kind == "already_exiting");
+            checks.eq(
+                "whether event.count is zero",
+                event.count().map(|count| count == 0),
+                nothing_lost,
+            );
+        }
+        checks
+    }
+
+    /// A value must be known and be this one.
+    pub(super) fn eq<T: PartialEq + Debug>(&mut self, what: &str, found: Result<T>, expected: T) {
+        match found {
+            Ok(found) if found == expected => {}
+            Ok(found) => self
+                .failures
+                .push(format!("{what} is {found:?}, expected {expected:?}")),
+            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+        }
+    }
+
+    /// Something must be so.
+    pub(super) fn that(&mut self, what: &str, holds: bool) {
+        if !holds {
+            self.failures.push(format!("not so: {what}"));
+        }
+    }
+
+    /// The cgroup's `oom_kill`, with all below it, rose by this.
+    pub(super) fn oom_kill_rose(&mut self, cgroup: &Cgroup, by: i64) {
+        let what = format!("rise of oom_kill in {}", cgroup.path().display());
+        self.eq(&what, self.findings.rise(cgroup, "oom_kill"), by);
+    }
+
+    /// The kernel logged that it killed these processes, and no others.
+    pub(super) fn logged(&mut self, pids: &[u32]) {
+        // An incomplete log proves nothing.
+        if self.findings.log_overwritten == 0 {
+            let logged: BTreeSet<u32> = self.findings.logged.iter().map(|kill| kill.pid).collect();
+            let expected = pids.iter().copied().collect();
+            self.eq(
+                "processes the kernel logged as killed",
+                Ok(logged),
+                expected,
+            );
+        }
+    }
+
+    /// There are this many events of kind `kill`; `None` if not, or if there is no oomwatch.
+    pub(super) fn kills(&mut self, number: usize) -> Option<Vec<&'a Event>> {
+        if self.findings.dry {
+            return None;
+        }
+        let kills = self.findings.kills();
+        self.eq("number of kill events", Ok(kills.len()), number);
+        (kills.len() == number).then_some(kills)
+    }
+
+    /// There is exactly one event, and it is a kill.
+    pub(super) fn only_event(&mut self) -> Option<&'a Event> {
+        let kill = self.kills(1)?.pop();
+        self.eq("number of events", Ok(self.findings.events.len()), 1);
+        kill
+    }
+
+    /// The promise: what the kernel counted for a container is what was reported for it.
+    ///
+    /// `rise == kills + counter_only + recounts`, all in the subtree of the container's cgroup.
+    pub(super) fn conserved(&mut self, container: &str, cgroup: &Cgroup) {
+        if self.findings.dry {
+            return;
+        }
+        let what = format!("reported for {container}, against the rise of oom_kill");
+        let rise = self.findings.rise(cgroup, "oom_kill");
+        match rise {
+            Ok(rise) => self.eq(&what, reported(&self.findings.events, container), rise),
+            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+        }
+    }
+
+    /// The promise as of each event: its `oom_kill` is made of the kills so far and the recounts
+    /// it admits. For a container whose cgroup is new, so that its counters began at zero.
+    ///
+    /// Holds where [`Self::conserved`] may not: a recount after the last event is in no event.
+    pub(super) fn accounted(&mut self, container: &str) {
+        let mut kills = 0;
+        for event in &self.findings.events {
+            if !event
+                .container_id()
+                .is_ok_and(|id| id.as_deref() == Some(container))
+            {
+                continue;
+            }
+            kills += event.count().unwrap_or_default();
+            let recounts = event.counter("recounts");
+            self.eq(
+                "counter.oom_kill, against kills so far and counter.recounts",
+                event.counter("oom_kill"),
+                kills + recounts.unwrap_or_default(),
+            );
+        }
+    }
+
+    /// Passes with `seen` as the short account, or fails with everything every witness said.
+    pub(super) fn finish(self, seen: &str) -> Result<Outcome> {
+        if self.failures.is_empty() {
+            let marks = self.findings.marks.len();
+            return Ok(Outcome::Passed(match self.findings.dry {
+                true => format!("the kernel's side alone: {marks} marks"),
+                false => format!("{seen} ({marks} marks)"),
+            }));
+        }
+        bail!("{}\n{}", self.failures.join("\n"), self.findings)
+    }
+}
+
+fn reported(events: &[Event], container: &str) -> Result<i64> {
+    let mut total = 0;
+    // The recounts an event carries are the container's so far, so the last word counts.
+    let mut recounts = 0;
+    for event in events {
+        if event.container_id()?.as_deref() != Some(container) {
+            continue;
+        }
+        if event.kind()? != "already_exiting" {
+            total += event.count()?;
+        }
+        recounts = recounts.max(event.number_or_null("counter.recounts")?.unwrap_or(0));
+    }
+    Ok(i64::try_from(total + recounts)?)
+}

@@ -1,0 +1,56 @@
+//! Runs scenarios one after the other and survives each of them.
+
+use std::any::Any;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::context::Context;
+use super::report::Outcome;
+use super::scenarios::{SCENARIOS, Scenario};
+
+/// No scenario takes a quarter of this, even emulated on a busy host.
+const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs every scenario that has one of the comma-separated words of `filter` in its name.
+pub(super) fn run_all(context: &Context, filter: &str) {
+    for (name, scenario) in SCENARIOS {
+        if filter.split(',').any(|word| name.contains(word)) {
+            let started = Instant::now();
+            let outcome = run_guarded(context, name, *scenario);
+            context.report.test(name, &outcome, started.elapsed());
+        }
+    }
+}
+
+/// Runs one in a thread of its own: a panic or a hang must not cost the report of the others.
+fn run_guarded(context: &Context, name: &str, scenario: Scenario) -> Result<Outcome> {
+    let (finished, finish) = channel::<()>();
+    let context = context.clone();
+    let thread = thread::Builder::new()
+        .name(name.chars().take(15).collect())
+        .spawn(move || {
+            // Dropped on the way out, by a panic as well.
+            let _finished = finished;
+            scenario(&context)
+        })
+        .context("starting a thread")?;
+    match finish.recv_timeout(SCENARIO_LIMIT) {
+        // The thread is left behind; the machine is thrown away soon enough.
+        Err(RecvTimeoutError::Timeout) => Err(anyhow!("still running after {SCENARIO_LIMIT:?}")),
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(anyhow!("panicked: {}", panic_text(panic.as_ref()))),
+        },
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without a text")
+}

@@ -1,0 +1,72 @@
+//! The scenarios: one function each, each with a daemon of its own.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use super::context::Context;
+use super::report::Outcome;
+use crate::cgroup::Cgroup;
+use crate::hog::MIB;
+
+mod commands;
+mod discovery;
+mod hostile;
+mod idle;
+mod limits;
+mod many;
+mod nesting;
+mod node;
+mod processes;
+
+/// What one scenario is.
+pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
+
+/// All of them, in the order they run.
+pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("single_kill", limits::single_kill),
+    ("pod_limit", limits::pod_limit),
+    ("other_allocator", limits::other_allocator),
+    ("nested_with_controller", nesting::with_controller),
+    ("nested_without_controller", nesting::without_controller),
+    ("multi_threaded", processes::multi_threaded),
+    ("group_kill", processes::group_kill),
+    ("group_kill_threads", processes::group_kill_threads),
+    ("plain_sigkill_at_limit", processes::plain_sigkill_at_limit),
+    ("removed_at_once", discovery::removed_at_once),
+    ("discovery_live", discovery::discovery_live),
+    ("unregistered", discovery::unregistered),
+    ("hostile_names", hostile::hostile_names),
+    ("check_full", commands::check_full),
+    ("demo", commands::demo),
+    ("unprivileged", commands::unprivileged),
+    ("bad_input", commands::bad_input),
+    ("idle_syscalls", idle::idle_syscalls),
+    ("many_containers", many::many_containers),
+    ("ring_overflow", many::ring_overflow),
+    ("global_oom", node::global_oom),
+];
+
+/// The limit of most containers: small enough to be reached at once, far above what a hog needs
+/// to start.
+const LIMIT_BYTES: u64 = 16 * MIB;
+
+/// More than any limit here.
+const TOO_MUCH_BYTES: u64 = 64 * MIB;
+
+/// Arguments that register these containers by hand and look for no others.
+fn registering(containers: &[(&str, &Cgroup)]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--discover".into(), "none".into()];
+    for (id, cgroup) in containers {
+        let mut value = OsString::from(format!("{id}="));
+        value.push(cgroup.path());
+        arguments.push("--container".into());
+        arguments.push(value);
+    }
+    arguments
+}
+
+/// A made-up container id of the usual form, 64 hexadecimal digits.
+fn hex_id(number: u64) -> String {
+    format!("{:064x}", 0xc0ff_ee00_0000_u64 + number)
+}

@@ -1,0 +1,50 @@
+//! What the tests on the host share: where the program is, and how to say that one cannot run.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+mod limited;
+
+pub use limited::{LIMIT_BYTES, Layout, Limited};
+
+/// The program under test: `$OOMWATCH_BIN`, or `oomwatch` beside the test's own directory.
+///
+/// It cannot be a dependency of this package, so it must have been built before
+/// (`cargo xtask test` does, and so does `cargo build -p oomwatch`).
+pub fn oomwatch() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("OOMWATCH_BIN") {
+        return Ok(path.into());
+    }
+    // target/debug/deps/cli-1234 -> target/debug/oomwatch
+    let test = std::env::current_exe().context("finding this test")?;
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .context("this test has no grandparent directory")?;
+    let program = profile.join("oomwatch");
+    if !program.is_file() {
+        bail!(
+            "{} is not there: run `cargo build -p oomwatch` first",
+            program.display()
+        );
+    }
+    Ok(program)
+}
+
+/// Says that a test could not run, on standard error and in the file `$OOMWATCH_SKIP_LOG`.
+///
+/// The test harness knows passed and failed only; without this a skipped test looks passed.
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("SKIPPED: {test}: {reason}");
+    let Some(path) = std::env::var_os("OOMWATCH_SKIP_LOG") else {
+        return;
+    };
+    let line = format!("{test}\t{}\n", reason.replace(['\n', '\t'], " "));
+    let log = OpenOptions::new().append(true).create(true).open(&path);
+    if let Err(error) = log.and_then(|mut log| log.write_all(line.as_bytes())) {
+        eprintln!("cannot write to {}: {error}", path.display());
+    }
+}

@@ -1,0 +1,165 @@
+//! The command line as a user meets it: exit codes, messages, and a reader that goes away.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests may panic as tests do"
+)]
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
+
+use oomwatch_tests::host;
+
+const USAGE: i32 = 2;
+const NO_PRIVILEGE: i32 = 77;
+const NOBODY: u32 = 65534;
+
+fn oomwatch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(host::oomwatch().unwrap());
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        // The developer's own settings are not under test.
+        if name.to_string_lossy().starts_with("OOMWATCH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    oomwatch(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn help_names_the_commands_and_goes_to_stdout() {
+    for flag in ["--help", "-h"] {
+        let output = run(&[flag]);
+        assert_eq!(output.status.code(), Some(0), "{flag}: {output:?}");
+        for command in ["run", "check", "demo"] {
+            assert!(
+                stdout(&output).contains(command),
+                "{flag} does not name `{command}`"
+            );
+        }
+        assert_eq!(stderr(&output), "");
+    }
+}
+
+#[test]
+fn version_is_the_version_of_the_workspace() {
+    let output = run(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!("oomwatch {}", env!("CARGO_PKG_VERSION"));
+    assert!(
+        stdout(&output).starts_with(&expected),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn usage_errors_exit_2_and_name_what_is_wrong() {
+    let mistakes: &[(&[&str], &str)] = &[
+        (&["no-such-command"], "no-such-command"),
+        (&["run", "--no-such-flag"], "--no-such-flag"),
+        (&["run", "--output", "xml"], "xml"),
+        (&["run", "--container", "malformed"], "malformed"),
+        (&["run", "--container", "=/sys/fs/cgroup"], "--container"),
+        (&["run", "--discover", "telepathy"], "telepathy"),
+    ];
+    for (arguments, named) in mistakes {
+        let output = run(arguments);
+        let message = stderr(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(USAGE),
+            "{arguments:?}: {message}"
+        );
+        assert!(
+            message.contains(named),
+            "{arguments:?} is not named in: {message}"
+        );
+        assert_eq!(stdout(&output), "", "{arguments:?}: stdout is for data");
+    }
+}
+
+#[test]
+fn no_command_at_all_is_a_usage_error_with_help() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(USAGE));
+    assert!(stderr(&output).contains("Usage"));
+}
+
+#[test]
+fn without_privilege_it_exits_77_and_names_the_remedy() {
+    let mut command = oomwatch(&["run", "--output", "json"]);
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            // Nobody may not pass through the directories that lead to the program.
+            let reason = format!("the program cannot be run by another user: {error}");
+            host::skip(
+                "without_privilege_it_exits_77_and_names_the_remedy",
+                &reason,
+            );
+            return;
+        }
+    };
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(NO_PRIVILEGE), "{message}");
+    let lower = message.to_lowercase();
+    assert!(
+        ["root", "sudo", "cap_"]
+            .iter()
+            .any(|remedy| lower.contains(remedy)),
+        "no remedy in: {message}"
+    );
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    // The pipe is closed before the program can write a byte.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = oomwatch(&["--help"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+#[test]
+fn check_with_a_reader_that_went_away_does_not_fail() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = oomwatch(&["check"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    // What the host lacks is still an answer; a failure is none.
+    let code = output.status.code();
+    assert!(
+        matches!(code, Some(0 | 3 | NO_PRIVILEGE)),
+        "{code:?}: {}",
+        stderr(&output)
+    );
+}

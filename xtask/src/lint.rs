@@ -1,0 +1,30 @@
+//! Formatting and lints, of the host crates and of the kernel side.
+
+use anyhow::Result;
+
+use crate::paths::Workspace;
+use crate::{ebpf, process, setup};
+
+/// `cargo xtask lint`: all of it, stopping at the first complaint.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    setup::for_checks(workspace)?;
+    format(workspace)?;
+    clippy(workspace)?;
+    ebpf::clippy(workspace)
+}
+
+/// Checks the formatting and changes nothing.
+pub(crate) fn format(workspace: &Workspace) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo.args(["fmt", "--all", "--check"]);
+    process::run(cargo.current_dir(&workspace.root))
+}
+
+/// Lints the host crates with their tests. Warnings are errors.
+pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo
+        .args(["clippy", "--workspace", "--exclude", "oomwatch-ebpf"])
+        .args(["--all-targets", "--locked", "--", "-D", "warnings"]);
+    process::run(cargo.current_dir(&workspace.root))
+}

@@ -1,0 +1,119 @@
+//! `cargo xtask test`: every check there is, in one go, ending with one line of totals.
+//!
+//! Formatting, lints and the kernel side's build are gates: what comes after one that fails is
+//! listed as not run. After the gates everything runs, so that one report shows all failures.
+
+mod cargo_test;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::paths::Workspace;
+use crate::summary::{Summary, Tally};
+use crate::vm::kernel;
+use crate::{build, ebpf, lint, setup, vm};
+
+const TESTS: &str = "tests on this machine";
+const BUILD: &str = "build for the machines";
+
+/// Runs it all and prints the summary. Tells whether nothing failed.
+pub(crate) fn run(workspace: &Workspace, no_vm: bool) -> Result<bool> {
+    let mut summary = Summary::default();
+    let object = gates(workspace, &mut summary);
+    match object {
+        Some(object) => {
+            host_tests(workspace, &object, &mut summary);
+            if no_vm {
+                machines_not_run(&mut summary, "left out by --no-vm");
+            } else {
+                machines(workspace, &object, &mut summary);
+            }
+        }
+        None => {
+            summary.add_not_run(TESTS, Tally::default());
+            machines_not_run(&mut summary, "an earlier step failed");
+        }
+    }
+    Ok(summary.print())
+}
+
+/// The steps without which nothing else makes sense; gives the eBPF object.
+fn gates(workspace: &Workspace, summary: &mut Summary) -> Option<std::path::PathBuf> {
+    type Gate = fn(&Workspace) -> Result<()>;
+    let gates: [(&str, Gate); 4] = [
+        ("setup", setup::for_checks),
+        ("format", lint::format),
+        ("clippy of the host crates", lint::clippy),
+        ("clippy of the kernel side", ebpf::clippy),
+    ];
+    for (name, gate) in gates {
+        step(summary, name, || gate(workspace))?;
+    }
+    step(summary, "build of the kernel side", || {
+        ebpf::build(workspace)
+    })
+}
+
+/// Runs one step that is not a set of tests; `None` when it failed.
+fn step<T>(summary: &mut Summary, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+    println!("\n== {name}");
+    let started = Instant::now();
+    match work() {
+        Ok(value) => {
+            summary.add(name, Tally::default(), started.elapsed());
+            Some(value)
+        }
+        Err(error) => {
+            fail(summary, name, &error, started.elapsed());
+            None
+        }
+    }
+}
+
+fn fail(summary: &mut Summary, name: &str, error: &anyhow::Error, took: Duration) {
+    eprintln!("{name}: {error:#}");
+    summary.add(name, Tally::ONE_FAILED, took);
+    summary.remark(format!("{name}: {error:#}"));
+}
+
+fn host_tests(workspace: &Workspace, object: &Path, summary: &mut Summary) {
+    println!("\n== {TESTS}");
+    let started = Instant::now();
+    match cargo_test::run(workspace, object) {
+        Ok(outcome) => {
+            summary.add(TESTS, outcome.tally, started.elapsed());
+            for remark in outcome.remarks {
+                summary.remark(remark);
+            }
+        }
+        Err(error) => fail(summary, TESTS, &error, started.elapsed()),
+    }
+}
+
+fn machines(workspace: &Workspace, object: &Path, summary: &mut Summary) {
+    let built = step(summary, BUILD, || build::for_vm(workspace, object));
+    let kernels = built.and_then(|()| {
+        step(summary, "setup of the machines", || {
+            setup::for_vm(workspace)
+        })
+    });
+    let Some(kernels) = kernels else {
+        machines_not_run(summary, "an earlier step failed");
+        return;
+    };
+    println!("\n== virtual machines");
+    let started = Instant::now();
+    if let Err(error) = vm::test(workspace, &kernels, "", summary) {
+        fail(summary, "virtual machines", &error, started.elapsed());
+    }
+}
+
+/// A kernel that is not run is not passed over in silence: it counts as one skipped test.
+fn machines_not_run(summary: &mut Summary, why: &str) {
+    for spec in kernel::ALL {
+        summary.add_not_run(format!("kernel {}", spec.name), Tally::ONE_SKIPPED);
+        summary.remark(format!("{}: skipped: {why}", spec.name));
+    }
+}

@@ -1,0 +1,148 @@
+//! One kernel's run: artifacts, the machine, its lines on the terminal, its report.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::kernel::Kernel;
+use super::qemu::{self, Accel, Ending, Machine};
+use super::results::{Report, Show};
+use crate::paths;
+
+/// Lines of the kernel's console to show for a failed guest.
+const CONSOLE_TAIL: usize = 60;
+
+/// Warnings and worse on the console; and a CPU stuck for a minute ends the guest with a trace,
+/// where it would otherwise sit there until the time limit. (The kernel's own limit of 20 s is
+/// too short under emulation on a busy host: it panics after twice the threshold.)
+const KERNEL_ARGUMENTS: &str = "loglevel=5 softlockup_panic=1 watchdog_thresh=30";
+
+/// What all guests of a run have in common.
+pub(crate) struct Boot {
+    pub(crate) accel: Accel,
+    pub(crate) initramfs: PathBuf,
+    /// Each kernel gets a directory in here.
+    pub(crate) artifacts: PathBuf,
+    /// Substring of the scenarios to run; empty for all.
+    pub(crate) filter: String,
+    /// Wall-clock limit of one guest.
+    pub(crate) limit: Duration,
+}
+
+/// A guest that has ended.
+pub(crate) struct Guest {
+    pub(crate) report: Report,
+    /// Where its console and results are kept.
+    pub(crate) dir: PathBuf,
+}
+
+impl Guest {
+    /// Whether the kernel ended it for a CPU that was stuck, and not for a scenario's fault.
+    pub(crate) fn locked_up(&self) -> bool {
+        let console = fs::read(self.dir.join("console.log")).unwrap_or_default();
+        self.report.ended_early() && String::from_utf8_lossy(&console).contains("soft lockup")
+    }
+}
+
+impl Boot {
+    /// Boots `kernel` and waits for the guest's end.
+    pub(crate) fn run(&self, kernel: &Kernel) -> Result<Guest> {
+        let dir = self.artifacts.join(&kernel.name);
+        paths::fresh_dir(&dir)?;
+        let console = dir.join("console.log");
+        let log = create(&dir.join("qemu.log"))?;
+        let accel = self.accel.name();
+        println!("[{}] booting {} with {accel}", kernel.name, kernel.version);
+
+        let mut raw = String::new();
+        let mut report = Report::default();
+        let machine = Machine::start(self.command(kernel, &console), log)?;
+        let ending = machine.watch(self.limit, |line| {
+            raw.push_str(line.trim_end());
+            raw.push('\n');
+            print(&kernel.name, report.accept(line));
+            if report.done {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        paths::write(&dir.join("results.jsonl"), &raw)?;
+        report.finish(&self.describe(&ending));
+        if report.tally().failed > 0 {
+            print_tail(&kernel.name, &dir)?;
+        }
+        Ok(Guest { report, dir })
+    }
+
+    fn command(&self, kernel: &Kernel, console: &Path) -> std::process::Command {
+        let mut arguments = KERNEL_ARGUMENTS.to_owned();
+        if !self.filter.is_empty() {
+            arguments.push_str(" oomwatch.filter=");
+            arguments.push_str(&self.filter);
+        }
+        let mut qemu = qemu::command(self.accel, &kernel.image, &arguments);
+        qemu.arg("-initrd").arg(&self.initramfs);
+        qemu.arg("-serial")
+            .arg(format!("file:{}", console.display()));
+        qemu::serial_to_stdout(&mut qemu);
+        qemu
+    }
+
+    fn describe(&self, ending: &Ending) -> String {
+        match ending {
+            Ending::Exited(status) => format!("QEMU ended ({status})"),
+            Ending::Stopped => format!("stopped after {} s", self.limit.as_secs()),
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("creating {}", path.display()))
+}
+
+/// Prints with one call per message, because several guests print at a time.
+fn print(kernel: &str, show: Show) {
+    match show {
+        Show::Text(text) => println!("[{kernel}] {text}"),
+        Show::Verbatim(lines) => println!("[{kernel}]\n{}", lines.join("\n")),
+        Show::Nothing => {}
+    }
+}
+
+fn print_tail(kernel: &str, dir: &Path) -> Result<()> {
+    for name in ["qemu.log", "console.log"] {
+        let path = dir.join(name);
+        // The console may have bytes of a firmware's terminal play, and may not exist when QEMU
+        // refused to start.
+        let bytes = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let tail = last_lines(&text, CONSOLE_TAIL);
+        if !tail.is_empty() {
+            println!("[{kernel}] end of {}:\n{tail}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    let skip = lines.len().saturating_sub(count);
+    let tail: Vec<_> = lines.into_iter().skip(skip).collect();
+    tail.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_is_the_end_and_no_more() {
+        assert_eq!(last_lines("a\r\nb\r\nc\r\n", 2), "b\nc");
+        assert_eq!(last_lines("a\n", 60), "a");
+        assert_eq!(last_lines("", 60), "");
+    }
+}

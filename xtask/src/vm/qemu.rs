@@ -1,0 +1,180 @@
+//! One virtual machine: the QEMU command line, and the guest's lines until it ends.
+//!
+//! The guest's second serial line is QEMU's standard output, so results are read as they come;
+//! the first one, the kernel's console, goes to a file. A machine never outlives its time limit
+//! nor the [`Machine`] that holds it.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::process;
+
+/// How long a guest may take to power off after it has said that it is done.
+const POWER_OFF_GRACE: Duration = Duration::from_secs(15);
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accel {
+    Kvm,
+    /// Emulation: ten times slower, and works everywhere.
+    Tcg,
+}
+
+impl Accel {
+    /// The word for it on QEMU's command line, in the environment and in the cache.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    const fn options(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // Without cx16: QEMU 7.2 emulates cmpxchg16b wrongly with several threads, and 6.12
+            // crashes at random in SLUB's use of it.
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "qemu64,-cx16"],
+        }
+    }
+}
+
+/// How a machine ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// QEMU ended by itself: the guest has powered off, or QEMU has failed.
+    Exited(ExitStatus),
+    /// It was stopped, being done or out of time.
+    Stopped,
+}
+
+/// The command line that all machines share. `kernel_arguments` follow the usual ones.
+pub(crate) fn command(accel: Accel, kernel: &Path, kernel_arguments: &str) -> Command {
+    // setpriv becomes QEMU, and has the kernel end it with us should we be killed.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
+        .args(accel.options())
+        .args(["-smp", "2", "-m", "1G", "-nic", "none", "-no-reboot"])
+        .args(["-display", "none", "-monitor", "none"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-append")
+        .arg(format!("console=ttyS0 panic=-1 {kernel_arguments}"));
+    qemu
+}
+
+/// Connects the next serial line to QEMU's standard output.
+pub(crate) fn serial_to_stdout(qemu: &mut Command) {
+    qemu.args(["-chardev", "stdio,id=out,signal=off"]);
+    qemu.args(["-serial", "chardev:out"]);
+}
+
+/// A running QEMU. Dropping it ends it.
+pub(crate) struct Machine {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Machine {
+    /// Starts QEMU; its complaints go to `log`.
+    pub(crate) fn start(mut qemu: Command, log: File) -> Result<Self> {
+        let shown = process::describe(&qemu);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = qemu
+            .spawn()
+            .with_context(|| format!("starting `{shown}`"))?;
+        let stdout = child.stdout.take().context("QEMU has no standard output")?;
+        Ok(Self {
+            child,
+            lines: read_lines(stdout),
+        })
+    }
+
+    /// Hands every line to `on_line` until QEMU ends or `limit` is over. `Break` means that
+    /// nothing more is expected: the guest then has a short while to power off.
+    pub(crate) fn watch(
+        mut self,
+        limit: Duration,
+        mut on_line: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Ending> {
+        let mut deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    if on_line(&line).is_break() {
+                        deadline = deadline.min(Instant::now() + POWER_OFF_GRACE);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(Ending::Stopped),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().context("waiting for QEMU")?;
+                    return Ok(Ending::Exited(status));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads in a thread of its own, because a pipe cannot be read with a time limit. The channel is
+/// unbounded: a guest's results are some dozens of lines.
+fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let Ok(line) = line else { return };
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(program: &str, args: &[&str]) -> Machine {
+        let mut command = Command::new(program);
+        command.args(args);
+        Machine::start(command, tempfile::tempfile().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lines_come_through_until_the_end() {
+        let mut seen = Vec::new();
+        let ending = machine("printf", &["a\\r\\nb"]).watch(Duration::from_secs(10), |line| {
+            seen.push(line.to_owned());
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(ending.unwrap(), Ending::Exited(status) if status.success()));
+        assert_eq!(seen, ["a\r", "b"]);
+    }
+
+    #[test]
+    fn a_machine_out_of_time_is_stopped() {
+        let started = Instant::now();
+        let ending = machine("sleep", &["60"])
+            .watch(Duration::from_millis(50), |_| ControlFlow::Continue(()));
+        assert!(matches!(ending.unwrap(), Ending::Stopped));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}
