@@ -38,6 +38,7 @@ pub fn run_as_init() -> ! {
 fn run() -> Result<()> {
     boot::mount_file_systems()?;
     let report = Report::open()?;
+    report.keep_alive();
     let outcome = run_scenarios(&report);
     if let Err(error) = &outcome {
         report.note(&format!("the guest itself failed: {error:#}"));

@@ -3,12 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 const PORT: &str = "/dev/ttyS1";
+
+/// The host takes a machine for dead that gives none for many times this.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// How a scenario ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,23 @@ impl Report {
     /// Rows of a Markdown table.
     pub(super) fn table(&self, rows: &[String]) {
         self.line(&json!({ "table": rows }));
+    }
+
+    /// A scenario begins.
+    pub(super) fn start(&self, name: &str) {
+        self.line(&json!({ "start": name }));
+    }
+
+    /// Says every few seconds, for as long as the machine runs, that it does.
+    pub(super) fn keep_alive(&self) {
+        let report = self.clone();
+        let boot = Instant::now();
+        thread::spawn(move || {
+            loop {
+                report.line(&json!({ "alive": boot.elapsed().as_secs() }));
+                thread::sleep(SIGN_OF_LIFE);
+            }
+        });
     }
 
     /// The result of one scenario.

@@ -18,6 +18,7 @@ const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
 pub(super) fn run_all(context: &Context, filter: &str) {
     for (name, scenario) in SCENARIOS {
         if filter.split(',').any(|word| name.contains(word)) {
+            context.report.start(name);
             let started = Instant::now();
             let outcome = run_guarded(context, name, *scenario);
             context.report.test(name, &outcome, started.elapsed());

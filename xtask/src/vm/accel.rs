@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::qemu::{self, Accel, Machine};
+use super::qemu::{self, Accel, Limits, Machine};
 use crate::paths;
 
 /// `kvm` or `tcg`: overrules what this module finds out.
@@ -17,6 +17,10 @@ const OVERRIDE: &str = "OOMWATCH_VM_ACCEL";
 
 /// A guest that works under KVM is there in under two seconds.
 const LIMIT: Duration = Duration::from_secs(10);
+const LIMITS: Limits = Limits {
+    total: LIMIT,
+    silence: LIMIT,
+};
 
 /// Without a root the kernel panics at the end of its own start: the sign that all of it ran.
 const BOOTED: &str = "Unable to mount root fs";
@@ -68,7 +72,7 @@ fn kvm_boots(kernel: &Path) -> Result<bool> {
     qemu::serial_to_stdout(&mut command);
     let log = tempfile::tempfile().context("making a file for QEMU's complaints")?;
     let mut booted = false;
-    Machine::start(command, log)?.watch(LIMIT, |line| {
+    Machine::start(command, log)?.watch(LIMITS, |line| {
         booted |= line.contains(BOOTED);
         if booted {
             ControlFlow::Break(())

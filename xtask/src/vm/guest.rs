@@ -3,12 +3,11 @@
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::kernel::Kernel;
-use super::qemu::{self, Accel, Ending, Machine};
+use super::qemu::{self, Accel, Ending, Limits, Machine};
 use super::results::{Report, Show};
 use crate::paths;
 
@@ -28,22 +27,26 @@ pub(crate) struct Boot {
     pub(crate) artifacts: PathBuf,
     /// Substring of the scenarios to run; empty for all.
     pub(crate) filter: String,
-    /// Wall-clock limit of one guest.
-    pub(crate) limit: Duration,
+    /// Of one guest, in wall-clock time.
+    pub(crate) limits: Limits,
 }
 
 /// A guest that has ended.
 pub(crate) struct Guest {
     pub(crate) report: Report,
+    ending: Ending,
     /// Where its console and results are kept.
     pub(crate) dir: PathBuf,
 }
 
 impl Guest {
-    /// Whether the kernel ended it for a CPU that was stuck, and not for a scenario's fault.
-    pub(crate) fn locked_up(&self) -> bool {
+    /// Whether the machine itself stood still, and not a scenario: even its sign of life stopped,
+    /// or the kernel ended it for a CPU that was stuck.
+    pub(crate) fn stood_still(&self) -> bool {
         let console = fs::read(self.dir.join("console.log")).unwrap_or_default();
-        self.report.ended_early() && String::from_utf8_lossy(&console).contains("soft lockup")
+        let silent = matches!(self.ending, Ending::Silent);
+        self.report.ended_early()
+            && (silent || String::from_utf8_lossy(&console).contains("soft lockup"))
     }
 }
 
@@ -60,7 +63,7 @@ impl Boot {
         let mut raw = String::new();
         let mut report = Report::default();
         let machine = Machine::start(self.command(kernel, &console), log)?;
-        let ending = machine.watch(self.limit, |line| {
+        let ending = machine.watch(self.limits, |line| {
             raw.push_str(line.trim_end());
             raw.push('\n');
             print(&kernel.name, report.accept(line));
@@ -75,7 +78,11 @@ impl Boot {
         if report.tally().failed > 0 {
             print_tail(&kernel.name, &dir)?;
         }
-        Ok(Guest { report, dir })
+        Ok(Guest {
+            report,
+            ending,
+            dir,
+        })
     }
 
     fn command(&self, kernel: &Kernel, console: &Path) -> std::process::Command {
@@ -95,7 +102,11 @@ impl Boot {
     fn describe(&self, ending: &Ending) -> String {
         match ending {
             Ending::Exited(status) => format!("QEMU ended ({status})"),
-            Ending::Stopped => format!("stopped after {} s", self.limit.as_secs()),
+            Ending::Stopped => format!("stopped after {} s", self.limits.total.as_secs()),
+            Ending::Silent => {
+                let silence = self.limits.silence.as_secs();
+                format!("stopped after {silence} s without a sign of life")
+            }
         }
     }
 }

@@ -5,6 +5,8 @@
 //! | `{"note":"…"}` | text to print |
 //! | `{"test":"…","outcome":"passed\|failed\|skipped","duration_ms":1,"detail":"…"}` | a scenario |
 //! | `{"table":["…"]}` | lines to print as they are |
+//! | `{"start":"…"}` | a scenario begins |
+//! | `{"alive":12}` | seconds since the boot: the machine runs, whatever the scenario does |
 //! | `{"done":true}` | the last line: without it, the guest has crashed |
 //!
 //! Pure: takes lines, gives text to print and a report.
@@ -82,6 +84,8 @@ enum Line {
     Scenario(Scenario),
     Table { table: Vec<String> },
     Note { note: String },
+    Start { start: String },
+    Alive { alive: u64 },
     Done { done: bool },
 }
 
@@ -100,6 +104,9 @@ pub(crate) enum Show {
 pub(crate) struct Report {
     pub(crate) scenarios: Vec<Scenario>,
     pub(crate) done: bool,
+    /// What began last, and when the guest was last alive, in seconds since its boot.
+    last: Option<String>,
+    alive_s: u64,
 }
 
 impl Report {
@@ -117,6 +124,14 @@ impl Report {
             }
             Ok(Line::Table { table }) => Show::Verbatim(table),
             Ok(Line::Note { note }) => Show::Text(format!("note: {note}")),
+            Ok(Line::Start { start }) => {
+                self.last = Some(start);
+                Show::Nothing
+            }
+            Ok(Line::Alive { alive }) => {
+                self.alive_s = alive;
+                Show::Nothing
+            }
             Ok(Line::Done { done }) => {
                 self.done = done;
                 Show::Nothing
@@ -135,7 +150,11 @@ impl Report {
     /// Closes the report: a guest that did not reach its end, or ran nothing, has failed.
     pub(crate) fn finish(&mut self, ending: &str) {
         let detail = if !self.done {
-            format!("the guest did not reach its end: {ending}")
+            let during = self.last.as_deref().unwrap_or("its start");
+            format!(
+                "the guest did not reach its end: {ending}, in {during}, last alive {} s after its boot",
+                self.alive_s
+            )
         } else if self.scenarios.is_empty() {
             "the guest ran no scenario; does the filter match one?".to_owned()
         } else {
@@ -187,6 +206,7 @@ mod tests {
         assert_eq!(report.accept(PASSED), shown);
         report.accept(r#"{"test":"b","outcome":"failed","detail":"no event"}"#);
         report.accept(r#"{"test":"c","outcome":"skipped","duration_ms":0,"detail":"no v2"}"#);
+        assert_eq!(report.accept(r#"{"alive":7}"#), Show::Nothing);
         let table = report.accept(r#"{"table":["| a |","| 1 |"]}"#);
         assert_eq!(table, Show::Verbatim(vec!["| a |".into(), "| 1 |".into()]));
         report.accept(r#"{"done":true}"#);
@@ -219,8 +239,14 @@ mod tests {
     fn a_guest_without_done_failed_to_boot() {
         let mut report = Report::default();
         report.accept(PASSED);
+        report.accept(r#"{"start":"group_kill"}"#);
+        report.accept(r#"{"alive":12}"#);
         report.finish("time limit");
         let boot = report.scenarios.last().unwrap();
+        assert!(
+            boot.detail
+                .ends_with("in group_kill, last alive 12 s after its boot")
+        );
         assert_eq!(
             (boot.name.as_str(), boot.outcome),
             ("boot", Outcome::Failed)
