@@ -9,6 +9,47 @@ use std::collections::HashMap;
 
 use crate::{CgroupId, record::Memcg};
 
+/// What an increment turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Kill,
+    /// A kill that only the counter told of.
+    CounterOnly,
+    /// The kernel's second count of one kill.
+    Recount,
+}
+
+/// A container's numbers since its registration, with those of all below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Book {
+    /// By how much its counter rose, as far as it was last seen.
+    pub(crate) rise: u64,
+    pub(crate) kills: u64,
+    pub(crate) counter_only: u64,
+    pub(crate) recounts: u64,
+}
+
+impl Book {
+    /// What was said of the rise.
+    fn told(&self) -> u64 {
+        self.kills + self.counter_only + self.recounts
+    }
+
+    /// What cannot be reconciled: 0 where the law holds, less than 0 where more was said than
+    /// was counted.
+    pub(crate) fn residual(&self) -> i64 {
+        self.rise.wrapping_sub(self.told()).cast_signed()
+    }
+
+    fn enter(&mut self, entry: Entry, count: u64) {
+        *match entry {
+            Entry::Kill => &mut self.kills,
+            Entry::CounterOnly => &mut self.counter_only,
+            Entry::Recount => &mut self.recounts,
+        } += count;
+    }
+}
+
 /// One container's book.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Account {
@@ -16,8 +57,10 @@ struct Account {
     serial: Option<u32>,
     /// The counter at registration.
     base: u64,
-    /// What was said of its rise: kills, counter-only kills and recounts.
-    accounted: u64,
+    /// Its rise since, and what was said of it.
+    page: Book,
+    /// The same of counters that were there before these.
+    closed: Book,
 }
 
 /// All books.
@@ -43,9 +86,16 @@ impl Accounts {
         self.0.contains_key(&cgroup)
     }
 
+    /// All books as they stand, in no order.
+    pub(crate) fn books(&self) -> impl Iterator<Item = (CgroupId, Book)> {
+        self.0
+            .iter()
+            .map(|(&cgroup, account)| (cgroup, account.book()))
+    }
+
     /// Enters `count` counted increments into the books of all containers that they were charged
     /// to. A container registered after them has them in its base.
-    pub(crate) fn enter(&mut self, chain: &[Memcg], count: u64) {
+    pub(crate) fn enter(&mut self, chain: &[Memcg], entry: Entry, count: u64) {
         for memcg in chain {
             let (Some(account), Some(oom_kill)) =
                 (self.0.get_mut(&memcg.cgroup_id), memcg.oom_kill)
@@ -53,8 +103,9 @@ impl Accounts {
                 continue;
             };
             account.meet(memcg.serial);
+            account.see(oom_kill);
             if oom_kill > account.base {
-                account.accounted += count;
+                account.page.enter(entry, count);
             }
         }
     }
@@ -68,17 +119,23 @@ impl Accounts {
         if let Some(serial) = serial {
             account.meet(serial);
         }
+        account.see(oom_kill);
         oom_kill
             .saturating_sub(account.base)
-            .saturating_sub(account.accounted)
+            .saturating_sub(account.page.told())
     }
 
-    /// Enters increments that only a counter told of, into the books of a container and of those
-    /// above it.
-    pub(crate) fn enter_missing(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
+    /// Enters increments that no record of a kill told of, into the books of a container and of
+    /// those above it.
+    pub(crate) fn enter_missing(
+        &mut self,
+        lineage: impl Iterator<Item = CgroupId>,
+        entry: Entry,
+        count: u64,
+    ) {
         for cgroup in lineage {
             if let Some(account) = self.0.get_mut(&cgroup) {
-                account.accounted += count;
+                account.page.enter(entry, count);
             }
         }
     }
@@ -88,10 +145,26 @@ impl Account {
     /// Other counters than before start from 0: the controller was switched off and on.
     fn meet(&mut self, serial: u32) {
         if self.serial.is_some_and(|known| known != serial) {
+            self.closed = self.book();
+            self.page = Book::default();
             self.base = 0;
-            self.accounted = 0;
         }
         self.serial = Some(serial);
+    }
+
+    /// The counter was seen at this value.
+    fn see(&mut self, oom_kill: u64) {
+        self.page.rise = self.page.rise.max(oom_kill.saturating_sub(self.base));
+    }
+
+    fn book(&self) -> Book {
+        let Self { page, closed, .. } = self;
+        Book {
+            rise: closed.rise + page.rise,
+            kills: closed.kills + page.kills,
+            counter_only: closed.counter_only + page.counter_only,
+            recounts: closed.recounts + page.recounts,
+        }
     }
 }
 
@@ -107,10 +180,10 @@ mod tests {
     fn what_is_entered_is_not_missing() {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
-        accounts.enter(&[memcg(10, 4)], 1);
+        accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
         assert_eq!(accounts.missing(C, 4, None), 0);
         assert_eq!(accounts.missing(C, 6, None), 2);
-        accounts.enter_missing([C].into_iter(), 2);
+        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
         assert_eq!(accounts.missing(C, 6, None), 0);
     }
 
@@ -118,7 +191,7 @@ mod tests {
     fn increments_before_the_registration_are_in_the_base() {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
-        accounts.enter(&[memcg(10, 3)], 1);
+        accounts.enter(&[memcg(10, 3)], Entry::Kill, 1);
         assert_eq!(accounts.missing(C, 4, None), 1);
     }
 
@@ -127,8 +200,8 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
         accounts.open(POD, 0);
-        accounts.enter(&[memcg(10, 1), memcg(5, 1)], 1);
-        accounts.enter_missing([C, POD].into_iter(), 1);
+        accounts.enter(&[memcg(10, 1), memcg(5, 1)], Entry::Kill, 1);
+        accounts.enter_missing([C, POD].into_iter(), Entry::CounterOnly, 1);
         assert_eq!(accounts.missing(POD, 2, None), 0);
         assert_eq!(accounts.missing(C, 2, None), 0);
     }
@@ -137,7 +210,52 @@ mod tests {
     fn counters_that_started_again_start_a_new_page() {
         let mut accounts = Accounts::default();
         accounts.open(C, 7);
-        accounts.enter(&[memcg(10, 8)], 1);
+        accounts.enter(&[memcg(10, 8)], Entry::Kill, 1);
         assert_eq!(accounts.missing(C, 1, Some(2)), 1);
+    }
+
+    fn book(accounts: &Accounts, cgroup: CgroupId) -> Book {
+        let mut books = accounts.books();
+        books.find(|(found, _)| *found == cgroup).unwrap().1
+    }
+
+    #[test]
+    fn a_book_tells_what_was_entered_as_what() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 3);
+        accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 5)], Entry::Recount, 1);
+        assert_eq!(accounts.missing(C, 7, None), 2);
+        assert_eq!(book(&accounts, C).residual(), 2);
+        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
+        let expected = Book {
+            rise: 4,
+            kills: 1,
+            counter_only: 2,
+            recounts: 1,
+        };
+        assert_eq!(book(&accounts, C), expected);
+        assert_eq!(expected.residual(), 0);
+    }
+
+    #[test]
+    fn more_said_than_counted_is_a_residual_below_zero() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
+        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 1);
+        assert_eq!(book(&accounts, C).residual(), -1);
+    }
+
+    #[test]
+    fn the_page_before_counters_started_again_is_kept() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 7);
+        accounts.enter(&[memcg(10, 8)], Entry::Kill, 1);
+        let mut again = memcg(10, 1);
+        again.serial += 1;
+        accounts.enter(&[again], Entry::Kill, 1);
+        let kept = book(&accounts, C);
+        assert_eq!((kept.rise, kept.kills, kept.residual()), (2, 2, 0));
     }
 }

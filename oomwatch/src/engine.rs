@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use crate::{
     CgroupDiscovery, CgroupId, Container, OomEvent,
+    account::Book,
     attribute::attribute,
     cgroup::tree::Tree,
     discover::cgroup::{container_at, leaf_at},
@@ -33,6 +34,8 @@ pub struct Totals {
     pub unregistered: u64,
     /// Kills that only a container's counter told of.
     pub counter_only: u64,
+    /// Second counts of one kill by the kernel (`memory.oom.group`): in its counters, never kills.
+    pub recounts: u64,
     /// Marks of processes that were dying already.
     pub already_exiting: u64,
     /// Marks of further threads, folded into their process's event.
@@ -85,7 +88,24 @@ impl Engine {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.totals
+        Totals {
+            recounts: self.reconciler.all_recounts(),
+            ..self.totals
+        }
+    }
+
+    /// The books of all containers that something happened in, by id.
+    pub(crate) fn books(&self) -> Vec<(Arc<Container>, Book)> {
+        let mut books: Vec<_> = self
+            .reconciler
+            .books()
+            .filter(|(_, book)| *book != Book::default())
+            .filter_map(|(cgroup, book)| Some((self.registry.get(cgroup)?.clone(), book)))
+            .collect();
+        books.sort_by(|(left, _), (right, _)| {
+            (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
+        });
+        books
     }
 
     /// Takes in that a cgroup exists, from whichever source, and registers it as a container

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::{
     CgroupId,
-    account::Accounts,
+    account::{Accounts, Book, Entry},
     record::{GroupEnd, Memcg, VictimRecord},
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Reconciler {
     remembered: HashMap<Process, bool>,
     by_age: VecDeque<Process>,
     recounts: HashMap<CgroupId, u64>,
+    /// Double counts of the kernel wherever they were, each once.
+    all_recounts: u64,
     accounts: Accounts,
     members: Members,
 }
@@ -104,6 +106,7 @@ impl Reconciler {
             remembered: HashMap::new(),
             by_age: VecDeque::new(),
             recounts: HashMap::new(),
+            all_recounts: 0,
             accounts: Accounts::default(),
             members: Members::default(),
         }
@@ -129,6 +132,11 @@ impl Reconciler {
         self.accounts.has(cgroup)
     }
 
+    /// The books of all containers, in no order.
+    pub(crate) fn books(&self) -> impl Iterator<Item = (CgroupId, Book)> {
+        self.accounts.books()
+    }
+
     /// Compares a container's counter with what was said of it. What is missing is returned once,
     /// and from then on accounted for, in the container and in those above it (`lineage`, itself
     /// first). To be asked from the lowest containers up.
@@ -141,7 +149,8 @@ impl Reconciler {
     ) -> u64 {
         let missing = self.accounts.missing(cgroup, oom_kill, serial);
         if missing > 0 {
-            self.accounts.enter_missing(lineage, missing);
+            self.accounts
+                .enter_missing(lineage, Entry::CounterOnly, missing);
         }
         if let Some(ledger) = self.ledgers.get_mut(&cgroup)
             && serial.is_none_or(|serial| ledger.serial == Some(serial))
@@ -180,6 +189,11 @@ impl Reconciler {
         self.recounts.get(&cgroup).copied().unwrap_or(0)
     }
 
+    /// Double counts of the kernel on the whole node, as far as seen.
+    pub(crate) fn all_recounts(&self) -> u64 {
+        self.all_recounts
+    }
+
     /// Judges one mark.
     pub(crate) fn victim(&mut self, record: &VictimRecord) -> Verdict {
         if record.at_exit {
@@ -207,21 +221,17 @@ impl Reconciler {
             None => self.kill(record, false),
             Some(0) => self.already_exiting(record),
             Some(advance) => {
-                self.accounts.enter(chain, 1);
                 let verdict = self.kill(record, true);
-                // A second count of a process that is reported already, or, in a group kill,
-                // of its first victim.
-                let extra = match verdict {
-                    Verdict::SameProcess => advance,
-                    _ => advance - 1,
-                };
                 if verdict == Verdict::SameProcess {
-                    // This very mark is entered above.
-                    self.add_recounts(chain, extra);
-                } else if let Some(call) = record.invocation.filter(|call| call.kills_group) {
-                    let recounts = self.members.recounts(call.number, call.index, extra);
-                    self.add_recounts(chain, recounts);
-                    self.accounts.enter(chain, recounts);
+                    // This very mark is the second count. What the counter rose beyond it belongs
+                    // to marks that were lost.
+                    self.recounted(chain, 1);
+                    return verdict;
+                }
+                self.accounts.enter(chain, Entry::Kill, 1);
+                if let Some(call) = record.invocation.filter(|call| call.kills_group) {
+                    let extra = self.members.recounts(call.number, call.index, advance - 1);
+                    self.recounted(chain, extra);
                 }
                 verdict
             }
@@ -249,7 +259,9 @@ impl Reconciler {
         if extra == 0 {
             return;
         }
-        self.accounts.enter_missing(lineage.iter().copied(), extra);
+        self.all_recounts += extra;
+        self.accounts
+            .enter_missing(lineage.iter().copied(), Entry::Recount, extra);
         for &cgroup in lineage {
             *self.recounts.entry(cgroup).or_default() += extra;
             // The ledgers above moved with it, and the record has only the first one's.
@@ -298,10 +310,13 @@ impl Reconciler {
         }
     }
 
-    fn add_recounts(&mut self, chain: &[Memcg], extra: u64) {
+    /// The kernel counted a kill again, in all of a chain.
+    fn recounted(&mut self, chain: &[Memcg], extra: u64) {
         if extra == 0 {
             return;
         }
+        self.all_recounts += extra;
+        self.accounts.enter(chain, Entry::Recount, extra);
         for memcg in chain {
             *self.recounts.entry(memcg.cgroup_id).or_default() += extra;
         }

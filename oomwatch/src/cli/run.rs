@@ -102,6 +102,7 @@ fn summarize(report: &Report) {
     info!(
         kills = report.totals.kills,
         counter_only = report.totals.counter_only,
+        recounts = report.totals.recounts,
         unregistered = report.totals.unregistered,
         already_exiting = report.totals.already_exiting,
         folded = report.totals.folded,

@@ -323,6 +323,14 @@ impl Model {
                 "cgroup {cgroup}: recounts {recounts}"
             );
         }
+        for (container, book) in self.engine.books() {
+            let cgroup = container.cgroup_id.0;
+            assert_eq!(book.residual(), 0, "cgroup {cgroup}: {book:?}");
+            assert_eq!(book.rise, self.counters[&cgroup] - self.bases[&cgroup]);
+            if cgroup != POD {
+                assert_eq!(book.kills + book.counter_only, self.told(cgroup));
+            }
+        }
         let rise = self.counters[&POD] - self.bases[&POD];
         let recounts = self.engine.reconciler.recounts(CgroupId(POD));
         assert_eq!(rise, all_told + recounts, "the pod: recounts {recounts}");

@@ -162,6 +162,22 @@ fn a_process_counted_again_is_a_recount() {
     assert_eq!(reconciler.recounts(CgroupId(C)), 1);
 }
 
+/// The second count was taken for all that the counter had risen by, and the two kills whose records
+/// were lost before it were told twice: as recounts, and as missing.
+#[test]
+fn a_second_count_does_not_swallow_kills_that_were_lost() {
+    let mut reconciler = watching_c();
+    reconciler.open_account(CgroupId(C));
+    assert_eq!(reconciler.victim(&victim(1, 1, &[memcg(C, 1)])), COUNTED);
+    let mut thread = victim(1, 2, &[memcg(C, 4)]);
+    thread.victim.tid = 11;
+    assert_eq!(reconciler.victim(&thread), Verdict::SameProcess);
+    assert_eq!(reconciler.recounts(CgroupId(C)), 1);
+    assert_eq!(audit(&mut reconciler, C, 4), 2);
+    let (_, book) = reconciler.books().next().unwrap();
+    assert_eq!(book.residual(), 0, "{book:?}");
+}
+
 #[test]
 fn a_dying_process_that_is_killed_after_all_is_a_kill() {
     let mut reconciler = watching_c();

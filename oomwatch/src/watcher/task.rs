@@ -352,17 +352,34 @@ impl Task {
 
     async fn finish(mut self) -> Report {
         self.drain();
-        if self.drops.victims > 0 {
-            self.audit();
-        }
+        self.audit();
         let rest = self.engine.release();
         self.publish(rest);
+        self.log_books();
         let mut report = self.current_report();
         self.subscribers.clear();
         for queue in self.queues {
             report.lost_by_publishers += queue.finish().await;
         }
         report
+    }
+}
+
+impl Task {
+    /// Says of each container that lost a process by how much its counter rose, and what that was.
+    fn log_books(&self) {
+        for (container, book) in self.engine.books() {
+            info!(
+                container = %container.id,
+                cgroup = container.cgroup_id.0,
+                rise = book.rise,
+                kills = book.kills,
+                counter_only = book.counter_only,
+                recounts = book.recounts,
+                residual = book.residual(),
+                "books"
+            );
+        }
     }
 }
 
