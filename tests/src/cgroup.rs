@@ -89,6 +89,16 @@ impl Cgroup {
         Counters::read(&self.path.join("memory.events.local"))
     }
 
+    /// A control file that holds one number.
+    pub fn number(&self, file: &str) -> Result<u64> {
+        let path = self.path.join(file);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("no number in {}", path.display()))
+    }
+
     /// Removes the directory as soon as the kernel allows, killing nothing.
     pub fn remove_emptied(self) -> Result<()> {
         let what = self.describe("removing");

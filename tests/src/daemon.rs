@@ -13,8 +13,10 @@ use crate::event::Event;
 use crate::notify::NotifySocket;
 use crate::wait::wait_for_exit;
 
+mod books;
 mod output;
 
+pub use books::{Book, Stopped};
 pub use output::Output;
 use output::{Collector, collect};
 
@@ -46,7 +48,7 @@ impl Daemon {
         let socket = NotifySocket::bind()?;
         let started = Instant::now();
         let mut child = Command::new(program)
-            .args(["run", "--output", format])
+            .args(["--log-format", "json", "run", "--output", format])
             .args(arguments)
             .env("NOTIFY_SOCKET", socket.path())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

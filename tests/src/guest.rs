@@ -16,6 +16,7 @@ mod case;
 mod checks;
 mod context;
 mod findings;
+mod law;
 mod report;
 mod runner;
 mod scenarios;
@@ -55,6 +56,7 @@ fn run_scenarios(report: &Report) -> Result<()> {
         program: std::env::current_exe().context("finding this program")?,
         cgroups: PathBuf::from("/sys/fs/cgroup"),
         dry: parameter(&command_line, "oomwatch.dry").is_some_and(|value| value == "1"),
+        scenario: "",
         report: report.clone(),
     };
     let kernel = rustix::system::uname();

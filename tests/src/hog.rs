@@ -17,6 +17,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::wait::wait_for_exit;
 
 pub mod body;
+mod brood;
+mod held;
+
+pub use held::{Held, reap};
 
 /// One MiB in bytes.
 pub const MIB: u64 = 1024 * 1024;
@@ -125,12 +129,26 @@ impl Hog {
     /// Forks processes that hold `bytes` each and then sleep; returns their ids.
     pub fn fork(&mut self, processes: u32, bytes: u64) -> Result<Vec<u32>> {
         self.command(&format!("fork {processes} {bytes}"))?;
-        let answer = self.answer()?;
-        let mut words = answer.split_whitespace();
-        ensure!(words.next() == Some("ok"), "the hog said `{answer}`");
-        words
-            .map(|pid| pid.parse().with_context(|| format!("pid in `{answer}`")))
-            .collect()
+        self.pids()
+    }
+
+    /// Forks copies of the hog, which cost little; returns their ids. They wait for
+    /// [`Self::release`] to allocate `bytes` each, or, with 0, until they are killed.
+    pub fn brood(&mut self, processes: u32, bytes: u64) -> Result<Vec<u32>> {
+        self.command(&format!("brood {processes} {bytes}"))?;
+        self.pids()
+    }
+
+    /// Lets the last brood allocate, waits for its end, and returns who of it was killed.
+    pub fn release(&mut self) -> Result<Vec<u32>> {
+        self.command("go")?;
+        self.pids()
+    }
+
+    /// Starts a process that shares the hog's memory without being a thread of it.
+    pub fn share_memory(&mut self) -> Result<u32> {
+        self.command("share")?;
+        self.pids()?.pop().context("no process id")
     }
 
     /// Waits for its end, and fails unless it was killed by SIGKILL.
@@ -156,6 +174,15 @@ impl Hog {
 
     fn command(&mut self, text: &str) -> Result<()> {
         writeln!(self.commands, "{text}").with_context(|| format!("telling a hog `{text}`"))
+    }
+
+    fn pids(&mut self) -> Result<Vec<u32>> {
+        let answer = self.answer()?;
+        let mut words = answer.split_whitespace();
+        ensure!(words.next() == Some("ok"), "the hog said `{answer}`");
+        words
+            .map(|pid| pid.parse().with_context(|| format!("pid in `{answer}`")))
+            .collect()
     }
 
     fn answer(&mut self) -> Result<String> {

@@ -10,6 +10,7 @@ mod initramfs;
 pub(crate) mod kernel;
 mod qemu;
 mod results;
+mod table;
 
 use std::env;
 use std::path::Path;
@@ -114,15 +115,32 @@ pub(crate) fn test(
             });
         }
     });
-    let finished = finished
+    let mut finished = finished
         .into_inner()
         .unwrap_or_else(|error| error.into_inner());
+    finished.sort_by_key(|(name, _)| kernels.iter().position(|kernel| kernel.name == *name));
     for kernel in kernels {
         let guest = finished.iter().find(|(name, _)| *name == kernel.name);
         let (_, guest) = guest.with_context(|| format!("kernel {} was not run", kernel.name))?;
         add_rows(summary, kernel, guest);
     }
+    print_laws(&finished);
     Ok(())
+}
+
+/// Prints the numbers of all scenarios of all machines.
+fn print_laws(finished: &[(&str, Finished)]) {
+    let laws: Vec<(&str, &[results::LawOf])> = finished
+        .iter()
+        .filter_map(|(kernel, finished)| {
+            let guest = finished.guest.as_ref().ok()?;
+            Some((*kernel, guest.report.laws.as_slice()))
+        })
+        .collect();
+    let table = table::markdown(&laws);
+    if !table.is_empty() {
+        println!("\n{table}");
+    }
 }
 
 /// A lock whose holder has panicked is still good: it guards a list, not an invariant.

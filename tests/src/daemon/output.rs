@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::books::{self, Book, Stopped, Summary};
 use crate::event::Event;
 
 /// What a program has written so far.
@@ -24,9 +25,23 @@ pub struct Output {
     pub malformed: Vec<String>,
     /// Lines of standard error.
     pub errors: Vec<String>,
+    /// The numbers of each container, from the last of them.
+    pub books: Vec<Book>,
+    /// The numbers of the whole node.
+    pub stopped: Option<Stopped>,
 }
 
 impl Output {
+    fn take_error(&mut self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line).trim_end().to_owned();
+        match books::parse(&text) {
+            Some(Summary::Book(book)) => self.books.push(book),
+            Some(Summary::Stopped(stopped)) => self.stopped = Some(stopped),
+            None => {}
+        }
+        self.errors.push(text);
+    }
+
     fn take_line(&mut self, line: &[u8]) {
         self.bytes.extend_from_slice(line);
         match serde_json::from_slice::<Value>(line) {
@@ -91,8 +106,7 @@ pub(super) fn collect(child: &mut Child, collector: &Collector) -> Result<Vec<Jo
         }),
         thread::spawn(move || {
             each_line(stderr, |line| {
-                let text = String::from_utf8_lossy(line).trim_end().to_owned();
-                errors.change(|output| output.errors.push(text));
+                errors.change(|output| output.take_error(line));
             });
         }),
     ])

@@ -1,6 +1,8 @@
 //! One run of the daemon with all witnesses beside it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,8 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::context::Context;
 use super::findings::{Findings, Watched};
-use crate::cgroup::Cgroup;
-use crate::daemon::{Daemon, Output};
+use super::law::Home;
+use crate::cgroup::{Cgroup, Counters};
+use crate::daemon::Daemon;
 use crate::hog::{Hog, HogSpec};
 use crate::kernel_log::{KernelLog, LoggedKill};
 use crate::kernel_trace::KernelTrace;
@@ -26,7 +29,8 @@ pub(super) struct Case {
     logged: Vec<LoggedKill>,
     trace: KernelTrace,
     watched: Vec<Watched>,
-    spawned: Vec<String>,
+    spawned: BTreeMap<u32, Home>,
+    vmstat: Counters,
 }
 
 impl Case {
@@ -42,28 +46,66 @@ impl Case {
             logged: Vec::new(),
             trace: KernelTrace::start()?,
             watched: Vec::new(),
-            spawned: Vec::new(),
+            spawned: BTreeMap::new(),
+            vmstat: vmstat()?,
         })
     }
 
     /// Reads the counters of a cgroup now, and again at the end.
     pub(super) fn watch(&mut self, cgroup: &Cgroup) -> Result<()> {
-        self.watched.push(Watched::new(cgroup)?);
+        self.watched.push(Watched::new(cgroup, None)?);
+        Ok(())
+    }
+
+    /// The same for a cgroup that oomwatch knows as a container, to which the law applies.
+    pub(super) fn container(&mut self, id: &str, cgroup: &Cgroup) -> Result<()> {
+        self.watched.push(Watched::new(cgroup, Some(id))?);
+        Ok(())
+    }
+
+    /// Reads the counters of a cgroup for the last time, before they go.
+    pub(super) fn close(&mut self, cgroup: &Cgroup) -> Result<()> {
+        for watched in &mut self.watched {
+            watched.close(cgroup.path())?;
+        }
         Ok(())
     }
 
     /// Starts a hog inside a cgroup. It waits for commands.
     pub(super) fn hog(&mut self, spec: &HogSpec, cgroup: &Cgroup) -> Result<Hog> {
         let hog = Hog::spawn(spec)?;
-        cgroup.add(hog.pid())?;
-        self.remember(hog.pid(), cgroup);
+        self.adopt(hog.pid(), cgroup)?;
         Ok(hog)
     }
 
-    /// Notes a process that was started by other means, for the text of a failure.
-    pub(super) fn remember(&mut self, pid: u32, cgroup: &Cgroup) {
-        self.spawned
-            .push(format!("{pid} in {}", cgroup.path().display()));
+    /// Moves a process into a cgroup.
+    pub(super) fn adopt(&mut self, pid: u32, cgroup: &Cgroup) -> Result<()> {
+        cgroup.add(pid)?;
+        self.remember(pid, cgroup)
+    }
+
+    /// Notes where a process is that was started there.
+    pub(super) fn remember(&mut self, pid: u32, cgroup: &Cgroup) -> Result<()> {
+        let home = Home {
+            cgroup_id: cgroup.id()?,
+            container: self.container_of(cgroup.path()),
+        };
+        self.spawned.insert(pid, home);
+        Ok(())
+    }
+
+    /// The container nearest to a cgroup.
+    fn container_of(&self, path: &Path) -> Option<String> {
+        let containers = self.watched.iter();
+        containers
+            .filter_map(|watched| watched.container_of(path))
+            .max_by_key(|(depth, _)| *depth)
+            .map(|(_, id)| id.to_owned())
+    }
+
+    /// How many marks the kernel has made so far.
+    pub(super) fn marks(&self) -> Result<usize> {
+        Ok(self.trace.marks()?.len())
     }
 
     /// Reads the kernel's log before it goes round. For scenarios with very many kills.
@@ -101,18 +143,11 @@ impl Case {
             Some(daemon) => Some(daemon.stop().context("stopping oomwatch")?),
             None => None,
         };
-        let dry = output.is_none();
-        let Output {
-            events,
-            malformed,
-            errors,
-            ..
-        } = output.unwrap_or_default();
+        let node_rise = vmstat()?.rise(&self.vmstat, "oom_kill");
         Ok(Findings {
-            dry,
-            events,
-            malformed,
-            errors,
+            dry: output.is_none(),
+            output: output.unwrap_or_default(),
+            node_rise: node_rise.context("no oom_kill in /proc/vmstat")?,
             watched: std::mem::take(&mut self.watched),
             logged: std::mem::take(&mut self.logged),
             log_overwritten: self.log.overwritten(),
@@ -120,4 +155,8 @@ impl Case {
             spawned: std::mem::take(&mut self.spawned),
         })
     }
+}
+
+fn vmstat() -> Result<Counters> {
+    Counters::read(Path::new("/proc/vmstat"))
 }

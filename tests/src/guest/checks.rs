@@ -5,7 +5,9 @@ use std::fmt::Debug;
 
 use anyhow::{Result, bail};
 
+use super::context::Context;
 use super::findings::Findings;
+use super::law::Law;
 use super::report::Outcome;
 use crate::cgroup::Cgroup;
 use crate::event::Event;
@@ -25,8 +27,8 @@ impl<'a> Checks<'a> {
             findings,
             failures: Vec::new(),
         };
-        checks.that("every line is JSON", findings.malformed.is_empty());
-        for event in &findings.events {
+        checks.that("every line is JSON", findings.output.malformed.is_empty());
+        for event in findings.events() {
             let nothing_lost = event.kind().is_ok_and(|kind| kind == "already_exiting");
             checks.eq(
                 "whether event.count is zero",
@@ -88,32 +90,52 @@ impl<'a> Checks<'a> {
     /// There is exactly one event, and it is a kill.
     pub(super) fn only_event(&mut self) -> Option<&'a Event> {
         let kill = self.kills(1)?.pop();
-        self.eq("number of events", Ok(self.findings.events.len()), 1);
+        self.eq("number of events", Ok(self.findings.events().len()), 1);
         kill
     }
 
-    /// The promise: what the kernel counted for a container is what was reported for it.
-    ///
-    /// `rise == kills + counter_only + recounts`, all in the subtree of the container's cgroup.
-    pub(super) fn conserved(&mut self, container: &str, cgroup: &Cgroup) {
-        if self.findings.dry {
-            return;
+    /// The whole law, for every container of the case and for the node; its numbers go into the
+    /// report. Nothing is lost here, so no kill may be known by a counter alone.
+    pub(super) fn law(&mut self, context: &Context) {
+        if let Some(law) = self.judge(context, true) {
+            self.eq("counter_only", Ok(law.counter_only), 0);
         }
-        let what = format!("reported for {container}, against the rise of oom_kill");
-        let rise = self.findings.rise(cgroup, "oom_kill");
-        match rise {
-            Ok(rise) => self.eq(&what, reported(&self.findings.events, container), rise),
-            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+    }
+
+    /// The same where records are lost.
+    pub(super) fn law_with_losses(&mut self, context: &Context) {
+        self.judge(context, true);
+    }
+
+    /// The same where oomwatch keeps no books (see its `account`).
+    pub(super) fn law_without_books(&mut self, context: &Context) {
+        self.judge(context, false);
+    }
+
+    fn judge(&mut self, context: &Context, books: bool) -> Option<Law> {
+        if self.findings.dry {
+            return None;
+        }
+        match self.findings.law(books) {
+            Ok(law) => {
+                context.report.law(context.scenario, &law);
+                self.failures.extend(law.failures.iter().cloned());
+                Some(law)
+            }
+            Err(error) => {
+                self.failures.push(format!("the law: {error:#}"));
+                None
+            }
         }
     }
 
     /// The promise as of each event: its `oom_kill` is made of the kills so far and the recounts
     /// it admits. For a container whose cgroup is new, so that its counters began at zero.
     ///
-    /// Holds where [`Self::conserved`] may not: a recount after the last event is in no event.
+    /// A recount after the last event is in no event.
     pub(super) fn accounted(&mut self, container: &str) {
         let mut kills = 0;
-        for event in &self.findings.events {
+        for event in self.findings.events() {
             if !event
                 .container_id()
                 .is_ok_and(|id| id.as_deref() == Some(container))
@@ -141,20 +163,4 @@ impl<'a> Checks<'a> {
         }
         bail!("{}\n{}", self.failures.join("\n"), self.findings)
     }
-}
-
-fn reported(events: &[Event], container: &str) -> Result<i64> {
-    let mut total = 0;
-    // The recounts an event carries are the container's so far, so the last word counts.
-    let mut recounts = 0;
-    for event in events {
-        if event.container_id()?.as_deref() != Some(container) {
-            continue;
-        }
-        if event.kind()? != "already_exiting" {
-            total += event.count()?;
-        }
-        recounts = recounts.max(event.number_or_null("counter.recounts")?.unwrap_or(0));
-    }
-    Ok(i64::try_from(total + recounts)?)
 }

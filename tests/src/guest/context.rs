@@ -26,6 +26,8 @@ pub(super) struct Context {
     pub(super) cgroups: PathBuf,
     /// Whether to do without oomwatch.
     pub(super) dry: bool,
+    /// Name of the scenario that runs.
+    pub(super) scenario: &'static str,
     /// Where notes go.
     pub(super) report: Report,
 }

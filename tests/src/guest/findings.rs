@@ -1,11 +1,14 @@
 //! What all witnesses said about one case, side by side.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::law::{Home, Law, Witnesses};
 use crate::cgroup::{Cgroup, Counters};
+use crate::daemon::Output;
 use crate::event::Event;
 use crate::kernel_log::LoggedKill;
 
@@ -16,28 +19,53 @@ const LINES_SHOWN: usize = 30;
 #[derive(Debug)]
 pub(super) struct Watched {
     path: PathBuf,
+    /// The container's id, if the cgroup is a registered one's.
+    container: Option<String>,
     before: Counters,
     local_before: Counters,
     after: Counters,
     local_after: Counters,
+    /// Read for the last time: the cgroup or its counters are about to go.
+    closed: bool,
 }
 
 impl Watched {
-    pub(super) fn new(cgroup: &Cgroup) -> Result<Self> {
+    pub(super) fn new(cgroup: &Cgroup, container: Option<&str>) -> Result<Self> {
         let (before, local_before) = (cgroup.events()?, cgroup.events_local()?);
         Ok(Self {
             path: cgroup.path().to_owned(),
+            container: container.map(str::to_owned),
             after: before.clone(),
             local_after: local_before.clone(),
             before,
             local_before,
+            closed: false,
         })
     }
 
+    /// Reads the counters, unless that was done for the last time.
     pub(super) fn read_again(&mut self) -> Result<()> {
-        self.after = Counters::read(&self.path.join("memory.events"))?;
-        self.local_after = Counters::read(&self.path.join("memory.events.local"))?;
+        if !self.closed {
+            self.after = Counters::read(&self.path.join("memory.events"))?;
+            self.local_after = Counters::read(&self.path.join("memory.events.local"))?;
+        }
         Ok(())
+    }
+
+    /// Reads the counters of a cgroup for the last time.
+    pub(super) fn close(&mut self, path: &Path) -> Result<()> {
+        if self.path == path {
+            self.read_again()?;
+            self.closed = true;
+        }
+        Ok(())
+    }
+
+    /// The container, if a process in the cgroup `path` is in it, and how deep it lies.
+    pub(super) fn container_of(&self, path: &Path) -> Option<(usize, &str)> {
+        let container = self.container.as_deref()?;
+        let depth = self.path.components().count();
+        path.starts_with(&self.path).then_some((depth, container))
     }
 }
 
@@ -46,26 +74,52 @@ impl Watched {
 pub(super) struct Findings {
     /// Whether there was no oomwatch to ask.
     pub(super) dry: bool,
-    /// All events, in order.
-    pub(super) events: Vec<Event>,
-    /// Lines on standard output that were not JSON.
-    pub(super) malformed: Vec<String>,
-    /// Lines on standard error.
-    pub(super) errors: Vec<String>,
+    /// All that oomwatch wrote.
+    pub(super) output: Output,
     /// The kernel's log.
     pub(super) logged: Vec<LoggedKill>,
     /// How often the log went round, after which it is not complete.
     pub(super) log_overwritten: u64,
     /// The kernel's trace of `mark_victim`.
     pub(super) marks: Vec<String>,
+    /// Rise of `oom_kill` in `/proc/vmstat`.
+    pub(super) node_rise: i64,
     pub(super) watched: Vec<Watched>,
-    pub(super) spawned: Vec<String>,
+    pub(super) spawned: BTreeMap<u32, Home>,
 }
 
 impl Findings {
+    /// All events, in order.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.output.events
+    }
+
+    /// Holds everything against everything. `books` tells whether oomwatch keeps any here.
+    pub(super) fn law(&self, books: bool) -> Result<Law> {
+        let mut rises = BTreeMap::new();
+        for watched in &self.watched {
+            if let Some(container) = &watched.container {
+                let rise = watched.after.rise(&watched.before, "oom_kill");
+                let rise = rise.context("this kernel does not count `oom_kill`")?;
+                *rises.entry(container.clone()).or_default() += rise;
+            }
+        }
+        Ok(Law::judge(&Witnesses {
+            rises: &rises,
+            node_rise: self.node_rise,
+            spawned: &self.spawned,
+            events: self.events(),
+            books: books.then_some(&self.output.books),
+            stopped: self.output.stopped,
+        }))
+    }
+
     /// The events of kind `kill`.
     pub(super) fn kills(&self) -> Vec<&Event> {
-        self.events.iter().filter(|event| event.is_kill()).collect()
+        self.events()
+            .iter()
+            .filter(|event| event.is_kill())
+            .collect()
     }
 
     /// How much a counter of a cgroup and all below it rose.
@@ -83,7 +137,8 @@ impl Findings {
     }
 
     fn watched(&self, cgroup: &Cgroup) -> Result<&Watched> {
-        let mut all = self.watched.iter();
+        // The latest of this path: the ones before are of cgroups that are gone.
+        let mut all = self.watched.iter().rev();
         all.find(|watched| watched.path == cgroup.path())
             .with_context(|| format!("{} is not watched", cgroup.path().display()))
     }
@@ -91,7 +146,13 @@ impl Findings {
 
 impl fmt::Display for Findings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(out, "spawned", &self.spawned)?;
+        let spawned: Vec<String> = self
+            .spawned
+            .iter()
+            .map(|(pid, home)| format!("{pid} in {home:?}"))
+            .collect();
+        list(out, "spawned", &spawned)?;
+        writeln!(out, "/proc/vmstat oom_kill: +{}", self.node_rise)?;
         for watched in &self.watched {
             let path = watched.path.display();
             writeln!(out, "{path} before: {}", watched.before)?;
@@ -108,10 +169,10 @@ impl fmt::Display for Findings {
             writeln!(out, "  and what was overwritten unread")?;
         }
         list(out, "kernel trace", &self.marks)?;
-        let events: Vec<String> = self.events.iter().map(ToString::to_string).collect();
+        let events: Vec<String> = self.events().iter().map(ToString::to_string).collect();
         list(out, "oomwatch event", &events)?;
-        list(out, "oomwatch, not JSON", &self.malformed)?;
-        list(out, "oomwatch stderr", &self.errors)
+        list(out, "oomwatch, not JSON", &self.output.malformed)?;
+        list(out, "oomwatch stderr", &self.output.errors)
     }
 }
 

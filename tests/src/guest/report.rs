@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::law::Law;
+
 const PORT: &str = "/dev/ttyS1";
 
 /// The host takes a machine for dead that gives none for many times this.
@@ -40,9 +42,9 @@ impl Report {
         self.line(&json!({ "note": text }));
     }
 
-    /// Rows of a Markdown table.
-    pub(super) fn table(&self, rows: &[String]) {
-        self.line(&json!({ "table": rows }));
+    /// The numbers of one scenario.
+    pub(super) fn law(&self, scenario: &str, law: &Law) {
+        self.line(&json!({ "scenario": scenario, "law": law }));
     }
 
     /// A scenario begins.

@@ -27,9 +27,12 @@ pub(super) fn run_all(context: &Context, filter: &str) {
 }
 
 /// Runs one in a thread of its own: a panic or a hang must not cost the report of the others.
-fn run_guarded(context: &Context, name: &str, scenario: Scenario) -> Result<Outcome> {
+fn run_guarded(context: &Context, name: &'static str, scenario: Scenario) -> Result<Outcome> {
     let (finished, finish) = channel::<()>();
-    let context = context.clone();
+    let context = Context {
+        scenario: name,
+        ..context.clone()
+    };
     let thread = thread::Builder::new()
         .name(name.chars().take(15).collect())
         .spawn(move || {

@@ -10,13 +10,16 @@ use crate::cgroup::Cgroup;
 use crate::hog::MIB;
 
 mod commands;
+mod counters;
 mod discovery;
+mod groups;
 mod hostile;
 mod idle;
 mod limits;
 mod many;
 mod nesting;
 mod node;
+mod outside;
 mod processes;
 
 /// What one scenario is.
@@ -32,7 +35,20 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("multi_threaded", processes::multi_threaded),
     ("group_kill", processes::group_kill),
     ("group_kill_threads", processes::group_kill_threads),
+    ("group_on_container", groups::group_on_container),
+    ("group_on_parent", groups::group_on_parent),
+    ("group_over_containers", groups::group_over_containers),
+    ("group_not_in_reach", groups::group_not_in_reach),
     ("plain_sigkill_at_limit", processes::plain_sigkill_at_limit),
+    ("victim_already_exiting", outside::victim_already_exiting),
+    ("shared_memory", outside::shared_memory),
+    ("limit_lowered", outside::limit_lowered),
+    ("sysrq", outside::sysrq),
+    ("sysrq_group", outside::sysrq_group),
+    ("stale_counters", counters::stale_counters),
+    ("same_id_again", counters::same_id_again),
+    ("controller_toggled", counters::controller_toggled),
+    ("local_events", counters::local_events),
     ("removed_at_once", discovery::removed_at_once),
     ("discovery_live", discovery::discovery_live),
     ("unregistered", discovery::unregistered),
@@ -44,6 +60,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("idle_syscalls", idle::idle_syscalls),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
+    ("group_large", groups::group_large),
     ("global_oom", node::global_oom),
 ];
 
@@ -53,6 +70,12 @@ const LIMIT_BYTES: u64 = 16 * MIB;
 
 /// More than any limit here.
 const TOO_MUCH_BYTES: u64 = 64 * MIB;
+
+/// Where many die: enough for a forked process, and reached at once even when emulated.
+const SMALL_LIMIT_BYTES: u64 = MIB;
+
+/// More than that.
+const SMALL_TOO_MUCH_BYTES: u64 = 8 * MIB;
 
 /// Arguments that register these containers by hand and look for no others.
 fn registering(containers: &[(&str, &Cgroup)]) -> Vec<OsString> {

@@ -4,6 +4,9 @@
 //! |---|---|---|
 //! | `alloc BYTES` | allocates and touches memory, shared out among its threads | `ok` |
 //! | `fork N BYTES` | starts N more hogs, each holding BYTES | `ok PID…` |
+//! | `brood N BYTES` | forks N copies that wait for `go` before they allocate BYTES; with 0, for ever | `ok PID…` |
+//! | `go` | lets the last brood allocate, and waits for its end | `ok PID…` of those that were killed |
+//! | `share` | starts a process that shares this one's memory | `ok PID` |
 //!
 //! It keeps all it has allocated. When its input ends, it ends.
 
@@ -16,6 +19,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use super::brood::{Brood, share_memory};
 use super::{Hog, HogSpec};
 
 const CHUNK_BYTES: u64 = 256 * 1024;
@@ -67,6 +71,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options> {
 fn obey(options: &Options) -> Result<()> {
     let mut memory = Vec::new();
     let mut children = Vec::new();
+    let mut brood = None;
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line.context("reading a command")?;
@@ -78,10 +83,20 @@ fn obey(options: &Options) -> Result<()> {
             }
             ["fork", processes, bytes] => {
                 let started = fork(options, processes.parse()?, bytes.parse()?)?;
-                let pids: Vec<String> = started.iter().map(|hog| hog.pid().to_string()).collect();
-                say(&format!("ok {}", pids.join(" ")))?;
+                let pids: Vec<u32> = started.iter().map(Hog::pid).collect();
+                say_pids(&pids)?;
                 children.extend(started);
             }
+            ["brood", processes, bytes] => {
+                let forked = Brood::fork(processes.parse()?, bytes.parse()?)?;
+                say_pids(forked.pids())?;
+                brood = Some(forked);
+            }
+            ["go"] => {
+                let brood = brood.take().context("no brood to let go")?;
+                say_pids(&brood.release()?)?;
+            }
+            ["share"] => say_pids(&[share_memory()?])?,
             _ => bail!("unknown command `{line}`"),
         }
     }
@@ -93,6 +108,11 @@ fn say(answer: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{answer}")?;
     out.flush().context("answering")
+}
+
+fn say_pids(pids: &[impl ToString]) -> Result<()> {
+    let words: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    say(&format!("ok {}", words.join(" ")))
 }
 
 fn allocate(bytes: u64, threads: u32) -> Result<Vec<Vec<u8>>> {
@@ -115,7 +135,7 @@ fn allocate(bytes: u64, threads: u32) -> Result<Vec<Vec<u8>>> {
     Ok(memory)
 }
 
-fn eat(bytes: u64) -> Vec<Vec<u8>> {
+pub(super) fn eat(bytes: u64) -> Vec<Vec<u8>> {
     // Small chunks: each succeeds although the sum may be more than the machine has.
     let chunks = bytes.div_ceil(CHUNK_BYTES);
     let chunk_bytes = usize::try_from(CHUNK_BYTES).unwrap_or(SMALLEST_PAGE_BYTES);

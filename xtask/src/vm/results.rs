@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `{"note":"…"}` | text to print |
 //! | `{"test":"…","outcome":"passed\|failed\|skipped","duration_ms":1,"detail":"…"}` | a scenario |
-//! | `{"table":["…"]}` | lines to print as they are |
+//! | `{"scenario":"…","law":{…}}` | its numbers, see [`Law`]: a row of the table at the end |
 //! | `{"start":"…"}` | a scenario begins |
 //! | `{"alive":12}` | seconds since the boot: the machine runs, whatever the scenario does |
 //! | `{"done":true}` | the last line: without it, the guest has crashed |
@@ -78,11 +78,35 @@ impl fmt::Display for Scenario {
     }
 }
 
+/// The conservation law in numbers: what the kernel counted beside what was reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Law {
+    /// Rise of `oom_kill`, all registered containers together.
+    pub(crate) truth: i64,
+    /// Rise of `oom_kill` in `/proc/vmstat`.
+    pub(crate) node: i64,
+    pub(crate) kills: i64,
+    pub(crate) counter_only: i64,
+    pub(crate) recounts: i64,
+    pub(crate) already_exiting: i64,
+    /// What is not explained. The scenario fails where it is not 0.
+    pub(crate) residual: i64,
+    /// Processes in the wrong container. The same.
+    pub(crate) misattributed: i64,
+}
+
+/// Whose numbers they are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct LawOf {
+    pub(crate) scenario: String,
+    pub(crate) law: Law,
+}
+
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum Line {
     Scenario(Scenario),
-    Table { table: Vec<String> },
+    Law(LawOf),
     Note { note: String },
     Start { start: String },
     Alive { alive: u64 },
@@ -94,8 +118,6 @@ enum Line {
 pub(crate) enum Show {
     /// A line about this guest.
     Text(String),
-    /// Lines to print as they are.
-    Verbatim(Vec<String>),
     Nothing,
 }
 
@@ -103,6 +125,7 @@ pub(crate) enum Show {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) laws: Vec<LawOf>,
     pub(crate) done: bool,
     /// What began last, and when the guest was last alive, in seconds since its boot.
     last: Option<String>,
@@ -122,7 +145,10 @@ impl Report {
                 self.scenarios.push(scenario);
                 Show::Text(text)
             }
-            Ok(Line::Table { table }) => Show::Verbatim(table),
+            Ok(Line::Law(law)) => {
+                self.laws.push(law);
+                Show::Nothing
+            }
             Ok(Line::Note { note }) => Show::Text(format!("note: {note}")),
             Ok(Line::Start { start }) => {
                 self.last = Some(start);
@@ -207,8 +233,10 @@ mod tests {
         report.accept(r#"{"test":"b","outcome":"failed","detail":"no event"}"#);
         report.accept(r#"{"test":"c","outcome":"skipped","duration_ms":0,"detail":"no v2"}"#);
         assert_eq!(report.accept(r#"{"alive":7}"#), Show::Nothing);
-        let table = report.accept(r#"{"table":["| a |","| 1 |"]}"#);
-        assert_eq!(table, Show::Verbatim(vec!["| a |".into(), "| 1 |".into()]));
+        let law = r#"{"scenario":"b","law":{"truth":4,"node":4,"kills":3,"counter_only":0,
+            "recounts":1,"already_exiting":0,"residual":0,"misattributed":0}}"#;
+        assert_eq!(report.accept(law), Show::Nothing);
+        assert_eq!(report.laws.first().map(|of| of.law.recounts), Some(1));
         report.accept(r#"{"done":true}"#);
         report.finish("powered off");
         let tally = Tally {

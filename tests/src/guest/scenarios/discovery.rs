@@ -1,16 +1,17 @@
 //! Containers that nobody registered by hand.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id};
+use super::{LIMIT_BYTES, SMALL_LIMIT_BYTES, SMALL_TOO_MUCH_BYTES, TOO_MUCH_BYTES, hex_id};
 use crate::cgroup::Cgroup;
 use crate::guest::case::{Case, KILL_LIMIT};
 use crate::guest::checks::Checks;
 use crate::guest::context::Context;
 use crate::guest::report::Outcome;
+use crate::hog::Hog;
 
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 200;
 
 /// The usual order of events in production: the container is gone before anyone could look.
 pub(super) fn removed_at_once(context: &Context) -> Result<Outcome> {
@@ -18,15 +19,16 @@ pub(super) fn removed_at_once(context: &Context) -> Result<Outcome> {
     slice.enable_memory()?;
     let mut case = Case::start(context, &["--discover", "cgroup"])?;
     case.watch(&slice)?;
+    let mut hog = Hog::spawn(&context.hog("brief-hog"))?;
     let mut truth = Vec::new();
     for round in 0..ROUNDS {
         let id = hex_id(round);
         let container = slice.child(format!("docker-{id}.scope"))?;
-        container.limit_memory(LIMIT_BYTES)?;
-        let mut hog = case.hog(&context.hog("brief-hog"), &container)?;
-        hog.start_allocating(TOO_MUCH_BYTES)?;
-        hog.wait_killed(KILL_LIMIT)?;
-        truth.push((hog.pid(), id, container.id()?));
+        container.limit_memory(SMALL_LIMIT_BYTES)?;
+        case.container(&id, &container)?;
+        let pid = kill_one(&mut case, &mut hog, &container)?;
+        case.close(&container)?;
+        truth.push((pid, id, container.id()?));
         container.remove_emptied()?;
     }
     case.wait_for_kills(truth.len());
@@ -35,10 +37,11 @@ pub(super) fn removed_at_once(context: &Context) -> Result<Outcome> {
     let mut checks = Checks::new(&findings);
     // The parent keeps the counts of children that are gone.
     checks.oom_kill_rose(&slice, i64::try_from(ROUNDS)?);
+    checks.law(context);
     let pids: Vec<u32> = truth.iter().map(|(pid, ..)| *pid).collect();
     checks.logged(&pids);
     if let Some(kills) = checks.kills(truth.len()) {
-        checks.eq("number of events", Ok(findings.events.len()), truth.len());
+        checks.eq("number of events", Ok(findings.events().len()), truth.len());
         for ((pid, id, cgroup), event) in truth.into_iter().zip(kills) {
             checks.eq("victim.pid", event.victim_pid(), pid);
             checks.eq("victim.cgroup_id", event.victim_cgroup_id(), cgroup);
@@ -46,6 +49,17 @@ pub(super) fn removed_at_once(context: &Context) -> Result<Outcome> {
         }
     }
     checks.finish(&format!("{ROUNDS} containers gone at once, each named"))
+}
+
+/// Has a copy of a hog die of a container's limit; the hog itself is outside.
+fn kill_one(case: &mut Case, hog: &mut Hog, container: &Cgroup) -> Result<u32> {
+    let born = hog.brood(1, SMALL_TOO_MUCH_BYTES)?;
+    for pid in &born {
+        case.adopt(*pid, container)?;
+    }
+    let killed = hog.release()?;
+    ensure!(killed == born, "{born:?} started, {killed:?} killed");
+    killed.first().copied().context("no process was started")
 }
 
 /// A pod as the kubelet lays it out, started after the daemon.
@@ -62,7 +76,7 @@ pub(super) fn discovery_live(context: &Context) -> Result<Outcome> {
     let id = hex_id(1000);
     let container = pod.child(format!("cri-containerd-{id}.scope"))?;
     container.limit_memory(LIMIT_BYTES)?;
-    case.watch(&container)?;
+    case.container(&id, &container)?;
     let mut hog = case.hog(&context.hog("java"), &container)?;
     hog.start_allocating(TOO_MUCH_BYTES)?;
     hog.wait_killed(KILL_LIMIT)?;
@@ -71,7 +85,7 @@ pub(super) fn discovery_live(context: &Context) -> Result<Outcome> {
 
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&container, 1);
-    checks.conserved(&id, &container);
+    checks.law(context);
     checks.logged(&[hog.pid()]);
     if let Some(event) = checks.only_event() {
         context
@@ -127,6 +141,7 @@ pub(super) fn unregistered(context: &Context) -> Result<Outcome> {
 
     let mut checks = Checks::new(&findings);
     checks.logged(&pids);
+    checks.law(context);
     for cgroup in &cgroups {
         checks.oom_kill_rose(cgroup, 1);
     }

@@ -40,6 +40,7 @@ pub(super) fn hostile_names(context: &Context) -> Result<Outcome> {
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&evil, 1);
     checks.logged(&[hog.pid()]);
+    checks.law(context);
     if let Some(event) = checks.only_event() {
         context
             .report

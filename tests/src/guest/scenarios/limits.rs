@@ -15,7 +15,7 @@ pub(super) fn single_kill(context: &Context) -> Result<Outcome> {
     let web = context.cgroup("web-1")?;
     web.limit_memory(LIMIT_BYTES)?;
     let mut case = Case::start(context, &registering(&[("web-1", &web)]))?;
-    case.watch(&web)?;
+    case.container("web-1", &web)?;
     let mut hog = case.hog(&context.hog("web-hog"), &web)?;
     hog.start_allocating(TOO_MUCH_BYTES)?;
     hog.wait_killed(KILL_LIMIT)?;
@@ -24,7 +24,7 @@ pub(super) fn single_kill(context: &Context) -> Result<Outcome> {
 
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&web, 1);
-    checks.conserved("web-1", &web);
+    checks.law(context);
     checks.logged(&[hog.pid()]);
     if let Some(event) = checks.only_event() {
         context.report.note(&format!("event single_kill: {event}"));
@@ -81,7 +81,7 @@ pub(super) fn pod_limit(context: &Context) -> Result<Outcome> {
     app.limit_memory(LIMIT_BYTES)?;
     let mut case = Case::start(context, &registering(&[("app", &app)]))?;
     case.watch(&pod)?;
-    case.watch(&app)?;
+    case.container("app", &app)?;
     let mut idler = case.hog(&context.hog("pause"), &pause)?;
     idler.allocate(MIB)?;
     let mut hog = case.hog(&context.hog("app-hog"), &app)?;
@@ -99,7 +99,7 @@ pub(super) fn pod_limit(context: &Context) -> Result<Outcome> {
     );
     let pod_oom = findings.local_rise(&pod, "oom");
     checks.that("the pod's own oom rose", pod_oom.is_ok_and(|rise| rise > 0));
-    checks.conserved("app", &app);
+    checks.law(context);
     checks.logged(&[hog.pid()]);
     if let Some(event) = checks.only_event() {
         context.report.note(&format!("event pod_limit: {event}"));
@@ -121,9 +121,9 @@ pub(super) fn other_allocator(context: &Context) -> Result<Outcome> {
     let (victim, alloc) = (pod.child("victim")?, pod.child("alloc")?);
     let arguments = registering(&[("victim", &victim), ("alloc", &alloc)]);
     let mut case = Case::start(context, &arguments)?;
-    for cgroup in [&pod, &victim, &alloc] {
-        case.watch(cgroup)?;
-    }
+    case.watch(&pod)?;
+    case.container("victim", &victim)?;
+    case.container("alloc", &alloc)?;
     let mut idle = case.hog(&context.hog("idle-hog").oom_score_adj(1000), &victim)?;
     idle.allocate(24 * MIB)?;
     // Immune, for it may reach the limit again while the pages of the victim are being freed.
@@ -136,8 +136,7 @@ pub(super) fn other_allocator(context: &Context) -> Result<Outcome> {
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&victim, 1);
     checks.oom_kill_rose(&alloc, 0);
-    checks.conserved("victim", &victim);
-    checks.conserved("alloc", &alloc);
+    checks.law(context);
     checks.logged(&[idle.pid()]);
     if let Some(event) = checks.only_event() {
         check_other_allocator(&mut checks, event, (idle.pid(), eater.pid()));

@@ -27,7 +27,7 @@ fn nested(context: &Context, controller: bool) -> Result<Outcome> {
     }
     let inner = container.child("sub")?;
     let mut case = Case::start(context, &registering(&[("c", &container)]))?;
-    case.watch(&container)?;
+    case.container("c", &container)?;
     if controller {
         case.watch(&inner)?;
     }
@@ -48,7 +48,7 @@ fn nested(context: &Context, controller: bool) -> Result<Outcome> {
     if controller {
         checks.oom_kill_rose(&inner, 1);
     }
-    checks.conserved("c", &container);
+    checks.law(context);
     checks.logged(&[hog.pid()]);
     if let Some(event) = checks.only_event() {
         checks.eq("container.id", event.container_id(), Some("c".to_owned()));

@@ -16,7 +16,7 @@ const ENDLESS_BYTES: u64 = 64 * 1024 * MIB;
 pub(super) fn global_oom(context: &Context) -> Result<Outcome> {
     let greedy = context.cgroup("greedy")?;
     let mut case = Case::start(context, &registering(&[("greedy", &greedy)]))?;
-    case.watch(&greedy)?;
+    case.container("greedy", &greedy)?;
     let mut hog = case.hog(&context.hog("greedy-hog").oom_score_adj(1000), &greedy)?;
     hog.start_allocating(ENDLESS_BYTES)?;
     hog.wait_killed(4 * KILL_LIMIT)?;
@@ -26,7 +26,7 @@ pub(super) fn global_oom(context: &Context) -> Result<Outcome> {
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&greedy, 1);
     checks.eq("rise of oom", findings.rise(&greedy, "oom"), 0);
-    checks.conserved("greedy", &greedy);
+    checks.law(context);
     checks.logged(&[hog.pid()]);
     if let Some(kills) = checks.kills(1)
         && let Some(event) = kills.first()

@@ -19,7 +19,7 @@ pub(super) fn multi_threaded(context: &Context) -> Result<Outcome> {
     let cgroup = context.cgroup("threads")?;
     cgroup.limit_memory(LIMIT_BYTES)?;
     let mut case = Case::start(context, &registering(&[("threads", &cgroup)]))?;
-    case.watch(&cgroup)?;
+    case.container("threads", &cgroup)?;
     let mut hog = case.hog(&context.hog("threads").threads(12), &cgroup)?;
     hog.start_allocating(2 * TOO_MUCH_BYTES)?;
     hog.wait_killed(KILL_LIMIT)?;
@@ -28,7 +28,7 @@ pub(super) fn multi_threaded(context: &Context) -> Result<Outcome> {
 
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&cgroup, 1);
-    checks.conserved("threads", &cgroup);
+    checks.law(context);
     // One event of any kind: the other threads fold into the kill of their process.
     if let Some(event) = checks.only_event() {
         checks.eq("victim.pid", event.victim_pid(), hog.pid());
@@ -42,12 +42,12 @@ pub(super) fn group_kill(context: &Context) -> Result<Outcome> {
     let (findings, killed, cgroup) = kill_group(context, 1)?;
     let mut checks = Checks::new(&findings);
     checks.oom_kill_rose(&cgroup, 4);
-    checks.conserved("group", &cgroup);
+    checks.law(context);
     checks.accounted("group");
     checks.logged(&killed);
     if let Some(kills) = checks.kills(3) {
         check_group(&mut checks, &kills, killed);
-        checks.eq("number of events", Ok(findings.events.len()), 3);
+        checks.eq("number of events", Ok(findings.events().len()), 3);
     }
     checks.finish("three kills, one recount")
 }
@@ -59,10 +59,11 @@ pub(super) fn group_kill_threads(context: &Context) -> Result<Outcome> {
     let rise = findings.rise(&cgroup, "oom_kill")?;
     let mut checks = Checks::new(&findings);
     checks.that("oom_kill rose by 4 or more", rise >= 4);
+    checks.law(context);
     checks.accounted("group");
     if let Some(kills) = checks.kills(3) {
         check_group(&mut checks, &kills, killed);
-        checks.eq("number of events", Ok(findings.events.len()), 3);
+        checks.eq("number of events", Ok(findings.events().len()), 3);
     }
     checks.finish(&format!("three kills, oom_kill +{rise}"))
 }
@@ -74,18 +75,18 @@ fn kill_group(context: &Context, threads: u32) -> Result<(Findings, Vec<u32>, Cg
     cgroup.limit_memory(LIMIT_BYTES)?;
     cgroup.write("memory.oom.group", "1")?;
     let mut case = Case::start(context, &registering(&[("group", &cgroup)]))?;
-    case.watch(&cgroup)?;
+    case.container("group", &cgroup)?;
     let mut hog = case.hog(&context.hog("group-hog").threads(threads), &cgroup)?;
     let mut killed = hog.fork(2, 0)?;
     for pid in &killed {
-        case.remember(*pid, &cgroup);
+        case.remember(*pid, &cgroup)?;
     }
     killed.push(hog.pid());
     hog.start_allocating(TOO_MUCH_BYTES)?;
     hog.wait_killed(KILL_LIMIT)?;
     case.wait_for_kills(killed.len());
     let findings = case.finish()?;
-    for event in &findings.events {
+    for event in findings.events() {
         context
             .report
             .note(&format!("event group of {threads} threads: {event}"));
@@ -124,7 +125,7 @@ pub(super) fn plain_sigkill_at_limit(context: &Context) -> Result<Outcome> {
     let cgroup = context.cgroup("immune")?;
     cgroup.limit_memory(LIMIT_BYTES)?;
     let mut case = Case::start(context, &registering(&[("immune", &cgroup)]))?;
-    case.watch(&cgroup)?;
+    case.container("immune", &cgroup)?;
     let spec = context.hog("immune").threads(8).oom_score_adj(-1000);
     let mut hog = case.hog(&spec, &cgroup)?;
     hog.start_allocating(2 * TOO_MUCH_BYTES)?;
@@ -150,12 +151,12 @@ pub(super) fn plain_sigkill_at_limit(context: &Context) -> Result<Outcome> {
         Some(0),
     );
     checks.oom_kill_rose(&cgroup, 1);
-    checks.conserved("immune", &cgroup);
+    checks.law(context);
     if let Some(kills) = checks.kills(1) {
         for event in kills {
             checks.eq("victim.pid", event.victim_pid(), second.pid());
         }
-        let first = findings.events.iter().filter(|event| !event.is_kill());
+        let first = findings.events().iter().filter(|event| !event.is_kill());
         let exiting: Vec<_> = first.collect();
         checks.that("at most one event for the process", exiting.len() <= 1);
         for event in exiting {

@@ -1,0 +1,209 @@
+//! `memory.oom.group`: processes that die together, and are counted once more than they are.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
+use crate::cgroup::Cgroup;
+use crate::guest::case::{Case, KILL_LIMIT};
+use crate::guest::checks::Checks;
+use crate::guest::context::Context;
+use crate::guest::findings::Findings;
+use crate::guest::report::Outcome;
+use crate::hog::{Hog, MIB, reap};
+
+/// Members of the groups.
+const SIZES: [u32; 3] = [1, 3, 20];
+/// Each takes about 80 KiB of the kernel's memory, and the machine has 1 GiB.
+const LARGE: u32 = 2000;
+/// Room for the records of all of them, for a reader that an emulated machine gives no time.
+const LARGE_RING_BYTES: &str = "4194304";
+
+/// Groups of one, three and twenty, on the container itself.
+pub(super) fn group_on_container(context: &Context) -> Result<Outcome> {
+    groups(context, |name| {
+        let container = context.cgroup(name)?;
+        container.limit_memory(LIMIT_BYTES)?;
+        container.write("memory.oom.group", "1")?;
+        Ok((None, container))
+    })
+}
+
+/// The same with limit and group on the container's parent.
+pub(super) fn group_on_parent(context: &Context) -> Result<Outcome> {
+    groups(context, |name| {
+        let pod = pod_as_group(context, name)?;
+        let container = pod.child("app")?;
+        Ok((Some(pod), container))
+    })
+}
+
+/// Makes one group kill of each size, all of them in one run of the daemon.
+fn groups(
+    context: &Context,
+    make: impl Fn(&str) -> Result<(Option<Cgroup>, Cgroup)>,
+) -> Result<Outcome> {
+    let mut made = Vec::new();
+    for size in SIZES {
+        made.push((size, format!("group-{size}")));
+    }
+    let mut cgroups = Vec::new();
+    for (size, name) in &made {
+        let (pod, container) = make(name)?;
+        cgroups.push((*size, name.as_str(), container, pod));
+    }
+    let named: Vec<(&str, &Cgroup)> = cgroups.iter().map(|(_, name, c, _)| (*name, c)).collect();
+    let mut case = Case::start(context, &registering(&named))?;
+    let mut killed = Vec::new();
+    for (size, name, container, _) in &cgroups {
+        case.container(name, container)?;
+        killed.extend(kill_group(context, &mut case, container, *size)?);
+    }
+    case.wait_for_kills(killed.len());
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.law(context);
+    checks.logged(&killed);
+    for (size, _, container, _) in &cgroups {
+        checks.oom_kill_rose(container, i64::from(size + 1));
+    }
+    checks.kills(killed.len());
+    check_recounts(&mut checks, &findings, SIZES.len());
+    checks.finish("groups of 1, 3 and 20, each counted once more")
+}
+
+/// Limit and group are the pod's, the processes are in two of its containers (S4c): the first
+/// victim's container counts once more, the other one does not.
+pub(super) fn group_over_containers(context: &Context) -> Result<Outcome> {
+    let pod = pod_as_group(context, "pod")?;
+    let (app, side) = (pod.child("app")?, pod.child("side")?);
+    let mut case = Case::start(context, &registering(&[("app", &app), ("side", &side)]))?;
+    case.watch(&pod)?;
+    case.container("app", &app)?;
+    case.container("side", &side)?;
+    let mut idle = case.hog(&context.hog("side-hog"), &side)?;
+    let killed = kill_group(context, &mut case, &app, 2)?;
+    idle.wait_killed(KILL_LIMIT)?;
+    case.wait_for_kills(killed.len() + 1);
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.law(context);
+    checks.oom_kill_rose(&app, 3);
+    checks.oom_kill_rose(&side, 1);
+    checks.oom_kill_rose(&pod, 4);
+    checks.kills(3);
+    check_recounts(&mut checks, &findings, 1);
+    checks.finish("one group in two containers, one recount")
+}
+
+/// The group is the pod's, the limit is the container's: no group kill (S4b).
+pub(super) fn group_not_in_reach(context: &Context) -> Result<Outcome> {
+    let pod = pod_as_group(context, "pod")?;
+    pod.limit_memory(8 * LIMIT_BYTES)?;
+    let app = pod.child("app")?;
+    app.limit_memory(LIMIT_BYTES)?;
+    let mut case = Case::start(context, &registering(&[("app", &app)]))?;
+    case.container("app", &app)?;
+    let mut hog = case.hog(&context.hog("app-hog"), &app)?;
+    let mut other = case.hog(&context.hog("other"), &app)?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    case.wait_for_kills(1);
+    other.allocate(1)?;
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.law(context);
+    checks.oom_kill_rose(&app, 1);
+    if let Some(event) = checks.only_event() {
+        checks.eq("victim.pid", event.victim_pid(), hog.pid());
+    }
+    checks.finish("the limit is below the group: one kill")
+}
+
+/// Thousands die together.
+pub(super) fn group_large(context: &Context) -> Result<Outcome> {
+    let cgroup = context.cgroup("large")?;
+    cgroup.write("memory.oom.group", "1")?;
+    let mut arguments = registering(&[("large", &cgroup)]);
+    arguments.extend(["--ring-size".into(), LARGE_RING_BYTES.into()]);
+    let mut case = Case::start(context, &arguments)?;
+    case.container("large", &cgroup)?;
+    let mut hog = case.hog(&context.hog("large-hog"), &cgroup)?;
+    let brood = raise(&mut case, &mut hog, &cgroup, LARGE - 1)?;
+    // What the processes need is not known beforehand.
+    let used = cgroup.number("memory.current")?;
+    cgroup.limit_memory(used + LIMIT_BYTES)?;
+    context.report.note(&format!(
+        "{LARGE} processes use {} MiB",
+        used.div_euclid(MIB)
+    ));
+    let killed = kill_with_brood(&mut hog, brood)?;
+    case.wait_for_kills(killed.len());
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.law(context);
+    checks.logged(&killed);
+    checks.oom_kill_rose(&cgroup, i64::from(LARGE + 1));
+    checks.kills(killed.len());
+    check_recounts(&mut checks, &findings, 1);
+    checks.finish(&format!("{LARGE} processes in one group kill"))
+}
+
+fn pod_as_group(context: &Context, name: &str) -> Result<Cgroup> {
+    let pod = context.cgroup(name)?;
+    pod.limit_memory(LIMIT_BYTES)?;
+    pod.write("memory.oom.group", "1")?;
+    pod.enable_memory()?;
+    Ok(pod)
+}
+
+/// Fills a container with `size` processes, one of which then reaches the limit; returns all.
+fn kill_group(
+    context: &Context,
+    case: &mut Case,
+    container: &Cgroup,
+    size: u32,
+) -> Result<Vec<u32>> {
+    let mut hog = case.hog(&context.hog("group-hog"), container)?;
+    let brood = raise(case, &mut hog, container, size - 1)?;
+    kill_with_brood(&mut hog, brood)
+}
+
+fn raise(case: &mut Case, hog: &mut Hog, cgroup: &Cgroup, number: u32) -> Result<Vec<u32>> {
+    let brood = hog.brood(number, 0)?;
+    for pid in &brood {
+        case.remember(*pid, cgroup)?;
+    }
+    Ok(brood)
+}
+
+/// The hog reaches the limit and dies with all of its brood.
+fn kill_with_brood(hog: &mut Hog, mut brood: Vec<u32>) -> Result<Vec<u32>> {
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    reap(&brood, KILL_LIMIT)?;
+    brood.push(hog.pid());
+    Ok(brood)
+}
+
+/// Each group kill was counted once more than it had members, and no group is taken for another.
+fn check_recounts(checks: &mut Checks<'_>, findings: &Findings, groups: usize) {
+    if findings.dry {
+        return;
+    }
+    let recounts = findings.output.stopped.map(|stopped| stopped.recounts);
+    checks.eq("recounts", Ok(recounts), i64::try_from(groups).ok());
+    let mut invocations = BTreeMap::<u64, u32>::new();
+    for event in findings.kills() {
+        match event.number("group.invocation") {
+            Ok(invocation) => *invocations.entry(invocation).or_default() += 1,
+            Err(error) => checks.that(&format!("{error:#}"), false),
+        }
+    }
+    checks.eq("number of group kills", Ok(invocations.len()), groups);
+}
