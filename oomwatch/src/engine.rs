@@ -152,7 +152,11 @@ impl Engine {
         for record in records {
             match record {
                 Record::CgroupCreated(change) => self.learn_from(change, true),
-                Record::CgroupRemoved(change) => self.learn_from(change, false),
+                Record::CgroupRemoved(change) => {
+                    self.learn_from(change, false);
+                    // Its id may come back on another cgroup in this very batch.
+                    self.registry.cgroup_removed(change.cgroup_id);
+                }
                 Record::Victim(_) | Record::GroupEnd(_) => {}
             }
         }
@@ -201,9 +205,23 @@ impl Engine {
     /// was among records that found no room.
     pub(crate) fn retain_live(&mut self, found: &std::collections::HashSet<CgroupId>, now: Now) {
         let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
-        for id in gone {
+        for &id in &gone {
             self.tree.remove(id, now.boottime_ns);
             self.registry.cgroup_removed(id);
+        }
+        if !gone.is_empty() && self.discovery != CgroupDiscovery::Off {
+            self.discover_refused();
+        }
+    }
+
+    /// A container may have come back under an id that was taken, for all that was known.
+    fn discover_refused(&mut self) {
+        let live = self.tree.live();
+        let unknown: Vec<CgroupId> = live.filter(|&id| self.registry.get(id).is_none()).collect();
+        for id in unknown {
+            if self.discovery == CgroupDiscovery::Containers || self.tree.is_leaf(id) {
+                self.discover(id, None);
+            }
         }
     }
 

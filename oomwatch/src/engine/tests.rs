@@ -233,3 +233,48 @@ fn a_hand_registered_container_keeps_its_kills_after_its_removal() {
         "{late:?}"
     );
 }
+
+const AGAIN: u64 = 4;
+
+/// The daemon was slow: the container was gone and there again in one batch, its id was still taken,
+/// and the second kill was nobody's.
+#[test]
+fn an_id_that_comes_back_in_one_batch_is_named_both_times() {
+    let mut engine = engine(CgroupDiscovery::Containers);
+    let name = docker('a');
+    let records = [
+        created(CONTAINER, &name, 1),
+        killed(7, 2, CONTAINER, 1),
+        removed(CONTAINER, &name, 3),
+        created(AGAIN, &name, 4),
+        killed(8, 5, AGAIN, 1),
+    ];
+    let events = engine.apply(&records, now(6));
+    let expected = "a".repeat(64);
+    let named: Vec<_> = events.iter().map(container_id).collect();
+    assert_eq!(named, [Some(expected.as_str()); 2], "{events:?}");
+    assert_eq!(engine.registry().live_count(), 1);
+}
+
+/// The record of the removal found no room; the scan that follows finds out.
+#[test]
+fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_scan() {
+    let mut engine = engine(CgroupDiscovery::Containers);
+    let name = docker('a');
+    engine.apply(
+        &[created(CONTAINER, &name, 1), created(AGAIN, &name, 4)],
+        now(4),
+    );
+    assert!(engine.registry().get(CgroupId(AGAIN)).is_none());
+    let found = [CgroupId(SYSTEM), CgroupId(AGAIN)].into_iter().collect();
+    engine.retain_live(&found, now(5));
+    let events = engine.apply(&[killed(8, 6, AGAIN, 1)], now(7));
+    let expected = "a".repeat(64);
+    assert!(
+        events
+            .iter()
+            .all(|event| container_id(event) == Some(&expected)),
+        "{events:?}"
+    );
+    assert_eq!(events.len(), 1);
+}

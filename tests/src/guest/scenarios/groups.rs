@@ -17,9 +17,6 @@ use crate::hog::{Hog, MIB, reap};
 const SIZES: [u32; 3] = [1, 3, 20];
 /// Each takes about 80 KiB of the kernel's memory, and the machine has 1 GiB.
 const LARGE: u32 = 2000;
-/// Room for the records of all of them, for a reader that an emulated machine gives no time.
-const LARGE_RING_BYTES: &str = "4194304";
-
 /// Groups of one, three and twenty, on the container itself.
 pub(super) fn group_on_container(context: &Context) -> Result<Outcome> {
     groups(context, |name| {
@@ -128,9 +125,7 @@ pub(super) fn group_not_in_reach(context: &Context) -> Result<Outcome> {
 pub(super) fn group_large(context: &Context) -> Result<Outcome> {
     let cgroup = context.cgroup("large")?;
     cgroup.write("memory.oom.group", "1")?;
-    let mut arguments = registering(&[("large", &cgroup)]);
-    arguments.extend(["--ring-size".into(), LARGE_RING_BYTES.into()]);
-    let mut case = Case::start(context, &arguments)?;
+    let mut case = Case::start(context, &registering(&[("large", &cgroup)]))?;
     case.container("large", &cgroup)?;
     let mut hog = case.hog(&context.hog("large-hog"), &cgroup)?;
     let brood = raise(&mut case, &mut hog, &cgroup, LARGE - 1)?;
