@@ -61,6 +61,15 @@ struct Account {
     page: Book,
     /// The same of counters that were there before these.
     closed: Book,
+    noted: Option<Noted>,
+}
+
+/// A counter that was read, to be compared when the records of all that it counted have arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Noted {
+    oom_kill: u64,
+    /// What was said since of increments that came later: it does not make up for a loss before.
+    beyond: u64,
 }
 
 /// All books.
@@ -106,27 +115,51 @@ impl Accounts {
             account.see(oom_kill);
             if oom_kill > account.base {
                 account.page.enter(entry, count);
+                if let Some(noted) = account.noted.as_mut()
+                    && oom_kill > noted.oom_kill
+                {
+                    noted.beyond += count;
+                }
             }
         }
     }
 
-    /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A
-    /// counter behind the books is not news: the ring was quicker than the file.
-    pub(crate) fn missing(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> u64 {
-        let Some(account) = self.0.get_mut(&cgroup) else {
+    /// Keeps a container's counter as it was read now.
+    pub(crate) fn note(&mut self, cgroup: CgroupId, oom_kill: u64) {
+        if let Some(account) = self.0.get_mut(&cgroup) {
+            account.see(oom_kill);
+            account.noted = Some(Noted {
+                oom_kill,
+                beyond: 0,
+            });
+        }
+    }
+
+    /// How many of the increments in the counter that was noted nobody spoke of, and that counter.
+    /// `None` where none was noted, or other counters have taken its place.
+    pub(crate) fn missing_noted(&mut self, cgroup: CgroupId) -> Option<(u64, u64)> {
+        let account = self.0.get_mut(&cgroup)?;
+        let noted = account.noted.take()?;
+        let told = account.page.told().saturating_sub(noted.beyond);
+        let rise = noted.oom_kill.saturating_sub(account.base);
+        Some((rise.saturating_sub(told), noted.oom_kill))
+    }
+
+    /// How many increments of a container that is gone nobody spoke of.
+    pub(crate) fn missing(&mut self, last: &Memcg) -> u64 {
+        let (Some(account), Some(oom_kill)) = (self.0.get_mut(&last.cgroup_id), last.oom_kill)
+        else {
             return 0;
         };
-        if let Some(serial) = serial {
-            account.meet(serial);
-        }
+        account.meet(last.serial);
         account.see(oom_kill);
-        oom_kill
-            .saturating_sub(account.base)
-            .saturating_sub(account.page.told())
+        let rise = oom_kill.saturating_sub(account.base);
+        rise.saturating_sub(account.page.told())
     }
 
     /// Enters increments that no record of a kill told of, into the books of a container and of
-    /// those above it.
+    /// those above it. Where those above were noted before, they may hide a loss there until
+    /// the next audit: which came first is not known.
     pub(crate) fn enter_missing(
         &mut self,
         lineage: impl Iterator<Item = CgroupId>,
@@ -148,6 +181,7 @@ impl Account {
             self.closed = self.book();
             self.page = Book::default();
             self.base = 0;
+            self.noted = None;
         }
         self.serial = Some(serial);
     }
@@ -176,15 +210,21 @@ mod tests {
     const C: CgroupId = CgroupId(10);
     const POD: CgroupId = CgroupId(5);
 
+    /// Read and compared at once.
+    fn missing(accounts: &mut Accounts, cgroup: CgroupId, oom_kill: u64) -> u64 {
+        accounts.note(cgroup, oom_kill);
+        accounts.missing_noted(cgroup).unwrap().0
+    }
+
     #[test]
     fn what_is_entered_is_not_missing() {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
         accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
-        assert_eq!(accounts.missing(C, 4, None), 0);
-        assert_eq!(accounts.missing(C, 6, None), 2);
+        assert_eq!(missing(&mut accounts, C, 4), 0);
+        assert_eq!(missing(&mut accounts, C, 6), 2);
         accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
-        assert_eq!(accounts.missing(C, 6, None), 0);
+        assert_eq!(missing(&mut accounts, C, 6), 0);
     }
 
     #[test]
@@ -192,7 +232,7 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
         accounts.enter(&[memcg(10, 3)], Entry::Kill, 1);
-        assert_eq!(accounts.missing(C, 4, None), 1);
+        assert_eq!(missing(&mut accounts, C, 4), 1);
     }
 
     #[test]
@@ -202,8 +242,8 @@ mod tests {
         accounts.open(POD, 0);
         accounts.enter(&[memcg(10, 1), memcg(5, 1)], Entry::Kill, 1);
         accounts.enter_missing([C, POD].into_iter(), Entry::CounterOnly, 1);
-        assert_eq!(accounts.missing(POD, 2, None), 0);
-        assert_eq!(accounts.missing(C, 2, None), 0);
+        assert_eq!(missing(&mut accounts, POD, 2), 0);
+        assert_eq!(missing(&mut accounts, C, 2), 0);
     }
 
     #[test]
@@ -211,7 +251,9 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 7);
         accounts.enter(&[memcg(10, 8)], Entry::Kill, 1);
-        assert_eq!(accounts.missing(C, 1, Some(2)), 1);
+        let mut again = memcg(10, 1);
+        again.serial += 1;
+        assert_eq!(accounts.missing(&again), 1);
     }
 
     fn book(accounts: &Accounts, cgroup: CgroupId) -> Book {
@@ -225,7 +267,7 @@ mod tests {
         accounts.open(C, 3);
         accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
         accounts.enter(&[memcg(10, 5)], Entry::Recount, 1);
-        assert_eq!(accounts.missing(C, 7, None), 2);
+        assert_eq!(missing(&mut accounts, C, 7), 2);
         assert_eq!(book(&accounts, C).residual(), 2);
         accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
         let expected = Book {
@@ -257,5 +299,38 @@ mod tests {
         accounts.enter(&[again], Entry::Kill, 1);
         let kept = book(&accounts, C);
         assert_eq!((kept.rise, kept.kills, kept.residual()), (2, 2, 0));
+    }
+
+    /// The counter moves before its record is made: compared at once, the kill was told twice.
+    #[test]
+    fn a_kill_that_was_under_way_when_the_counter_was_read_is_not_missing() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        accounts.note(C, 1);
+        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
+        assert_eq!(accounts.missing_noted(C), Some((0, 1)));
+        assert_eq!(book(&accounts, C).residual(), 0);
+    }
+
+    #[test]
+    fn kills_after_the_counter_was_read_do_not_hide_a_loss_before() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        accounts.note(C, 2);
+        accounts.enter(&[memcg(10, 2)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 3)], Entry::Kill, 1);
+        assert_eq!(accounts.missing_noted(C), Some((1, 2)));
+    }
+
+    #[test]
+    fn a_counter_that_was_noted_is_no_word_on_its_successor() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
+        accounts.note(C, 5);
+        let mut again = memcg(10, 1);
+        again.serial += 1;
+        accounts.enter(&[again], Entry::Kill, 1);
+        assert_eq!(accounts.missing_noted(C), None);
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     group::GroupBuffer,
     id::printable,
     reconcile::{Counting, Reconciler, Verdict},
-    record::{CgroupChanged, Record, VictimRecord},
+    record::{CgroupChanged, Memcg, Record, VictimRecord},
     registry::{Registry, RegistryError},
 };
 
@@ -168,11 +168,8 @@ impl Engine {
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
                     // The last word on its kills, and all their records came before.
-                    if let Some(last) = &change.counters
-                        && let Some(oom_kill) = last.oom_kill
-                    {
-                        let serial = Some(last.serial);
-                        ready.extend(self.audit_one(change.cgroup_id, oom_kill, serial, now));
+                    if let Some(last) = &change.counters {
+                        ready.extend(self.audit_removed(last, now));
                     }
                     self.removed(change);
                 }
@@ -237,17 +234,35 @@ impl Engine {
         audited.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Compares one container's counter with what was said of it. The counter must have been read
-    /// before the ring was drained for the last time: then every kill in it was seen, or lost.
-    pub(crate) fn audit_one(
+    /// A container's counter was read, to be compared by [`Self::audit_noted`] later. To be called
+    /// for the lowest containers first, and with all records worked through that were there before.
+    pub(crate) fn note_counter(&mut self, cgroup: CgroupId, oom_kill: u64) {
+        self.reconciler.note_counter(cgroup, oom_kill);
+    }
+
+    /// Compares one container's counter, as it was noted, with what was said of it by now. Kills
+    /// are counted before they are marked: so long after that all marks of the time have arrived.
+    pub(crate) fn audit_noted(&mut self, cgroup: CgroupId, now: Now) -> Option<OomEvent> {
+        let lineage = self.tree.lineage(cgroup);
+        let (missing, oom_kill) = self.reconciler.audit_noted(lineage, cgroup)?;
+        self.counter_only(cgroup, missing, oom_kill, now)
+    }
+
+    /// Compares the last counters of a container that is gone.
+    fn audit_removed(&mut self, last: &Memcg, now: Now) -> Option<OomEvent> {
+        let cgroup = last.cgroup_id;
+        let lineage = self.tree.lineage(cgroup);
+        let missing = self.reconciler.audit_removed(lineage, last);
+        self.counter_only(cgroup, missing, last.oom_kill?, now)
+    }
+
+    fn counter_only(
         &mut self,
         cgroup: CgroupId,
+        missing: u64,
         oom_kill: u64,
-        serial: Option<u32>,
         now: Now,
     ) -> Option<OomEvent> {
-        let lineage = self.tree.lineage(cgroup);
-        let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
         let container = self.registry.get(cgroup)?.clone();
         if missing == 0 {
             return None;

@@ -137,26 +137,37 @@ impl Reconciler {
         self.accounts.books()
     }
 
-    /// Compares a container's counter with what was said of it. What is missing is returned once,
-    /// and from then on accounted for, in the container and in those above it (`lineage`, itself
-    /// first). To be asked from the lowest containers up.
-    pub(crate) fn audit(
+    /// Keeps a container's counter for [`Self::audit_noted`].
+    pub(crate) fn note_counter(&mut self, cgroup: CgroupId, oom_kill: u64) {
+        self.accounts.note(cgroup, oom_kill);
+    }
+
+    /// Compares a container's counter, as it was noted, with what was said of it since. What is
+    /// missing is returned once, with the counter, and from then on accounted for, in the container
+    /// and in those above it (`lineage`, itself first). To be asked from the lowest containers up.
+    pub(crate) fn audit_noted(
         &mut self,
         lineage: impl Iterator<Item = CgroupId>,
         cgroup: CgroupId,
-        oom_kill: u64,
-        serial: Option<u32>,
-    ) -> u64 {
-        let missing = self.accounts.missing(cgroup, oom_kill, serial);
-        if missing > 0 {
-            self.accounts
-                .enter_missing(lineage, Entry::CounterOnly, missing);
-        }
-        if let Some(ledger) = self.ledgers.get_mut(&cgroup)
-            && serial.is_none_or(|serial| ledger.serial == Some(serial))
-        {
+    ) -> Option<(u64, u64)> {
+        let (missing, oom_kill) = self.accounts.missing_noted(cgroup)?;
+        self.accounts
+            .enter_missing(lineage, Entry::CounterOnly, missing);
+        if let Some(ledger) = self.ledgers.get_mut(&cgroup) {
             ledger.oom_kill = ledger.oom_kill.max(oom_kill);
         }
+        Some((missing, oom_kill))
+    }
+
+    /// The same with the last counters of a cgroup that is gone: nothing is under way in it.
+    pub(crate) fn audit_removed(
+        &mut self,
+        lineage: impl Iterator<Item = CgroupId>,
+        last: &Memcg,
+    ) -> u64 {
+        let missing = self.accounts.missing(last);
+        self.accounts
+            .enter_missing(lineage, Entry::CounterOnly, missing);
         missing
     }
 

@@ -4,6 +4,7 @@
 //! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers,
 //! join; dropping the probe detaches.
 
+mod audit;
 mod task;
 
 use std::{

@@ -99,6 +99,12 @@ impl Daemon {
             .with_context(|| format!("no event {what} within {limit:?}"))
     }
 
+    /// Whether there was such an event by now.
+    #[must_use]
+    pub fn has_event(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        self.collector.snapshot().events.iter().any(wanted)
+    }
+
     /// Waits until `number` events of kind `kill` came; says whether they did.
     #[must_use]
     pub fn wait_for_kills(&self, limit: Duration, number: usize) -> bool {

@@ -49,7 +49,12 @@ enum Action {
     Replace {
         container: usize,
     },
-    Audit,
+    /// The counters are read, a kill being under way. Its record arrives after that.
+    ReadCounters {
+        container: usize,
+    },
+    /// Their time has come.
+    CompareCounters,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -61,8 +66,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (container.clone(), 1..5_u8, 0..5_u8, any::<u8>()).prop_map(
             |(container, count, recount_after, lost)| Action::Group { container, count, recount_after, lost }
         ),
-        1 => container.prop_map(|container| Action::Replace { container }),
-        1 => Just(Action::Audit),
+        1 => container.clone().prop_map(|container| Action::Replace { container }),
+        1 => container.prop_map(|container| Action::ReadCounters { container }),
+        1 => Just(Action::CompareCounters),
     ]
 }
 
@@ -216,7 +222,14 @@ impl Model {
                 lost,
             } => self.group(container, count, recount_after.min(count - 1), lost),
             Action::Replace { container } => self.replace(container),
-            Action::Audit => self.audit(),
+            Action::ReadCounters { container } => {
+                self.count(container);
+                let pid = self.process(container, true);
+                let record = self.mark(container, pid, None);
+                self.read_counters();
+                self.feed(record);
+            }
+            Action::CompareCounters => self.compare_counters(),
         }
     }
 
@@ -260,11 +273,16 @@ impl Model {
         self.register(new, &format!("c{container}"));
     }
 
-    fn audit(&mut self) {
+    fn read_counters(&mut self) {
+        for cgroup in self.engine.audited() {
+            self.engine.note_counter(cgroup, self.counters[&cgroup.0]);
+        }
+    }
+
+    fn compare_counters(&mut self) {
         for cgroup in self.engine.audited() {
             let now = self.now();
-            let oom_kill = self.counters[&cgroup.0];
-            let event = self.engine.audit_one(cgroup, oom_kill, None, now);
+            let event = self.engine.audit_noted(cgroup, now);
             self.events.extend(event);
         }
     }
@@ -285,7 +303,8 @@ impl Model {
     }
 
     fn check(&mut self) {
-        self.audit();
+        self.read_counters();
+        self.compare_counters();
         let rest = self.engine.release();
         self.events.extend(rest);
         let mut seen = HashSet::new();

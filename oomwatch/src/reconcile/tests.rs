@@ -11,7 +11,8 @@ const COUNTED: Verdict = Verdict::Kill { counted: true };
 fn audit(reconciler: &mut Reconciler, cgroup: u64, oom_kill: u64) -> u64 {
     let lineage = [CgroupId(C), CgroupId(POD)];
     let above = lineage.into_iter().skip_while(|id| id.0 != cgroup);
-    reconciler.audit(above, CgroupId(cgroup), oom_kill, None)
+    reconciler.note_counter(CgroupId(cgroup), oom_kill);
+    reconciler.audit_noted(above, CgroupId(cgroup)).unwrap().0
 }
 
 /// The ring was full: two kills of three were never seen.

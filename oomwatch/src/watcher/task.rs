@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{AddError, Command, Options, Report, StartError, Status, has_counters};
+use super::{AddError, Command, Options, Report, StartError, Status, audit::Audit, has_counters};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
@@ -30,8 +30,6 @@ use crate::{
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
 const BATCH: usize = 256;
-/// Between a loss and the audit that makes up for it: the kills of a storm go on for a while.
-const SETTLE_NS: u64 = 1_500_000_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
@@ -53,8 +51,8 @@ pub(super) struct Task {
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
-    /// When to hold all counters against what was said; only after a loss.
-    audit_at_ns: Option<u64>,
+    /// How far the counters are held against what was said; only after a loss.
+    audit: Audit,
 }
 
 impl Task {
@@ -88,7 +86,7 @@ impl Task {
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
-            audit_at_ns: None,
+            audit: Audit::default(),
             probe,
             hierarchy,
         };
@@ -139,7 +137,7 @@ impl Task {
                 ready = self.probe.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
-                () = until(self.audit_at_ns) => Event::AuditDeadline,
+                () = until(self.audit.deadline_ns()) => Event::AuditDeadline,
             };
             if !self.handle(event) {
                 break;
@@ -164,7 +162,7 @@ impl Task {
                 let events = self.engine.release();
                 self.publish(events);
             }
-            Event::AuditDeadline => self.audit(),
+            Event::AuditDeadline => self.audit_after_loss(),
         }
         true
     }
@@ -229,8 +227,7 @@ impl Task {
                 lost = drops.victims - before.victims,
                 "records of victims found no room in the ring; their number is made up from the counters"
             );
-            let now_ns = clock::now().boottime_ns;
-            self.audit_at_ns.get_or_insert(now_ns + SETTLE_NS);
+            self.audit.lost(clock::now().boottime_ns);
         }
         if drops.cgroups > before.cgroups {
             warn!(
@@ -243,21 +240,32 @@ impl Task {
         }
     }
 
-    /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
-    fn audit(&mut self) {
-        self.audit_at_ns = None;
-        let counters: Vec<(CgroupId, u64)> = self
-            .engine
-            .audited()
-            .into_iter()
-            .filter_map(|id| Some((id, self.read_counter(id)?)))
-            .collect();
-        // The counter moves before its record is made: what was read is in the ring, or lost.
+    /// The next step of making up for what was lost.
+    fn audit_after_loss(&mut self) {
+        match self.audit {
+            Audit::Idle => {}
+            Audit::Read { .. } => self.note_counters(),
+            Audit::Compare { .. } => self.compare_counters(),
+        }
+        self.audit.done(clock::now().boottime_ns);
+    }
+
+    /// Reads the counters of all containers, the lowest first.
+    fn note_counters(&mut self) {
+        for id in self.engine.audited() {
+            if let Some(oom_kill) = self.read_counter(id) {
+                self.engine.note_counter(id, oom_kill);
+            }
+        }
+    }
+
+    /// Speaks of what was counted when the counters were read, and nobody spoke of since.
+    fn compare_counters(&mut self) {
         self.drain();
         let now = clock::now();
-        let events = counters
-            .into_iter()
-            .filter_map(|(id, oom_kill)| self.engine.audit_one(id, oom_kill, None, now))
+        let audited = self.engine.audited().into_iter();
+        let events = audited
+            .filter_map(|id| self.engine.audit_noted(id, now))
             .collect();
         self.publish(events);
     }
@@ -351,8 +359,9 @@ impl Task {
     }
 
     async fn finish(mut self) -> Report {
-        self.drain();
-        self.audit();
+        // Nothing is read after this, so a kill that is counted and not marked yet is told here.
+        self.note_counters();
+        self.compare_counters();
         let rest = self.engine.release();
         self.publish(rest);
         self.log_books();

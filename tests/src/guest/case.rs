@@ -13,6 +13,7 @@ use super::findings::{Findings, Watched};
 use super::law::Home;
 use crate::cgroup::{Cgroup, Counters};
 use crate::daemon::Daemon;
+use crate::event::Event;
 use crate::hog::{Hog, HogSpec};
 use crate::kernel_log::{KernelLog, LoggedKill};
 use crate::kernel_trace::KernelTrace;
@@ -129,6 +130,13 @@ impl Case {
         if let Some(daemon) = &self.daemon {
             let _ = daemon.wait_for_kills(EVENT_LIMIT, number);
         }
+    }
+
+    /// Whether the daemon has reported something of that kind by now; never so without a daemon.
+    pub(super) fn has_event(&self, kind: &str) -> bool {
+        let wanted = |event: &Event| event.kind().is_ok_and(|found| found == kind);
+        let daemon = self.daemon.as_ref();
+        daemon.is_some_and(|daemon| daemon.has_event(wanted))
     }
 
     /// Stops the daemon, which reconciles for the last time, and reads every witness.

@@ -1,0 +1,90 @@
+//! When to hold the counters against what was said of them, after records were lost.
+//!
+//! A counter moves before its record is made. So the counters are read once the storm may be over,
+//! and compared only when all that they counted has had its time to arrive. Pure: time comes in.
+
+/// Between a loss and the reading of the counters: the kills of a storm go on for a while.
+const READ_AFTER_NS: u64 = 500_000_000;
+/// Between the reading and the comparison: the kernel may log a kill on a slow console first.
+const COMPARE_AFTER_NS: u64 = 1_000_000_000;
+
+/// Where the audit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Audit {
+    /// Nothing was lost since the last one.
+    #[default]
+    Idle,
+    /// The counters are to be read.
+    Read { at_ns: u64 },
+    /// They were read, and are to be compared. What was lost since is not in them.
+    Compare { at_ns: u64, lost_since: bool },
+}
+
+impl Audit {
+    /// When the next step is due.
+    pub(super) fn deadline_ns(self) -> Option<u64> {
+        match self {
+            Self::Idle => None,
+            Self::Read { at_ns } | Self::Compare { at_ns, .. } => Some(at_ns),
+        }
+    }
+
+    /// Records were lost. Losses that go on do not put off what is under way.
+    pub(super) fn lost(&mut self, now_ns: u64) {
+        match self {
+            Self::Idle => *self = Self::to_read(now_ns),
+            Self::Read { .. } => {}
+            Self::Compare { lost_since, .. } => *lost_since = true,
+        }
+    }
+
+    /// The step that was due is done.
+    pub(super) fn done(&mut self, now_ns: u64) {
+        *self = match *self {
+            Self::Read { .. } => Self::Compare {
+                at_ns: now_ns + COMPARE_AFTER_NS,
+                lost_since: false,
+            },
+            Self::Compare {
+                lost_since: true, ..
+            } => Self::to_read(now_ns),
+            Self::Idle | Self::Compare { .. } => Self::Idle,
+        };
+    }
+
+    fn to_read(now_ns: u64) -> Self {
+        Self::Read {
+            at_ns: now_ns + READ_AFTER_NS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_compared_some_time_after_they_were_read() {
+        let mut audit = Audit::default();
+        assert_eq!(audit.deadline_ns(), None);
+        audit.lost(0);
+        assert_eq!(audit.deadline_ns(), Some(READ_AFTER_NS));
+        audit.done(READ_AFTER_NS);
+        let compare_ns = READ_AFTER_NS + COMPARE_AFTER_NS;
+        assert_eq!(audit.deadline_ns(), Some(compare_ns));
+        audit.done(compare_ns);
+        assert_eq!(audit, Audit::Idle);
+    }
+
+    #[test]
+    fn losses_that_go_on_neither_delay_an_audit_nor_go_without_one() {
+        let mut audit = Audit::default();
+        audit.lost(0);
+        audit.lost(400_000_000);
+        assert_eq!(audit.deadline_ns(), Some(READ_AFTER_NS));
+        audit.done(READ_AFTER_NS);
+        audit.lost(READ_AFTER_NS + 1);
+        audit.done(READ_AFTER_NS + COMPARE_AFTER_NS);
+        assert!(matches!(audit, Audit::Read { .. }), "{audit:?}");
+    }
+}
