@@ -1,6 +1,6 @@
 //! What all witnesses said about one case, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +107,7 @@ impl Findings {
         Ok(Law::judge(&Witnesses {
             rises: &rises,
             node_rise: self.node_rise,
+            logged: self.logged_processes().map(|logged| logged.len()),
             spawned: &self.spawned,
             events: self.events(),
             books: books.then_some(&self.output.books),
@@ -120,6 +121,13 @@ impl Findings {
             .iter()
             .filter(|event| event.is_kill())
             .collect()
+    }
+
+    /// The processes, or threads of them, that the kernel logged as killed; `None` where the log
+    /// went round, for an incomplete log proves nothing.
+    pub(super) fn logged_processes(&self) -> Option<BTreeSet<u32>> {
+        let pids = self.logged.iter().map(|kill| kill.pid);
+        (self.log_overwritten == 0).then(|| pids.collect())
     }
 
     /// How much a counter of a cgroup and all below it rose.

@@ -26,6 +26,8 @@ pub(super) struct Witnesses<'a> {
     pub(super) rises: &'a BTreeMap<String, i64>,
     /// Rise of `oom_kill` in `/proc/vmstat`.
     pub(super) node_rise: i64,
+    /// How many processes the kernel logged as killed; `None` where its log is not complete.
+    pub(super) logged: Option<usize>,
     /// All processes that the test started.
     pub(super) spawned: &'a BTreeMap<u32, Home>,
     pub(super) events: &'a [Event],
@@ -41,7 +43,9 @@ pub(super) struct Law {
     truth: i64,
     /// Rise of `oom_kill` of the node.
     node: i64,
-    kills: i64,
+    /// Processes that the kernel logged as killed, or threads of them.
+    log: Option<i64>,
+    pub(super) kills: i64,
     pub(super) counter_only: i64,
     recounts: i64,
     already_exiting: i64,
@@ -59,6 +63,7 @@ impl Law {
     pub(super) fn judge(witnesses: &Witnesses<'_>) -> Self {
         let mut law = Self {
             node: witnesses.node_rise,
+            log: witnesses.logged.and_then(|logged| logged.try_into().ok()),
             ..Self::default()
         };
         for (container, rise) in witnesses.rises {
@@ -67,6 +72,12 @@ impl Law {
         law.node(witnesses);
         law.victims(witnesses);
         law
+    }
+
+    /// Whether more kills are reported than the kernel logged, as far as its log is complete.
+    pub(super) fn tells_too_much(&self) -> bool {
+        let told = self.kills + self.counter_only;
+        self.log.is_some_and(|logged| told > logged)
     }
 
     fn container(&mut self, witnesses: &Witnesses<'_>, id: &str, rise: i64) {

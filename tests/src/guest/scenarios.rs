@@ -29,6 +29,7 @@ pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
 pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("single_kill", limits::single_kill),
     ("pod_limit", limits::pod_limit),
+    ("ancestor_limit", limits::ancestor_limit),
     ("other_allocator", limits::other_allocator),
     ("nested_with_controller", nesting::with_controller),
     ("nested_without_controller", nesting::without_controller),
@@ -60,6 +61,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("idle_syscalls", idle::idle_syscalls),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
+    ("group_lost", groups::group_lost),
     ("group_large", groups::group_large),
     ("global_oom", node::global_oom),
 ];

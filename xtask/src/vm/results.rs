@@ -85,6 +85,8 @@ pub(crate) struct Law {
     pub(crate) truth: i64,
     /// Rise of `oom_kill` in `/proc/vmstat`.
     pub(crate) node: i64,
+    /// Processes that the kernel logged as killed; `None` where its log was not complete.
+    pub(crate) log: Option<i64>,
     pub(crate) kills: i64,
     pub(crate) counter_only: i64,
     pub(crate) recounts: i64,
@@ -233,7 +235,7 @@ mod tests {
         report.accept(r#"{"test":"b","outcome":"failed","detail":"no event"}"#);
         report.accept(r#"{"test":"c","outcome":"skipped","duration_ms":0,"detail":"no v2"}"#);
         assert_eq!(report.accept(r#"{"alive":7}"#), Show::Nothing);
-        let law = r#"{"scenario":"b","law":{"truth":4,"node":4,"kills":3,"counter_only":0,
+        let law = r#"{"scenario":"b","law":{"truth":4,"node":4,"log":3,"kills":3,"counter_only":0,
             "recounts":1,"already_exiting":0,"residual":0,"misattributed":0}}"#;
         assert_eq!(report.accept(law), Show::Nothing);
         assert_eq!(report.laws.first().map(|of| of.law.recounts), Some(1));

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::results::{Law, LawOf};
 
 const HEAD: &str = "\
-| scenario | kernel | oom_kill | node | kills | counter_only | recounts | already_exiting | residual | misattributed |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|
+| scenario | kernel | oom_kill | node | logged | kills | counter_only | recounts | already_exiting | residual | misattributed |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 
 /// Makes the table, sorted by scenario and then by kernel, in the order given; empty without rows.
@@ -25,6 +25,7 @@ pub(crate) fn markdown(kernels: &[(&str, &[LawOf])]) -> String {
         let Law {
             truth,
             node,
+            log,
             kills,
             counter_only,
             recounts,
@@ -32,10 +33,11 @@ pub(crate) fn markdown(kernels: &[(&str, &[LawOf])]) -> String {
             residual,
             misattributed,
         } = law;
+        let log = log.map_or_else(|| "?".to_owned(), |log| log.to_string());
         // Writing to a string does not fail.
         let _ = writeln!(
             table,
-            "| {scenario} | {kernel} | {truth} | {node} | {kills} | {counter_only} | {recounts} \
+            "| {scenario} | {kernel} | {truth} | {node} | {log} | {kills} | {counter_only} | {recounts} \
              | {already_exiting} | {residual} | {misattributed} |"
         );
     }
@@ -66,9 +68,9 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| a | 5.10 | 2 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
-                "| a | 6.1 | 3 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
-                "| b | 5.10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
+                "| a | 5.10 | 2 | 0 | ? | 0 | 0 | 0 | 0 | 0 | 0 |",
+                "| a | 6.1 | 3 | 0 | ? | 0 | 0 | 0 | 0 | 0 | 0 |",
+                "| b | 5.10 | 1 | 0 | ? | 0 | 0 | 0 | 0 | 0 | 0 |",
             ]
         );
     }

@@ -68,6 +68,7 @@ fn judge(world: &World) -> Law {
     Law::judge(&Witnesses {
         rises: &world.rises,
         node_rise: world.node_rise,
+        logged: Some(5),
         spawned: &world.spawned,
         events: &world.events,
         books: Some(&world.books),
@@ -89,6 +90,7 @@ fn the_law_holds_where_everything_adds_up() {
     let expected = Law {
         truth: 5,
         node: 6,
+        log: Some(5),
         kills: 4,
         counter_only: 1,
         recounts: 1,
@@ -174,6 +176,7 @@ fn a_node_that_counted_otherwise_is_noticed() {
     let witnesses = Witnesses {
         rises: &world.rises,
         node_rise: world.node_rise,
+        logged: None,
         spawned: &world.spawned,
         events: &world.events,
         books: Some(&world.books),
@@ -182,6 +185,16 @@ fn a_node_that_counted_otherwise_is_noticed() {
     assert!(!Law::judge(&witnesses).failures.is_empty());
     world.events.clear();
     assert!(!judge(&world).failures.is_empty());
+}
+
+#[test]
+fn more_kills_than_the_kernel_logged_are_noticed() {
+    assert!(!judge(&world()).tells_too_much());
+    let mut law = judge(&world());
+    law.counter_only += 1;
+    assert!(law.tells_too_much());
+    law.log = None;
+    assert!(!law.tells_too_much());
 }
 
 #[test]

@@ -113,6 +113,36 @@ pub(super) fn pod_limit(context: &Context) -> Result<Outcome> {
     checks.finish("the pod's limit, the container's loss")
 }
 
+/// The limit is that of a cgroup above the pod.
+pub(super) fn ancestor_limit(context: &Context) -> Result<Outcome> {
+    let slice = context.cgroup("pods")?;
+    slice.limit_memory(LIMIT_BYTES)?;
+    slice.enable_memory()?;
+    let pod = slice.child("pod")?;
+    pod.enable_memory()?;
+    let app = pod.child("app")?;
+    let mut case = Case::start(context, &registering(&[("app", &app)]))?;
+    case.container("app", &app)?;
+    let mut hog = case.hog(&context.hog("app-hog"), &app)?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    case.wait_for_kills(1);
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.law(context);
+    checks.oom_kill_rose(&app, 1);
+    checks.eq("rise of oom", findings.rise(&app, "oom"), 0);
+    checks.logged(&[hog.pid()]);
+    if let Some(event) = checks.only_event() {
+        checks.eq("scope", event.text("scope"), "ancestor".to_owned());
+        checks.eq("victim.pid", event.victim_pid(), hog.pid());
+        let slice = slice.id()?;
+        checks.eq("limit.cgroup_id", event.limit_cgroup_id(), Some(slice));
+    }
+    checks.finish("the limit of a cgroup above the pod")
+}
+
 /// One container allocates, another one pays.
 pub(super) fn other_allocator(context: &Context) -> Result<Outcome> {
     let pod = context.cgroup("p")?;
