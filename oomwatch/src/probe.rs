@@ -16,7 +16,7 @@ pub(crate) mod tier;
 use std::{fs::File, io, path::PathBuf};
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use memmap2::Mmap;
+use memmap2::MmapOptions;
 use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
 use tokio::io::unix::AsyncFd;
 
@@ -176,8 +176,8 @@ pub(crate) fn read_layout() -> Result<Layout, ProbeError> {
         source,
     };
     let file = File::open(KERNEL_BTF).map_err(no_btf)?;
-    // SAFETY: the kernel never changes or truncates its own BTF.
-    let resolved = match unsafe { Mmap::map(&file) } {
+    // Private, or the kernel refuses. SAFETY: it never changes or truncates its own BTF.
+    let resolved = match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
         Ok(image) => layout::resolve(&image),
         // Before v6.16 it can only be read, a page at a time.
         Err(_) => layout::resolve(&std::fs::read(KERNEL_BTF).map_err(no_btf)?),

@@ -1,11 +1,6 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
-use std::{
-    collections::HashMap,
-    io,
-    os::fd::AsRawFd,
-    thread::{self, JoinHandle, ScopedJoinHandle},
-};
+use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -69,12 +64,10 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         reason: describe_gaps(&layout),
     })?;
     debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
-    let hook_id = layout.out_of_memory_id;
-    let hook_btf = thread::spawn(move || function_btf(hook_id?));
     let loader = loader.join().unwrap_or_default();
     let mut programs = load_object(loader, &layout, config)?;
     debug!("maps created");
-    let sees_oom_control = load_and_attach(&mut programs, tier, hook_btf, config)?;
+    let sees_oom_control = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
     let ring = take_map(&mut programs, "RECORDS")?;
     let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
@@ -137,7 +130,7 @@ fn load_object(
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
-/// Topology first, so that a cgroup is known before its first victim.
+/// What keeps the tree of cgroups up to date.
 const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
     ("cgroup_mkdir", "cgroup_mkdir"),
     ("cgroup_rmdir", "cgroup_rmdir"),
@@ -157,15 +150,15 @@ fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
     tracepoints
 }
 
-/// Loads and attaches the programs. What is verified and what is attached beside it does not
-/// depend on each other; `mark_victim` is attached last. Tells whether `out_of_memory()` is hooked.
+/// Loads and attaches the programs. The OOM killer's tracepoints come first and alone: from then
+/// on no kill is missed. The hierarchy is scanned after all of this, and a kill before
+/// `out_of_memory()` is hooked does not say which limit was hit. Tells whether it is hooked.
 fn load_and_attach(
     programs: &mut Ebpf,
     tier: Tier,
-    hook_btf: JoinHandle<Option<Btf>>,
+    hook_id: Option<u32>,
     config: &ProbeConfig,
 ) -> Result<bool, ProbeError> {
-    let oom = oom_tracepoints(tier, config);
     let mut by_name: HashMap<String, &mut Program> = programs
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
@@ -174,24 +167,21 @@ fn load_and_attach(
         let missing = || ProbeError::Load(format!("the eBPF object has no program {name}").into());
         by_name.remove(name).ok_or_else(missing)
     };
+    let mut take_all = |tracepoints: Vec<Tracepoint>| -> Result<Vec<_>, ProbeError> {
+        let with_program = |tracepoint: Tracepoint| Ok((take(tracepoint.0)?, tracepoint));
+        tracepoints.into_iter().map(with_program).collect()
+    };
+    let oom = take_all(oom_tracepoints(tier, config))?;
+    let topology = take_all(CGROUP_TRACEPOINTS.to_vec())?;
     let entry = take("out_of_memory_entry")?;
     let exit = take("out_of_memory_exit")?;
+    load_and_attach_all(oom)?;
     thread::scope(|scope| {
-        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_btf));
-        let mut loading = Vec::new();
-        for (name, tracepoint) in CGROUP_TRACEPOINTS.into_iter().chain(oom) {
-            let program = take(name)?;
-            loading.push((name, tracepoint, scope.spawn(move || load_program(program))));
-        }
-        let mut loaded = Vec::new();
-        for (name, tracepoint, thread) in loading {
-            let program = join(thread).map_err(|source| attach_error(name, source))?;
-            loaded.push((name, tracepoint, program));
-        }
-        let hooked = join(hooked);
-        for (name, tracepoint, program) in loaded {
-            attach(program, name, tracepoint).map_err(|source| attach_error(name, source))?;
-        }
+        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_id));
+        load_and_attach_all(topology)?;
+        let hooked = hooked
+            .join()
+            .unwrap_or_else(|_| Err("its thread panicked".into()));
         if let Err(error) = &hooked {
             debug!(%error, "out_of_memory() cannot be hooked");
         }
@@ -199,13 +189,28 @@ fn load_and_attach(
     })
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BoxedError>>) -> Result<T, BoxedError> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err("the thread that loads it panicked".into()))
+/// Has the kernel verify all of the programs side by side, which is most of the time to start,
+/// and attaches them in their order.
+fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<(), ProbeError> {
+    thread::scope(|scope| {
+        let mut programs = programs;
+        let last = programs.pop();
+        let loading: Vec<_> = programs
+            .into_iter()
+            .map(|(program, tracepoint)| (tracepoint, scope.spawn(move || load_program(program))))
+            .collect();
+        // The last, on this thread, is the one that takes longest.
+        let last = last.map(|(program, tracepoint)| (tracepoint, load_program(program)));
+        for (tracepoint, thread) in loading {
+            let program = thread
+                .join()
+                .unwrap_or_else(|_| Err("its thread panicked".into()));
+            attach(program, tracepoint)?;
+        }
+        last.map_or(Ok(()), |(tracepoint, program)| attach(program, tracepoint))
+    })
 }
 
-/// Has the kernel verify a program, which is most of the time to start: on a thread of its own.
 fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError> {
     let program: &mut RawTracePoint = program.try_into()?;
     program.load()?;
@@ -213,13 +218,15 @@ fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError>
 }
 
 fn attach(
-    program: &mut RawTracePoint,
-    name: &'static str,
-    tracepoint: &str,
-) -> Result<(), BoxedError> {
-    program.attach(tracepoint)?;
-    debug!(program = name, verified = ?verified(program.info()), "attached");
-    Ok(())
+    program: Result<&mut RawTracePoint, BoxedError>,
+    (name, tracepoint): Tracepoint,
+) -> Result<(), ProbeError> {
+    let attached = program.and_then(|program| {
+        program.attach(tracepoint)?;
+        debug!(program = name, verified = ?verified(program.info()), "attached");
+        Ok(())
+    });
+    attached.map_err(|source| attach_error(name, source))
 }
 
 /// Hooks entry and return of `out_of_memory()`. Needs BPF trampolines (x86-64: 5.5, arm64:
@@ -227,11 +234,10 @@ fn attach(
 fn hook_out_of_memory(
     entry: &mut Program,
     exit: &mut Program,
-    btf: JoinHandle<Option<Btf>>,
+    id: Option<u32>,
 ) -> Result<(), BoxedError> {
-    let btf = btf
-        .join()
-        .unwrap_or_default()
+    let btf = id
+        .and_then(function_btf)
         .ok_or("the kernel's BTF has no out_of_memory()")?;
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;
