@@ -12,6 +12,8 @@
 mod database;
 mod error;
 mod files;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod history;
 mod retention;
 mod schema;

@@ -16,7 +16,7 @@ use super::{
     schema::{self, MIGRATIONS, Version},
 };
 use crate::{
-    CgroupId, ContainerId, OomEvent,
+    CgroupId, ContainerId,
     account::{Book, Page},
     clock, printable,
 };
@@ -204,7 +204,7 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
         };
         insert.execute(params![
             event.id,
-            stored_time(event),
+            schema::stored_time(event.unix_time_ns),
             event.kind.as_str(),
             event.count.cast_signed(),
             container.map(|container| container.id.as_str()),
@@ -216,15 +216,6 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
         ])?;
     }
     Ok(())
-}
-
-/// Nanoseconds since 1970 in 64 bits, until the year 2262.
-fn stored_time(event: &OomEvent) -> i64 {
-    i64::try_from(event.unix_time_ns).unwrap_or(if event.unix_time_ns < 0 {
-        i64::MIN
-    } else {
-        i64::MAX
-    })
 }
 
 fn insert_books(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {

@@ -210,7 +210,7 @@ const WANTED: &str = "
 fn since(filter: &HistoryFilter) -> i64 {
     filter
         .since_unix_time_ns
-        .map_or(i64::MIN, |since| i64::try_from(since).unwrap_or(i64::MAX))
+        .map_or(i64::MIN, schema::stored_time)
 }
 
 fn entry(row: &Row<'_>) -> Result<(Place, HistoryEntry), rusqlite::Error> {
@@ -268,3 +268,6 @@ fn immutable_uri(path: &Path) -> String {
     uri.push_str("?immutable=1");
     uri
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,12 @@ pub(super) const MIGRATIONS: &[&str] = &["
     ) STRICT;
 "];
 
+/// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.
+pub(super) fn stored_time(unix_time_ns: i128) -> i64 {
+    let stored = unix_time_ns.clamp(i64::MIN.into(), i64::MAX.into());
+    i64::try_from(stored).unwrap_or(i64::MAX)
+}
+
 /// What a store's version is to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {

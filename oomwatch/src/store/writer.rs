@@ -204,3 +204,6 @@ impl Writer {
 fn cause(error: &StoreError) -> String {
     std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests;
