@@ -16,7 +16,8 @@ pub(crate) struct Book {
     pub(crate) container_id: ContainerId,
     /// Registered by hand: nothing finds it again by itself.
     pub(crate) by_hand: bool,
-    pub(crate) page: Page,
+    /// `None` where there are no counters to keep books of.
+    pub(crate) page: Option<Page>,
     /// Double counts of the kernel; `accounted` has them too.
     pub(crate) recounts: u64,
 }

@@ -132,6 +132,7 @@ impl Engine {
         let container = self.registry.remove(id)?;
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);
+        self.reconciler.touch(container.cgroup_id);
         Ok(container)
     }
 

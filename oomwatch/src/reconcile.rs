@@ -139,8 +139,10 @@ impl Reconciler {
     /// Goes on with a book from an earlier run, before its container is registered again. Not
     /// where counters are not those that books are about.
     pub(crate) fn resume(&mut self, book: &Book) {
-        if self.counting == Counting::Hierarchical {
-            self.accounts.resume(book.cgroup_id, book.page);
+        if self.counting == Counting::Hierarchical
+            && let Some(page) = book.page
+        {
+            self.accounts.resume(book.cgroup_id, page);
             if book.recounts > 0 {
                 self.recounts.insert(book.cgroup_id, book.recounts);
             }

@@ -66,9 +66,9 @@ impl Engine {
     /// After the first scan: registers again what was registered by hand, and drops the books of
     /// cgroups that are gone.
     pub(crate) fn settle_resumed(&mut self) {
-        let booked: Vec<CgroupId> = self.reconciler.booked().collect();
+        let waiting: Vec<CgroupId> = self.kept.waiting.keys().copied().collect();
         let mut vanished = 0;
-        for cgroup in booked {
+        for cgroup in waiting {
             if !self.tree.is_live(cgroup) {
                 vanished += 1;
                 self.reconciler.forget(cgroup);
@@ -147,16 +147,21 @@ impl Engine {
     /// All books; none of them counts as changed any more.
     pub(crate) fn all_books(&mut self) -> Vec<Book> {
         self.reconciler.take_changed();
-        self.reconciler
-            .booked()
+        let booked = self.reconciler.booked();
+        let by_hand = self.kept.by_hand.iter().copied();
+        let without_book = by_hand.filter(|&cgroup| self.reconciler.page(cgroup).is_none());
+        booked
+            .chain(without_book)
             .filter_map(|cgroup| self.book(cgroup))
             .collect()
     }
 
-    /// The book of a cgroup that is alive.
+    /// The book of a cgroup that is alive; without a page where there are no counters, but a
+    /// registration to keep.
     fn book(&self, cgroup: CgroupId) -> Option<Book> {
-        let page = self.reconciler.page(cgroup)?;
-        if !self.tree.is_live(cgroup) {
+        let page = self.reconciler.page(cgroup);
+        let by_hand = self.kept.by_hand.contains(&cgroup);
+        if !self.tree.is_live(cgroup) || (page.is_none() && !by_hand) {
             return None;
         }
         let container_id = match self.registry.get(cgroup) {
@@ -166,9 +171,12 @@ impl Engine {
         Some(Book {
             cgroup_id: cgroup,
             container_id,
-            by_hand: self.kept.by_hand.contains(&cgroup),
+            by_hand,
             page,
             recounts: self.reconciler.recounts(cgroup),
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,7 +340,7 @@ impl Model {
         for &(container, dying) in early {
             self.invocation += 1;
             let told = self.store.books.get(&CgroupId(self.cgroups[container]));
-            let told = told.map(|book| book.page.base + book.page.accounted);
+            let told = told.and_then(|book| Some(book.page?.base + book.page?.accounted));
             let is_known = told == Some(self.counters[&self.cgroups[container]]);
             if dying && !is_known {
                 continue;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 use tracing::warn;
 
 use super::{
@@ -153,16 +153,22 @@ fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error
             cgroup_id: CgroupId(row.get::<_, i64>(0)?.cast_unsigned()),
             container_id,
             by_hand: row.get(2)?,
-            page: Page {
-                serial: row.get(3)?,
-                base: row.get::<_, i64>(4)?.cast_unsigned(),
-                accounted: row.get::<_, i64>(5)?.cast_unsigned(),
-            },
+            page: page(row)?,
             recounts: row.get::<_, i64>(6)?.cast_unsigned(),
         });
     }
     let meta = load_meta(connection)?;
     Ok(Saved { books, meta })
+}
+
+fn page(row: &Row<'_>) -> Result<Option<Page>, rusqlite::Error> {
+    let (base, accounted): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
+    let serial = row.get(3)?;
+    Ok(base.zip(accounted).map(|(base, accounted)| Page {
+        serial,
+        base: base.cast_unsigned(),
+        accounted: accounted.cast_unsigned(),
+    }))
 }
 
 fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::Error> {
@@ -230,9 +236,9 @@ fn insert_books(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusq
                 book.cgroup_id.0.cast_signed(),
                 book.container_id.as_str(),
                 book.by_hand,
-                book.page.serial,
-                book.page.base.cast_signed(),
-                book.page.accounted.cast_signed(),
+                book.page.and_then(|page| page.serial),
+                book.page.map(|page| page.base.cast_signed()),
+                book.page.map(|page| page.accounted.cast_signed()),
                 book.recounts.cast_signed(),
             ])?;
         }

@@ -62,11 +62,11 @@ pub(super) fn book(cgroup: u64, accounted: u64) -> Book {
         cgroup_id: CgroupId(cgroup),
         container_id: ContainerId::new(&format!("c{cgroup}")).unwrap(),
         by_hand: cgroup.is_multiple_of(2),
-        page: Page {
+        page: Some(Page {
             serial: Some(7),
             base: 1,
             accounted,
-        },
+        }),
         recounts: 1,
     }
 }

@@ -26,8 +26,9 @@ pub(super) const MIGRATIONS: &[&str] = &["
         container_id TEXT NOT NULL,
         by_hand INTEGER NOT NULL,
         serial INTEGER,
-        base INTEGER NOT NULL,
-        accounted INTEGER NOT NULL,
+        -- NULL where there are no counters.
+        base INTEGER,
+        accounted INTEGER,
         recounts INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE meta (

@@ -67,9 +67,12 @@ fn books_and_numbers_come_back() {
     let (mut store, saved) = open(dir.path());
     assert_eq!(saved, Saved::default());
     assert!(store.wants_all_books());
+    let mut without = book(6, 0);
+    without.page = None;
+    let kept = without.clone();
     store.write(Batch {
         all_books: true,
-        books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX)],
+        books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX), without],
         meta: vec![("oom_kill", u64::MAX)],
         ..Batch::default()
     });
@@ -82,7 +85,7 @@ fn books_and_numbers_come_back() {
     assert_eq!(finish(store), 0);
     let (_store, mut saved) = open(dir.path());
     saved.books.sort_by_key(|book| book.cgroup_id);
-    assert_eq!(saved.books, [book(4, 5), book(u64::MAX, u64::MAX)]);
+    assert_eq!(saved.books, [book(4, 5), kept, book(u64::MAX, u64::MAX)]);
     assert_eq!(saved.meta["oom_kill"], u64::MAX);
     assert_eq!(stored(dir.path()), 3);
 }
@@ -171,7 +174,7 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 3] = [
         ("garbage", |path| {
-            fs::write(path, "garbage".repeat(3000)).unwrap()
+            fs::write(path, "garbage".repeat(3000)).unwrap();
         }),
         ("cut off", |path| {
             let half = fs::metadata(path).unwrap().len() / 2;
@@ -298,7 +301,10 @@ fn child_that_writes_until_it_is_killed() {
         return;
     };
     let (mut store, saved) = open(Path::new(&dir));
-    let mut accounted = saved.books.first().map_or(0, |book| book.page.accounted);
+    let mut accounted = saved
+        .books
+        .first()
+        .map_or(0, |book| book.page.unwrap().accounted);
     for round in 0_u64.. {
         while !store.has_room(8) {
             std::thread::yield_now();

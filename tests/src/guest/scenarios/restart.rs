@@ -1,0 +1,120 @@
+//! Daemons that are killed and started again, and their store.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
+use crate::cgroup::Cgroup;
+use crate::daemon::Daemon;
+use crate::event::Event;
+use crate::guest::case::KILL_LIMIT;
+use crate::guest::context::Context;
+use crate::guest::report::Outcome;
+use crate::hog::Hog;
+use crate::wait::wait_until;
+
+/// Kills while no daemon runs come out once, and the history adds up to what the kernel counted.
+pub(super) fn while_down(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let state = Path::new("/run/oomwatch-while-down");
+    let app = context.cgroup("restarted")?;
+    app.limit_memory(LIMIT_BYTES)?;
+    let before = app.memory_event("oom_kill")?;
+    let arguments = arguments(state, &app);
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
+    wait_until(KILL_LIMIT, "the kill is in the history", || {
+        history(context, state).is_ok_and(|events| events.len() == 1)
+    })?;
+    // Dropped: SIGKILL.
+    drop(daemon);
+    lose_a_process(context, &app)?;
+    lose_a_process(context, &app)?;
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    let missed = daemon.wait_for_event(KILL_LIMIT, "of the time between", |event| {
+        event.kind().is_ok_and(|kind| kind == "counter_only")
+    })?;
+    lose_a_process(context, &app)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the second run", Event::is_kill)?;
+    let second = daemon.stop()?;
+    ensure!(second.events.len() == 2, "{:?}", second.events);
+    ensure!(missed.count()? == 2, "{missed}");
+    ensure!(missed.field("while_down")? == &Value::Bool(true), "{missed}");
+    ensure!(missed.container_id()?.as_deref() == Some("app"), "{missed}");
+
+    // Nothing happened since: a third run has nothing to say.
+    let third = Daemon::start(&context.oomwatch, &arguments)?.stop()?;
+    ensure!(third.events.is_empty(), "said again: {:?}", third.events);
+
+    let events = history(context, state)?;
+    let told: u64 = events.iter().map(Event::count).sum::<Result<u64>>()?;
+    let rise = app.memory_event("oom_kill")? - before;
+    ensure!(told == rise && rise == 4, "{told} in the history, {rise} counted");
+    Ok(Outcome::Passed(format!(
+        "{rise} kills over three runs, each once"
+    )))
+}
+
+/// A damaged store is moved aside, and one that cannot be is done without; kills are reported.
+pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let state = Path::new("/run/oomwatch-in-trouble");
+    std::fs::create_dir_all(state)?;
+    std::fs::write(state.join("oomwatch.db"), "no database".repeat(1000))?;
+    let app = context.cgroup("troubled")?;
+    app.limit_memory(LIMIT_BYTES)?;
+
+    let arguments = arguments(state, &app);
+    let first = Daemon::start(&context.oomwatch, &arguments)?;
+    // Two daemons on one directory: the second one does without.
+    let second = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    for daemon in [&first, &second] {
+        daemon.wait_for_event(KILL_LIMIT, "in spite of its store", Event::is_kill)?;
+    }
+    let (first, second) = (first.stop()?, second.stop()?);
+    let said = |errors: &[String], what: &str| errors.iter().any(|line| line.contains(what));
+    ensure!(said(&first.errors, "moved aside"), "{:?}", first.errors);
+    ensure!(said(&second.errors, "without history"), "{:?}", second.errors);
+    ensure!(history(context, state)?.len() == 1, "the new store has the kill once");
+    Ok(Outcome::Passed("moved aside; done without".to_owned()))
+}
+
+fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
+    let mut arguments = registering(&[("app", app)]);
+    arguments.extend(["--state-dir".into(), state.into()]);
+    arguments
+}
+
+fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<()> {
+    let mut hog = Hog::spawn(&context.hog("restart-hog"))?;
+    cgroup.add(hog.pid())?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    Ok(())
+}
+
+fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
+    let mut command = context.command(&["history", "--output", "json", "--container", "app"]);
+    command.arg("--state-dir").arg(state);
+    let output = context.run_to_end(command)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "oomwatch history: {errors}");
+    let text = String::from_utf8(output.stdout).context("oomwatch history")?;
+    text.lines()
+        .map(|line| {
+            let value = serde_json::from_str(line)?;
+            Event::from_json(&value).with_context(|| format!("no event: {line}"))
+        })
+        .collect()
+}
