@@ -24,14 +24,14 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let state = Path::new("/run/oomwatch-while-down");
     let app = context.cgroup("restarted")?;
     app.limit_memory(LIMIT_BYTES)?;
-    let before = app.memory_event("oom_kill")?;
+    let before = app.events()?;
     let arguments = arguments(state, &app);
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
     lose_a_process(context, &app)?;
     daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
-    wait_until(KILL_LIMIT, "the kill is in the history", || {
-        history(context, state).is_ok_and(|events| events.len() == 1)
+    wait_until(KILL_LIMIT, "the kill in the history", || {
+        Ok((history(context, state)?.len() == 1).then_some(()))
     })?;
     // Dropped: SIGKILL.
     drop(daemon);
@@ -47,7 +47,10 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let second = daemon.stop()?;
     ensure!(second.events.len() == 2, "{:?}", second.events);
     ensure!(missed.count()? == 2, "{missed}");
-    ensure!(missed.field("while_down")? == &Value::Bool(true), "{missed}");
+    ensure!(
+        missed.field("while_down")? == &Value::Bool(true),
+        "{missed}"
+    );
     ensure!(missed.container_id()?.as_deref() == Some("app"), "{missed}");
 
     // Nothing happened since: a third run has nothing to say.
@@ -56,8 +59,12 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
 
     let events = history(context, state)?;
     let told: u64 = events.iter().map(Event::count).sum::<Result<u64>>()?;
-    let rise = app.memory_event("oom_kill")? - before;
-    ensure!(told == rise && rise == 4, "{told} in the history, {rise} counted");
+    let rise = app.events()?.rise(&before, "oom_kill");
+    let rise = u64::try_from(rise.context("no oom_kill")?)?;
+    ensure!(
+        told == rise && rise == 4,
+        "{told} in the history, {rise} counted"
+    );
     Ok(Outcome::Passed(format!(
         "{rise} kills over three runs, each once"
     )))
@@ -85,8 +92,15 @@ pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
     let (first, second) = (first.stop()?, second.stop()?);
     let said = |errors: &[String], what: &str| errors.iter().any(|line| line.contains(what));
     ensure!(said(&first.errors, "moved aside"), "{:?}", first.errors);
-    ensure!(said(&second.errors, "without history"), "{:?}", second.errors);
-    ensure!(history(context, state)?.len() == 1, "the new store has the kill once");
+    ensure!(
+        said(&second.errors, "without history"),
+        "{:?}",
+        second.errors
+    );
+    ensure!(
+        history(context, state)?.len() == 1,
+        "the new store has the kill once"
+    );
     Ok(Outcome::Passed("moved aside; done without".to_owned()))
 }
 
