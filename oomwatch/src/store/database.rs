@@ -8,7 +8,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Batch, Saved, StoreError,
@@ -58,7 +58,7 @@ impl Database {
     }
 
     fn open(path: &Path, boot_id: &str) -> Result<(Self, Saved), StoreError> {
-        let failed = |error| StoreError::new("open", path, error);
+        let failed = |error| StoreError::opening(path, error);
         // The one thread that uses it need not lock it against others.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -98,6 +98,16 @@ impl Database {
             transaction.execute(sql, params![key, value.cast_signed()])?;
         }
         transaction.commit()
+    }
+
+    /// Makes what was written last through a power cut. What does not work now works the next time.
+    pub(super) fn sync(&self) {
+        let synced = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = synced {
+            debug!(%error, "the store is not on its disk yet");
+        }
     }
 
     /// Looks at every page. `Damaged` where one is.

@@ -104,27 +104,39 @@ pub enum StoreError {
 impl StoreError {
     /// Sorts what SQLite says.
     pub(super) fn new(operation: &'static str, path: &Path, error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
-        let path = path.to_owned();
-        let damaged = match &error {
-            // The generic error is a table or a column that is not there.
-            rusqlite::Error::SqliteFailure(failure, _) => {
-                matches!(failure.code, DatabaseCorrupt | NotADatabase | Unknown)
-            }
-            rusqlite::Error::SqlInputError { .. }
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..) => true,
-            _ => false,
-        };
-        let source = Box::new(error);
-        if damaged {
-            Self::Damaged { path, source }
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let code = error.sqlite_error_code();
+        if matches!(code, Some(DatabaseCorrupt | NotADatabase)) {
+            Self::damaged(path, error)
         } else {
             Self::Database {
                 operation,
-                path,
-                source,
+                path: path.to_owned(),
+                source: Box::new(error),
             }
+        }
+    }
+
+    /// The same while a store of a known version is opened: there a table or a column that is
+    /// missing, or of another type, is damage too.
+    pub(super) fn opening(path: &Path, error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(failure, _)
+                if failure.extended_code == rusqlite::ffi::SQLITE_ERROR =>
+            {
+                Self::damaged(path, error)
+            }
+            rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..) => Self::damaged(path, error),
+            _ => Self::new("open", path, error),
+        }
+    }
+
+    fn damaged(path: &Path, error: rusqlite::Error) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            source: Box::new(error),
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::{clock, store::database::Database};
 /// Between two tries to write: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Events are safe from a power cut so long after they were written: a node that runs out of memory
+/// may be about to go down.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// The history is trimmed this long after the start, when the host is less busy...
 const FIRST_TRIM: Duration = Duration::from_secs(5);
 /// ...and again this often, or after so many events.
@@ -38,6 +41,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// The last wait between two tries, while nothing can be written.
     failing: Option<Duration>,
+    /// When what was written is to be synced.
+    sync_at: Option<Instant>,
     trim_at: Instant,
     untrimmed: usize,
     checked: bool,
@@ -58,6 +63,7 @@ impl Writer {
             limits,
             shared,
             failing: None,
+            sync_at: None,
             trim_at: Instant::now() + FIRST_TRIM,
             untrimmed: 0,
             checked: false,
@@ -67,12 +73,26 @@ impl Writer {
     /// Writes batches until there are no more.
     pub(super) fn run(mut self, batches: &Receiver<Box<Batch>>) {
         loop {
-            let wait = self.trim_at.saturating_duration_since(Instant::now());
-            match batches.recv_timeout(wait) {
+            let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
+            match batches.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(batch) => self.take(&batch),
-                Err(RecvTimeoutError::Timeout) => self.trim(),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Closing syncs too.
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.do_what_is_due(Instant::now());
+        }
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
+        if self.sync_at.is_some_and(|due| due <= now) {
+            self.sync_at = None;
+            if let Some(database) = &self.database {
+                database.sync();
+            }
+        }
+        if self.trim_at <= now || self.untrimmed >= TRIM_AFTER_EVENTS {
+            self.trim();
         }
     }
 
@@ -81,8 +101,9 @@ impl Writer {
         self.shared.taken(batch.events.len());
         if written {
             self.untrimmed += batch.events.len();
-            if self.untrimmed >= TRIM_AFTER_EVENTS {
-                self.trim();
+            if !batch.events.is_empty() {
+                self.sync_at
+                    .get_or_insert_with(|| Instant::now() + SYNC_AFTER);
             }
         } else {
             self.shared.lose(batch.events.len());
