@@ -334,6 +334,9 @@ impl Watcher {
 impl Handle {
     /// Registers a container: from now on kills in its cgroup and below are its.
     ///
+    /// With [`Builder::state_dir`] the registration outlives the watcher, within one boot; to make
+    /// it again is then no error, once.
+    ///
     /// # Errors
     /// When the id or the path is bad or in use, or the watcher has stopped.
     pub async fn add(&self, id: &str, cgroup: impl AsRef<Path>) -> Result<(), AddError> {
