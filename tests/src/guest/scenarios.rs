@@ -45,6 +45,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("idle_syscalls", idle::idle_syscalls),
     ("restart_while_down", restart::while_down),
     ("store_in_trouble", restart::store_in_trouble),
+    ("store_on_full_disk", restart::store_on_full_disk),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
     ("global_oom", node::global_oom),
