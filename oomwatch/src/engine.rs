@@ -114,9 +114,9 @@ impl Engine {
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
-        let cgroup = container.cgroup_id;
-        self.registry.add(container.clone())?;
-        if self.kept.registered(&container) {
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
+        self.registry.add(container)?;
+        if self.kept.registered(cgroup, &id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
             self.kept.want_audit();

@@ -32,10 +32,10 @@ pub(crate) struct Changes {
 
 impl Kept {
     /// A container is registered. Tells whether the book that waits on its cgroup is another's.
-    pub(super) fn registered(&mut self, container: &Container) -> bool {
+    pub(super) fn registered(&mut self, cgroup: CgroupId, id: &ContainerId) -> bool {
         self.waiting
-            .remove(&container.cgroup_id)
-            .is_some_and(|id| id != container.id)
+            .remove(&cgroup)
+            .is_some_and(|waiting| waiting != *id)
     }
 
     pub(super) fn want_audit(&mut self) {
