@@ -5,42 +5,176 @@
 //! `rise of oom_kill == kills + counter_only + recounts`. What is missing on the right becomes
 //! `counter_only`, once. Pure: counter values come in as arguments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::{CgroupId, record::Memcg};
+use crate::{CgroupId, ContainerId, record::Memcg};
 
-/// One container's book.
+/// One container's book, as it is kept from one run of the daemon to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Book {
+    pub(crate) cgroup_id: CgroupId,
+    pub(crate) container_id: ContainerId,
+    /// Registered by hand: nothing finds it again by itself.
+    pub(crate) by_hand: bool,
+    /// `None` where there are no counters to keep books of.
+    pub(crate) page: Option<Page>,
+    /// Double counts of the kernel; `accounted` has them too.
+    pub(crate) recounts: u64,
+}
+
+/// What a book says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Account {
+pub(crate) struct Page {
     /// Serial of the counters; `None` until a record told it.
-    serial: Option<u32>,
+    pub(crate) serial: Option<u32>,
     /// The counter at registration.
-    base: u64,
+    pub(crate) base: u64,
     /// What was said of its rise: kills, counter-only kills and recounts.
-    accounted: u64,
+    pub(crate) accounted: u64,
+}
+
+/// One container's account.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    page: Page,
+    /// From an earlier run of the daemon, and not audited in this one: what is missing happened
+    /// while it was down.
+    resumed: bool,
+}
+
+/// What a mark without a known past is to a book from an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// No such book in its chain.
+    Unknown,
+    /// Everything in the counter was spoken of before: the mark was not counted.
+    None,
+    /// There was something to speak of, and it is entered.
+    Entered,
 }
 
 /// All books.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts(HashMap<CgroupId, Account>);
+pub(crate) struct Accounts {
+    accounts: HashMap<CgroupId, Account>,
+    /// Books that changed since they were last asked for; `None` where nobody keeps them.
+    changed: Option<HashSet<CgroupId>>,
+}
 
 impl Accounts {
-    /// Opens a book for a container whose counter is `base` now.
+    /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
     pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.0.entry(cgroup).or_insert(Account {
-            base,
-            ..Account::default()
+        self.accounts.entry(cgroup).or_insert_with(|| Account {
+            page: Page {
+                base,
+                ..Page::default()
+            },
+            resumed: false,
         });
+        self.touch(cgroup);
     }
 
     /// Closes a book for good.
     pub(crate) fn close(&mut self, cgroup: CgroupId) {
-        self.0.remove(&cgroup);
+        if self.accounts.remove(&cgroup).is_some() {
+            self.touch(cgroup);
+        }
     }
 
     /// Whether there is a book.
     pub(crate) fn has(&self, cgroup: CgroupId) -> bool {
-        self.0.contains_key(&cgroup)
+        self.accounts.contains_key(&cgroup)
+    }
+
+    /// From now on changes are remembered for [`Self::take_changed`].
+    pub(crate) fn keep(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// Goes on with a book from an earlier run.
+    pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
+        let resumed = true;
+        self.accounts.insert(cgroup, Account { page, resumed });
+        self.touch(cgroup);
+    }
+
+    /// Whether a book is from an earlier run; asked once, right before its first audit.
+    pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
+        self.accounts
+            .get_mut(&cgroup)
+            .is_some_and(|account| std::mem::take(&mut account.resumed))
+    }
+
+    /// Whether a book is from an earlier run, and not audited in this one.
+    pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
+        self.accounts
+            .get(&cgroup)
+            .is_some_and(|account| account.resumed)
+    }
+
+    /// The counter of a cgroup was read for the first time in this run. Behind a book from an
+    /// earlier one, it began again at 0 meanwhile: the book starts a new page. Tells whether.
+    pub(crate) fn meet_counter(&mut self, cgroup: CgroupId, oom_kill: u64) -> bool {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return false;
+        };
+        let began_again = account.resumed && oom_kill < account.page.told();
+        if began_again {
+            account.page = Page::default();
+            self.touch(cgroup);
+        }
+        began_again
+    }
+
+    /// What a book says now.
+    pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
+        self.accounts.get(&cgroup).map(|account| account.page)
+    }
+
+    /// The cgroups of all books.
+    pub(crate) fn cgroups(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.accounts.keys().copied()
+    }
+
+    /// A book is to be among the changed ones.
+    pub(crate) fn touch(&mut self, cgroup: CgroupId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(cgroup);
+        }
+    }
+
+    /// Books that changed, or were closed, since the last call.
+    pub(crate) fn take_changed(&mut self) -> HashSet<CgroupId> {
+        self.changed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Enters a mark of which only the chain's counters are known, into the books from an earlier
+    /// run that have something left to speak of. Books of this run have it in their base.
+    pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
+        let mut room = Room::Unknown;
+        for memcg in chain {
+            let (Some(account), Some(oom_kill)) =
+                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            else {
+                continue;
+            };
+            if !account.resumed {
+                continue;
+            }
+            account.page.meet(memcg.serial);
+            if oom_kill > account.page.told() && room != Room::None {
+                account.page.accounted += 1;
+                room = Room::Entered;
+            } else if room == Room::Unknown {
+                // The lowest decides, as with marks that have a past.
+                room = Room::None;
+            }
+            self.touch(memcg.cgroup_id);
+        }
+        room
     }
 
     /// Enters `count` counted increments into the books of all containers that they were charged
@@ -48,43 +182,48 @@ impl Accounts {
     pub(crate) fn enter(&mut self, chain: &[Memcg], count: u64) {
         for memcg in chain {
             let (Some(account), Some(oom_kill)) =
-                (self.0.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
-            account.meet(memcg.serial);
-            if oom_kill > account.base {
-                account.accounted += count;
+            account.page.meet(memcg.serial);
+            if oom_kill > account.page.base {
+                account.page.accounted += count;
             }
+            self.touch(memcg.cgroup_id);
         }
     }
 
     /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A
     /// counter behind the books is not news: the ring was quicker than the file.
     pub(crate) fn missing(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> u64 {
-        let Some(account) = self.0.get_mut(&cgroup) else {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
             return 0;
         };
         if let Some(serial) = serial {
-            account.meet(serial);
+            account.page.meet(serial);
         }
-        oom_kill
-            .saturating_sub(account.base)
-            .saturating_sub(account.accounted)
+        oom_kill.saturating_sub(account.page.told())
     }
 
     /// Enters increments that only a counter told of, into the books of a container and of those
     /// above it.
     pub(crate) fn enter_missing(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
         for cgroup in lineage {
-            if let Some(account) = self.0.get_mut(&cgroup) {
-                account.accounted += count;
+            if let Some(account) = self.accounts.get_mut(&cgroup) {
+                account.page.accounted += count;
+                self.touch(cgroup);
             }
         }
     }
 }
 
-impl Account {
+impl Page {
+    /// The counter up to which all was spoken of.
+    fn told(&self) -> u64 {
+        self.base.saturating_add(self.accounted)
+    }
+
     /// Other counters than before start from 0: the controller was switched off and on.
     fn meet(&mut self, serial: u32) {
         if self.serial.is_some_and(|known| known != serial) {
@@ -139,5 +278,65 @@ mod tests {
         accounts.open(C, 7);
         accounts.enter(&[memcg(10, 8)], 1);
         assert_eq!(accounts.missing(C, 1, Some(2)), 1);
+    }
+
+    fn resumed(page: Page) -> Accounts {
+        let mut accounts = Accounts::default();
+        accounts.resume(C, page);
+        accounts
+    }
+
+    const TOLD_5: Page = Page {
+        serial: Some(1),
+        base: 3,
+        accounted: 2,
+    };
+
+    #[test]
+    fn a_book_from_an_earlier_run_misses_what_rose_meanwhile() {
+        let mut accounts = resumed(TOLD_5);
+        accounts.open(C, 9);
+        assert!(!accounts.meet_counter(C, 9));
+        assert_eq!(accounts.missing(C, 9, None), 4);
+        assert!(accounts.take_resumed(C));
+        assert!(!accounts.take_resumed(C), "said once");
+    }
+
+    #[test]
+    fn a_counter_behind_a_book_from_an_earlier_run_began_again() {
+        let mut accounts = resumed(TOLD_5);
+        assert!(accounts.meet_counter(C, 2));
+        assert_eq!(accounts.missing(C, 2, None), 2);
+    }
+
+    #[test]
+    fn counters_that_another_run_did_not_know_start_a_new_page() {
+        let mut accounts = resumed(TOLD_5);
+        let mut other = memcg(10, 9);
+        other.serial = 2;
+        assert_eq!(accounts.enter_unjudged(&[other]), Room::Entered);
+        assert_eq!(accounts.missing(C, 9, None), 8);
+    }
+
+    #[test]
+    fn a_mark_that_an_earlier_run_spoke_of_has_no_room() {
+        let mut accounts = resumed(TOLD_5);
+        assert_eq!(accounts.enter_unjudged(&[memcg(10, 5)]), Room::None);
+        assert_eq!(accounts.enter_unjudged(&[memcg(10, 6)]), Room::Entered);
+        assert_eq!(accounts.missing(C, 6, None), 0);
+        assert_eq!(accounts.enter_unjudged(&[memcg(11, 6)]), Room::Unknown);
+    }
+
+    #[test]
+    fn changes_are_remembered_only_where_they_are_kept() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        assert!(accounts.take_changed().is_empty());
+        accounts.keep();
+        accounts.enter(&[memcg(10, 1), memcg(5, 1)], 1);
+        assert!(accounts.take_changed().contains(&C));
+        accounts.close(C);
+        accounts.close(POD);
+        assert_eq!(accounts.take_changed().into_iter().collect::<Vec<_>>(), [C]);
     }
 }

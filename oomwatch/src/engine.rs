@@ -3,6 +3,8 @@
 //! Records and counter readings in, events out; topology, attribution and reconciliation in
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
+pub(crate) mod books;
+
 use std::sync::Arc;
 
 use tracing::{debug, warn};
@@ -58,6 +60,7 @@ pub(crate) struct Engine {
     registry: Registry,
     reconciler: Reconciler,
     group: GroupBuffer,
+    kept: books::Kept,
     totals: Totals,
     last_seq: u64,
 }
@@ -71,6 +74,7 @@ impl Engine {
             registry: Registry::default(),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
+            kept: books::Kept::default(),
             totals: Totals::default(),
             last_seq: 0,
         }
@@ -110,8 +114,13 @@ impl Engine {
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
-        let cgroup = container.cgroup_id;
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
         self.registry.add(container)?;
+        if self.kept.registered(cgroup, &id) {
+            self.reconciler.close_account(cgroup);
+        } else if self.reconciler.is_resumed(cgroup) {
+            self.kept.want_audit();
+        }
         self.reconciler.open_account(cgroup);
         Ok(())
     }
@@ -122,6 +131,8 @@ impl Engine {
     ) -> Result<Arc<Container>, RegistryError> {
         let container = self.registry.remove(id)?;
         self.reconciler.close_account(container.cgroup_id);
+        self.kept.unregistered(container.cgroup_id);
+        self.reconciler.touch(container.cgroup_id);
         Ok(container)
     }
 
@@ -163,6 +174,7 @@ impl Engine {
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
             self.reconciler.forget(id);
+            self.kept.unregistered(id);
         }
         ready
     }
@@ -184,6 +196,7 @@ impl Engine {
         for id in gone {
             self.tree.remove(id, now.boottime_ns);
             self.registry.cgroup_removed(id);
+            self.reconciler.touch(id);
         }
     }
 
@@ -192,7 +205,7 @@ impl Engine {
         let mut audited: Vec<(usize, CgroupId)> = self
             .tree
             .live()
-            .filter(|&id| self.reconciler.has_account(id))
+            .filter(|&id| self.reconciler.has_account(id) && self.registry.get(id).is_some())
             .map(|id| (self.tree.lineage(id).count(), id))
             .collect();
         audited.sort_unstable_by(|left, right| right.cmp(left));
@@ -208,18 +221,21 @@ impl Engine {
         serial: Option<u32>,
         now: Now,
     ) -> Option<OomEvent> {
+        // A book from an earlier run may be there before its container: it waits for it.
+        let container = self.registry.get(cgroup)?.clone();
+        let while_down = self.reconciler.take_resumed(cgroup);
         let lineage = self.tree.lineage(cgroup);
         let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
-        let container = self.registry.get(cgroup)?.clone();
         if missing == 0 {
             return None;
         }
         self.totals.counter_only += missing;
         self.last_seq += 1;
-        Some(
-            self.known(now)
-                .counter_only(self.last_seq, container, missing, oom_kill),
-        )
+        let mut event = self
+            .known(now)
+            .counter_only(self.last_seq, container, missing, oom_kill);
+        event.while_down = while_down;
+        Some(event)
     }
 
     /// `is_new` where the record is that of its creation: its counters start at 0.
@@ -243,6 +259,8 @@ impl Engine {
         let parent = self.tree.parent(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
             self.registry.cgroup_removed(change.cgroup_id);
+            // Its book is not needed in another run.
+            self.reconciler.touch(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
                 && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
             {

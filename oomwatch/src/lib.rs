@@ -27,6 +27,7 @@ mod engine;
 mod clock;
 mod discover;
 mod publish;
+mod store;
 mod watcher;
 
 pub mod host;
@@ -44,5 +45,9 @@ pub use self::{
     publish::{PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, stream::Events},
     record::Constraint,
     registry::{Container, ContainerDetails, RegistryError},
+    store::{
+        STORE_QUEUE, StoreError,
+        history::{History, HistoryEntry, HistoryFilter},
+    },
     watcher::{AddError, Builder, Handle, Report, StartError, Status, Watcher},
 };

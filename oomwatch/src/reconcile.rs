@@ -7,11 +7,13 @@
 //!
 //! A pure state machine: records and counter readings in, verdicts out. Reads no file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+
+use tracing::warn;
 
 use crate::{
     CgroupId,
-    account::Accounts,
+    account::{Accounts, Book, Page, Room},
     record::{GroupEnd, Memcg, VictimRecord},
 };
 
@@ -129,6 +131,55 @@ impl Reconciler {
         self.accounts.has(cgroup)
     }
 
+    /// From now on changes of the books are remembered for [`Self::take_changed`].
+    pub(crate) fn keep_books(&mut self) {
+        self.accounts.keep();
+    }
+
+    /// Goes on with a book from an earlier run, before its container is registered again. Not
+    /// where counters are not those that books are about.
+    pub(crate) fn resume(&mut self, book: &Book) {
+        if self.counting == Counting::Hierarchical
+            && let Some(page) = book.page
+        {
+            self.accounts.resume(book.cgroup_id, page);
+            if book.recounts > 0 {
+                self.recounts.insert(book.cgroup_id, book.recounts);
+            }
+        }
+    }
+
+    /// Whether what is missing from a book happened while no daemon ran; asked once, right before
+    /// its first audit.
+    pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
+        self.accounts.take_resumed(cgroup)
+    }
+
+    /// Whether a book is from an earlier run, and not audited in this one.
+    pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
+        self.accounts.is_resumed(cgroup)
+    }
+
+    /// Cgroups that have a book.
+    pub(crate) fn booked(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.accounts.cgroups()
+    }
+
+    /// What a cgroup's book says.
+    pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
+        self.accounts.page(cgroup)
+    }
+
+    /// A cgroup's book is to be among the changed ones.
+    pub(crate) fn touch(&mut self, cgroup: CgroupId) {
+        self.accounts.touch(cgroup);
+    }
+
+    /// Cgroups whose book changed, or was closed, since the last call.
+    pub(crate) fn take_changed(&mut self) -> HashSet<CgroupId> {
+        self.accounts.take_changed()
+    }
+
     /// Compares a container's counter with what was said of it. What is missing is returned once,
     /// and from then on accounted for, in the container and in those above it (`lineage`, itself
     /// first). To be asked from the lowest containers up.
@@ -154,12 +205,20 @@ impl Reconciler {
     /// A counter was read from a cgroup's `memory.events`, not before `as_of_ns`. A record's
     /// word is newer and stands: the ring may hold kills that the file already counts.
     pub(crate) fn baseline(&mut self, cgroup: CgroupId, oom_kill: u64, as_of_ns: u64) {
-        if self.counting != Counting::LocalV1 {
-            self.ledgers.entry(cgroup).or_insert(Ledger {
+        if self.counting != Counting::LocalV1
+            && let Entry::Vacant(unknown) = self.ledgers.entry(cgroup)
+        {
+            unknown.insert(Ledger {
                 serial: None,
                 oom_kill,
                 as_of_ns,
             });
+            if self.accounts.meet_counter(cgroup, oom_kill) {
+                warn!(
+                    cgroup = cgroup.0,
+                    "a counter began again at 0 while no daemon ran"
+                );
+            }
         }
     }
 
@@ -204,7 +263,10 @@ impl Reconciler {
                 0
             })
         }) {
-            None => self.kill(record, false),
+            None => match self.accounts.enter_unjudged(chain) {
+                Room::None => self.already_exiting(record),
+                Room::Unknown | Room::Entered => self.kill(record, false),
+            },
             Some(0) => self.already_exiting(record),
             Some(advance) => {
                 self.accounts.enter(chain, 1);

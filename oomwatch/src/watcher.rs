@@ -10,6 +10,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -25,6 +26,7 @@ use crate::{
     id::ContainerIdError,
     probe::{DEFAULT_RING_BYTES, ProbeError},
     publish::stream::Events,
+    store::Limits,
 };
 
 /// Requests that wait for the watcher's task at most; callers wait beyond that.
@@ -86,6 +88,8 @@ pub struct Report {
     pub undecodable: u64,
     /// Events that did not fit a publisher's queue, or that it failed to send.
     pub lost_by_publishers: u64,
+    /// Events that are not in the history.
+    pub lost_by_store: u64,
 }
 
 /// How a running watcher works.
@@ -119,6 +123,8 @@ struct Options {
     ring_bytes: u32,
     node: Option<Arc<str>>,
     log_probe: bool,
+    state_dir: Option<PathBuf>,
+    limits: Limits,
 }
 
 impl Default for Options {
@@ -128,6 +134,8 @@ impl Default for Options {
             ring_bytes: DEFAULT_RING_BYTES,
             node: None,
             log_probe: false,
+            state_dir: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -173,6 +181,31 @@ impl Builder {
     #[must_use]
     pub fn log_probe(mut self, log: bool) -> Self {
         self.options.log_probe = log;
+        self
+    }
+
+    /// Keeps the history and the containers' books in this directory, so that kills while no
+    /// watcher runs come out as [`crate::Kind::CounterOnly`], with `while_down`; default is not to.
+    /// Where it cannot be used, that is logged and watching goes on without. Read it with
+    /// [`crate::History`].
+    #[must_use]
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.options.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Keeps no older history; default 30 days.
+    #[must_use]
+    pub fn history_max_age(mut self, max_age: Duration) -> Self {
+        self.options.limits.max_age = max_age;
+        self
+    }
+
+    /// Keeps no more bytes of history; default 64 MiB. SQLite's log beside it has up to a few
+    /// MiB more.
+    #[must_use]
+    pub fn history_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.options.limits.max_bytes = max_bytes;
         self
     }
 
@@ -300,6 +333,9 @@ impl Watcher {
 
 impl Handle {
     /// Registers a container: from now on kills in its cgroup and below are its.
+    ///
+    /// With [`Builder::state_dir`] the registration outlives the watcher, within one boot; to make
+    /// it again is then no error, once.
     ///
     /// # Errors
     /// When the id or the path is bad or in use, or the watcher has stopped.

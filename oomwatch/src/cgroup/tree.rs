@@ -109,6 +109,11 @@ impl Tree {
         id == self.root || self.nodes.contains_key(&id)
     }
 
+    /// Whether the cgroup is known, and not removed.
+    pub(crate) fn is_live(&self, id: CgroupId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.removed)
+    }
+
     /// Whether a known cgroup has no live children.
     pub(crate) fn is_leaf(&self, id: CgroupId) -> bool {
         self.nodes

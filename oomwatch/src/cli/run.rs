@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::{
     Color, Discover, Output, RunArgs,
     exit::Exit,
-    logging, memory,
+    history, logging, memory,
     output::{self, Ended},
 };
 
@@ -54,6 +54,13 @@ fn configure(args: &RunArgs) -> Builder {
         .discover_cgroups(discovery)
         .ring_bytes(args.ring_size)
         .log_probe(logging::wants_probe_log());
+    let state_dir = args.store.state_dir.clone();
+    if let Some(dir) = state_dir.or_else(history::service_state_dir) {
+        builder = builder
+            .state_dir(dir)
+            .history_max_age(args.store.history_max_age)
+            .history_max_bytes(args.store.history_max_size.as_u64());
+    }
     for container in &args.container {
         builder = builder.container(&container.id, &container.path);
     }
@@ -107,12 +114,16 @@ fn summarize(report: &Report) {
         folded = report.totals.folded,
         "stopped"
     );
-    let lost = report.dropped_victims + report.undecodable + report.lost_by_publishers;
+    let lost = report.dropped_victims
+        + report.undecodable
+        + report.lost_by_publishers
+        + report.lost_by_store;
     if lost > 0 {
         warn!(
             ring = report.dropped_victims,
             undecodable = report.undecodable,
             publishers = report.lost_by_publishers,
+            store = report.lost_by_store,
             "events were lost"
         );
     }

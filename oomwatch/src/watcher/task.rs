@@ -1,5 +1,7 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod persist;
+
 use std::{
     collections::HashSet,
     io,
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use self::persist::Persist;
 use super::{AddError, Command, Options, Report, StartError, Status, has_counters};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
@@ -40,6 +43,7 @@ enum Event {
     Command(Option<Command>),
     GroupDeadline,
     AuditDeadline,
+    BooksWanted,
     Stop,
 }
 
@@ -55,6 +59,7 @@ pub(super) struct Task {
     batch: Vec<Record>,
     /// When to hold all counters against what was said; only after a loss.
     audit_at_ns: Option<u64>,
+    persist: Persist,
 }
 
 impl Task {
@@ -71,8 +76,10 @@ impl Task {
             log: options.log_probe,
         })?;
         forward_log(&mut probe);
+        let boot_id = boot_id();
+        let (persist, saved) = Persist::open(options.state_dir, options.limits, &boot_id);
         let origin = Origin {
-            boot_id: boot_id(),
+            boot_id,
             node: options.node.or_else(host_name),
             tier: probe.tier(),
         };
@@ -89,9 +96,11 @@ impl Task {
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
             audit_at_ns: None,
+            persist,
             probe,
             hierarchy,
         };
+        task.resume(saved);
         task.scan().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
@@ -99,7 +108,9 @@ impl Task {
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
+        task.engine.settle_resumed();
         task.drain();
+        task.save();
         task.warn_of_limits(root);
         info!(
             tier = %task.probe.tier(),
@@ -140,6 +151,7 @@ impl Task {
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit_at_ns) => Event::AuditDeadline,
+                () = self.persist.wanted() => Event::BooksWanted,
             };
             if !self.handle(event) {
                 break;
@@ -165,6 +177,7 @@ impl Task {
                 self.publish(events);
             }
             Event::AuditDeadline => self.audit(),
+            Event::BooksWanted => self.save(),
         }
         true
     }
@@ -173,10 +186,11 @@ impl Task {
         // An asker that went away needs no answer.
         match command {
             Command::Add { id, cgroup, answer } => {
-                let _ = answer.send(self.add(&id, &cgroup));
+                let _ = answer.send(self.add_by_hand(&id, &cgroup));
             }
             Command::Remove { id, answer } => {
                 let removed = self.engine.unregister(&id).map(drop);
+                self.save();
                 let _ = answer.send(removed.map_err(AddError::from));
             }
             Command::Subscribe { answer } => {
@@ -318,6 +332,7 @@ impl Task {
             let now = clock::now();
             event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
             let event = Arc::new(event);
+            self.persist.push(&event);
             for queue in &mut self.queues {
                 queue.push(&event);
             }
@@ -328,6 +343,7 @@ impl Task {
                 sent != Sent::Gone
             });
         }
+        self.save();
     }
 
     fn status(&self) -> Status {
@@ -346,6 +362,7 @@ impl Task {
             totals: self.engine.totals(),
             dropped_victims: self.drops.victims,
             dropped_cgroups: self.drops.cgroups,
+            lost_by_store: self.persist.lost_events(),
             ..self.report
         }
     }
@@ -362,6 +379,7 @@ impl Task {
         for queue in self.queues {
             report.lost_by_publishers += queue.finish().await;
         }
+        report.lost_by_store = self.persist.finish().await;
         report
     }
 }

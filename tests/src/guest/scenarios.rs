@@ -18,6 +18,7 @@ mod many;
 mod nesting;
 mod node;
 mod processes;
+mod restart;
 
 /// What one scenario is.
 pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
@@ -42,6 +43,9 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("unprivileged", commands::unprivileged),
     ("bad_input", commands::bad_input),
     ("idle_syscalls", idle::idle_syscalls),
+    ("restart_while_down", restart::while_down),
+    ("store_in_trouble", restart::store_in_trouble),
+    ("store_on_full_disk", restart::store_on_full_disk),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
     ("global_oom", node::global_oom),
