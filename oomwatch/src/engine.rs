@@ -3,6 +3,8 @@
 //! Records and counter readings in, events out; topology, attribution and reconciliation in
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
+pub(crate) mod reading;
+
 use std::sync::Arc;
 
 use tracing::{debug, warn};
@@ -20,6 +22,7 @@ use crate::{
     id::printable,
     reconcile::{Counting, Reconciler, Verdict},
     record::{CgroupChanged, Record, VictimRecord},
+    recount::Recounts,
     registry::{Registry, RegistryError},
 };
 
@@ -58,6 +61,8 @@ pub(crate) struct Engine {
     registry: Registry,
     reconciler: Reconciler,
     group: GroupBuffer,
+    /// Only where counters are read and not carried by records.
+    recounts: Recounts,
     totals: Totals,
     last_seq: u64,
 }
@@ -71,6 +76,7 @@ impl Engine {
             registry: Registry::default(),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
+            recounts: Recounts::default(),
             totals: Totals::default(),
             last_seq: 0,
         }
@@ -122,6 +128,7 @@ impl Engine {
     ) -> Result<Arc<Container>, RegistryError> {
         let container = self.registry.remove(id)?;
         self.reconciler.close_account(container.cgroup_id);
+        self.recounts.forget(container.cgroup_id);
         Ok(container)
     }
 
@@ -163,6 +170,7 @@ impl Engine {
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
             self.reconciler.forget(id);
+            self.recounts.forget(id);
         }
         ready
     }

@@ -168,6 +168,46 @@ impl Reconciler {
         self.baseline(cgroup, 0, at_ns);
     }
 
+    /// The last known value of a cgroup's counter.
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> Option<u64> {
+        self.ledgers.get(&cgroup).map(|ledger| ledger.oom_kill)
+    }
+
+    /// A counter was read, and what it rose by since was told or is past: it is the baseline of a
+    /// registration to come. `told` of that was in cgroups below, so it is in those above
+    /// (`lineage`, itself first) too.
+    pub(crate) fn read(
+        &mut self,
+        lineage: &[CgroupId],
+        oom_kill: u64,
+        serial: Option<u32>,
+        told: u64,
+        as_of_ns: u64,
+    ) {
+        let Some((&cgroup, above)) = lineage.split_first() else {
+            return;
+        };
+        let known = self.ledgers.get(&cgroup).and_then(|ledger| ledger.serial);
+        let seen = Ledger {
+            serial: serial.or(known),
+            oom_kill,
+            as_of_ns,
+        };
+        self.ledgers.insert(cgroup, seen);
+        for id in above {
+            if let Some(ledger) = self.ledgers.get_mut(id) {
+                ledger.oom_kill += told;
+            }
+        }
+    }
+
+    /// Takes in double counts of the kernel in a cgroup (`lineage`, itself first).
+    pub(crate) fn recounted(&mut self, lineage: &[CgroupId], count: u64) {
+        for &cgroup in lineage {
+            *self.recounts.entry(cgroup).or_default() += count;
+        }
+    }
+
     /// A cgroup is forgotten.
     pub(crate) fn forget(&mut self, cgroup: CgroupId) {
         self.ledgers.remove(&cgroup);

@@ -181,15 +181,17 @@ impl Hierarchy {
         scan_below(&root, id, &mut found)
     }
 
+    /// The directory of the cgroup with this path from the root.
+    pub(crate) fn directory(&self, path: &[u8]) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt as _;
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        self.mount.join(std::ffi::OsStr::from_bytes(relative))
+    }
+
     /// The hierarchical counters of a cgroup; `None` where the cgroup is gone or has no
     /// memory controller.
     pub(crate) fn memory_events(&self, path: &[u8]) -> Result<Option<MemoryEvents>, CgroupError> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let relative = path.strip_prefix(b"/").unwrap_or(path);
-        let path = self
-            .mount
-            .join(std::ffi::OsStr::from_bytes(relative))
-            .join(MEMORY_EVENTS);
+        let path = self.directory(path).join(MEMORY_EVENTS);
         match std::fs::read(&path) {
             Ok(text) => MemoryEvents::parse(&text)
                 .map(Some)

@@ -22,7 +22,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
 use zerocopy::IntoBytes;
 
-use super::{Layout, Probe, ProbeConfig, ProbeError, tier::Tier};
+use super::{
+    Layout, Probe, ProbeConfig, ProbeError,
+    tier::{Tier, TierChoice},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
 
@@ -68,6 +71,9 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
         reason: describe_gaps(&layout),
     })?;
+    if !config.tier.allows(tier) {
+        return Err(refused(config.tier, tier));
+    }
     debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
     let hook_id = layout.out_of_memory_id;
     let hook_btf = thread::spawn(move || function_btf(hook_id?));
@@ -92,6 +98,22 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         _programs: programs,
         page_bytes,
     })
+}
+
+/// Why the tier that was asked for is not the one that this kernel allows.
+fn refused(choice: TierChoice, possible: Tier) -> ProbeError {
+    let (tier, reason) = match choice {
+        TierChoice::Only(Tier::Btf) => (
+            Tier::Btf,
+            "this kernel's mark_victim passes a thread id and not the task; use btf-pid",
+        ),
+        TierChoice::Only(Tier::BtfPid) => (
+            Tier::BtfPid,
+            "this kernel's mark_victim passes the task and not a thread id; use btf",
+        ),
+        _ => (possible, "it was not asked for"),
+    };
+    ProbeError::Tier { tier, reason }
 }
 
 /// A loader without the kernel's BTF, which the object has no relocations against. Runs on a

@@ -1,5 +1,7 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod counted;
+
 use std::{
     collections::HashSet,
     io,
@@ -12,14 +14,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{AddError, Command, Options, Report, StartError, Status, has_counters};
+use super::{AddError, Command, Options, Report, StartError, Status, has_counters, source::Source};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     clock,
     engine::{Engine, Setting},
     event::build::Origin,
-    probe::{Drops, Probe, ProbeConfig},
+    probe::Drops,
     publish::{
         Queue,
         stream::{self, Sent, Subscriber},
@@ -40,12 +42,13 @@ enum Event {
     Command(Option<Command>),
     GroupDeadline,
     AuditDeadline,
+    SweepDeadline,
     Stop,
 }
 
 /// All that the watcher owns.
 pub(super) struct Task {
-    probe: Probe,
+    source: Source,
     hierarchy: Hierarchy,
     engine: Engine,
     queues: Vec<Queue>,
@@ -66,15 +69,12 @@ impl Task {
     ) -> Result<Self, StartError> {
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
-        let mut probe = Probe::start(&ProbeConfig {
-            ring_bytes: options.ring_bytes,
-            log: options.log_probe,
-        })?;
-        forward_log(&mut probe);
+        let mut source = Source::start(&options, &hierarchy)?;
+        forward_log(&mut source);
         let origin = Origin {
             boot_id: boot_id(),
             node: options.node.or_else(host_name),
-            tier: probe.tier(),
+            tier: source.tier(),
         };
         let mut task = Self {
             engine: Engine::new(Setting {
@@ -89,20 +89,21 @@ impl Task {
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
             audit_at_ns: None,
-            probe,
+            source,
             hierarchy,
         };
         task.scan().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
+        task.watch_counters();
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
         task.drain();
         task.warn_of_limits(root);
         info!(
-            tier = %task.probe.tier(),
+            tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),
             containers = task.engine.registry().live_count(),
             "watching"
@@ -120,7 +121,7 @@ impl Task {
         if root != CgroupId::ROOT {
             warn!("in a foreign cgroup namespace: victims outside of it have no path");
         }
-        if !self.probe.sees_oom_control() {
+        if !self.source.sees_oom_control() {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
     }
@@ -133,13 +134,15 @@ impl Task {
     ) -> Report {
         loop {
             let deadline = self.engine.deadline_ns();
+            let sweep = self.source.sweep_at_ns();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => Event::Stop,
-                ready = self.probe.readable() => Event::Readable(ready),
+                ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit_at_ns) => Event::AuditDeadline,
+                () = until(sweep) => Event::SweepDeadline,
             };
             if !self.handle(event) {
                 break;
@@ -155,7 +158,7 @@ impl Task {
         match event {
             Event::Readable(Ok(())) => self.drain(),
             Event::Readable(Err(error)) => {
-                error!(%error, "the ring buffer cannot be waited for any more");
+                error!(%error, "what the kernel says cannot be waited for any more");
                 return false;
             }
             Event::Command(Some(command)) => self.command(command),
@@ -165,6 +168,7 @@ impl Task {
                 self.publish(events);
             }
             Event::AuditDeadline => self.audit(),
+            Event::SweepDeadline => self.sweep(),
         }
         true
     }
@@ -191,12 +195,18 @@ impl Task {
         }
     }
 
-    /// Works through all that is in the ring.
+    /// Works through all that the kernel has said so far.
     fn drain(&mut self) {
+        self.drain_ring();
+        self.drain_counters();
+    }
+
+    /// Works through all that is in the ring.
+    fn drain_ring(&mut self) {
         loop {
             let mut batch = std::mem::take(&mut self.batch);
             let report = &mut self.report;
-            let more = self.probe.drain(BATCH, |record| match record {
+            let more = self.source.drain(BATCH, |record| match record {
                 Ok(record) => batch.push(record),
                 Err(error) => {
                     report.undecodable += 1;
@@ -219,7 +229,7 @@ impl Task {
     }
 
     fn check_drops(&mut self) {
-        let drops = match self.probe.drops() {
+        let drops = match self.source.drops() {
             Ok(drops) => drops,
             Err(error) => return debug!(%error, "the drop counters cannot be read"),
         };
@@ -304,11 +314,13 @@ impl Task {
             // Created a moment ago: its record is still in the ring.
             self.drain();
         }
+        self.read_before(cgroup_id);
         self.engine.register(Container {
             id: id.clone(),
             cgroup_id,
             details: ContainerDetails::default(),
         })?;
+        self.watch_counter(cgroup_id);
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(())
     }
@@ -332,8 +344,8 @@ impl Task {
 
     fn status(&self) -> Status {
         Status {
-            tier: self.probe.tier(),
-            sees_limits: self.probe.sees_oom_control(),
+            tier: self.source.tier(),
+            sees_limits: self.source.sees_oom_control(),
             has_counters: has_counters(&self.hierarchy),
             cgroups: self.engine.tree().live_count(),
             containers: self.engine.registry().live_count(),
@@ -351,7 +363,7 @@ impl Task {
     }
 
     async fn finish(mut self) -> Report {
-        self.drain();
+        self.sweep();
         if self.drops.victims > 0 {
             self.audit();
         }
@@ -375,8 +387,8 @@ fn counting(hierarchy: &Hierarchy) -> Counting {
 }
 
 /// The programs' log has a task of its own: it must not keep the loop awake.
-fn forward_log(probe: &mut Probe) {
-    if let Some(mut log) = probe.take_log() {
+fn forward_log(source: &mut Source) {
+    if let Some(mut log) = source.take_log() {
         tokio::spawn(async move {
             loop {
                 log.forward().await;

@@ -18,6 +18,7 @@ mod many;
 mod nesting;
 mod node;
 mod processes;
+mod tiers;
 
 /// What one scenario is.
 pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
@@ -44,6 +45,15 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("idle_syscalls", idle::idle_syscalls),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
+    ("tier_counters_single", tiers::counters_single),
+    ("tier_counters_group", tiers::counters_group),
+    ("tier_counters_pod", tiers::counters_pod),
+    ("tier_counters_removed", tiers::counters_removed),
+    ("tier_counters_discovery", tiers::counters_discovery),
+    ("tier_counters_nested", tiers::counters_nested),
+    ("tier_counters_user", tiers::counters_user),
+    ("tier_counters_many", tiers::counters_many),
+    ("tier_forced", tiers::forced),
     ("global_oom", node::global_oom),
 ];
 

@@ -1,0 +1,121 @@
+//! What a counter that was read does to the state: in the tiers whose records carry none.
+
+use super::Engine;
+use crate::{CgroupId, OomEvent, Scope, cgroup::memory_events::MemoryEvents, event::build::Now};
+
+/// What `memory.events` of one cgroup said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) cgroup_id: CgroupId,
+    /// Changes when the memory controller was switched off and on, which zeroes the counters;
+    /// `None` where the counter was not read but worked out.
+    pub(crate) serial: Option<u32>,
+    pub(crate) events: MemoryEvents,
+    /// Whose limit was hit, as far as the `oom` counters tell.
+    pub(crate) scope: Scope,
+}
+
+impl Engine {
+    /// Takes in readings of one moment and speaks of every increment that nobody spoke of.
+    ///
+    /// A container's counter includes those of containers below it, so those must have been read
+    /// too, and not before it: then what they do not explain is its own.
+    pub(crate) fn read(&mut self, readings: &[Reading], now: Now) -> Vec<OomEvent> {
+        let mut lowest_first: Vec<(usize, &Reading)> = readings
+            .iter()
+            .map(|reading| (self.tree.lineage(reading.cgroup_id).count(), reading))
+            .collect();
+        lowest_first.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        lowest_first
+            .into_iter()
+            .filter_map(|(_, reading)| self.read_one(reading, now))
+            .collect()
+    }
+
+    /// Whether somebody wants to know of this cgroup's counter.
+    pub(crate) fn has_account(&self, cgroup: CgroupId) -> bool {
+        self.reconciler.has_account(cgroup)
+    }
+
+    /// The nearest registered cgroup at or above this one, dead or alive.
+    pub(crate) fn owner(&self, cgroup: CgroupId) -> Option<CgroupId> {
+        self.tree
+            .lineage(cgroup)
+            .find(|&id| self.registry.get(id).is_some())
+    }
+
+    /// The last known value of a cgroup's counter: what it was read to be, or known to rise to.
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> Option<u64> {
+        self.reconciler.last_known(cgroup)
+    }
+
+    /// Takes in what a container counted last, as its parent tells.
+    pub(crate) fn read_last(
+        &mut self,
+        cgroup_id: CgroupId,
+        oom_kill: u64,
+        now: Now,
+    ) -> Option<OomEvent> {
+        let reading = Reading {
+            cgroup_id,
+            serial: None,
+            events: MemoryEvents {
+                oom_kill: Some(oom_kill),
+                ..MemoryEvents::default()
+            },
+            scope: Scope::Unknown,
+        };
+        self.read_one(&reading, now)
+    }
+
+    /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
+    pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
+        self.totals.counter_only += count;
+        self.last_seq += 1;
+        self.known(now).residual(self.last_seq, cgroup, count)
+    }
+
+    fn read_one(&mut self, reading: &Reading, now: Now) -> Option<OomEvent> {
+        let cgroup = reading.cgroup_id;
+        let oom_kill = reading.events.oom_kill?;
+        let lineage: Vec<CgroupId> = self.tree.lineage(cgroup).collect();
+        let missing =
+            self.reconciler
+                .audit(lineage.iter().copied(), cgroup, oom_kill, reading.serial);
+        self.reconciler
+            .read(&lineage, oom_kill, reading.serial, missing, now.boottime_ns);
+        if !self.reconciler.has_account(cgroup) {
+            return None;
+        }
+        let groups = reading.serial.zip(reading.events.oom_group_kill);
+        let recounts = groups.map(|(serial, groups)| {
+            let is_new = missing == oom_kill;
+            self.recounts
+                .share_out(&lineage, serial, groups, missing, is_new)
+        });
+        self.reconciler.recounted(&lineage, recounts.unwrap_or(0));
+        let count = missing - recounts.unwrap_or(0);
+        let container = self.registry.get(cgroup)?.clone();
+        if count == 0 {
+            return None;
+        }
+        self.totals.counter_only += count;
+        self.last_seq += 1;
+        let mut event = self
+            .known(now)
+            .counter_only(self.last_seq, container, count, oom_kill);
+        event.scope = reading.scope;
+        event.counter.oom = reading.events.oom;
+        event.counter.oom_group_kill = reading.events.oom_group_kill;
+        if recounts.is_none() {
+            // Before v5.17, and of a cgroup that is gone, nothing tells a group kill, so the count
+            // may have one too many.
+            event.counter.recounts = None;
+            event.quality.missing.push("recounts");
+        }
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests;

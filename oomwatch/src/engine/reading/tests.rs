@@ -1,0 +1,190 @@
+//! Containers whose counters are all that is known.
+
+use super::*;
+use crate::{
+    CgroupDiscovery, Container, ContainerDetails, ContainerId, Evidence, Kind, Tier,
+    engine::Setting,
+    event::build::Origin,
+    reconcile::Counting,
+    record::{Record, fixture::change},
+};
+
+const POD: u64 = 2;
+const C: u64 = 3;
+const D: u64 = 4;
+
+fn now(at_ns: u64) -> Now {
+    Now {
+        boottime_ns: at_ns,
+        unix_time_ns: i128::from(at_ns),
+    }
+}
+
+/// A pod with two containers, whose counters are these at registration.
+fn engine(pod: u64, c: u64, d: u64) -> Engine {
+    let mut engine = Engine::new(Setting {
+        origin: Origin {
+            boot_id: "boot".into(),
+            node: None,
+            tier: Tier::Counters,
+        },
+        discovery: CgroupDiscovery::Off,
+        root: CgroupId::ROOT,
+        counting: Counting::Hierarchical,
+    });
+    for (id, parent, name, base) in [(POD, 1, "pod", pod), (C, POD, "c", c), (D, POD, "d", d)] {
+        engine.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
+        engine.baseline(CgroupId(id), base, 1);
+        if id != POD {
+            register(&mut engine, id);
+        }
+    }
+    engine
+}
+
+fn register(engine: &mut Engine, id: u64) {
+    let container = Container {
+        id: ContainerId::new(&id.to_string()).unwrap(),
+        cgroup_id: CgroupId(id),
+        details: ContainerDetails::default(),
+    };
+    engine.register(container).unwrap();
+}
+
+fn reading(id: u64, oom_kill: u64, oom_group_kill: Option<u64>) -> Reading {
+    Reading {
+        cgroup_id: CgroupId(id),
+        serial: Some(1),
+        events: MemoryEvents {
+            oom: Some(1),
+            oom_kill: Some(oom_kill),
+            oom_group_kill,
+        },
+        scope: Scope::Unknown,
+    }
+}
+
+fn told(events: &[OomEvent]) -> Vec<(u64, u64)> {
+    let one = |event: &OomEvent| (event.container.as_ref().unwrap().cgroup_id.0, event.count);
+    events.iter().map(one).collect()
+}
+
+#[test]
+fn a_rise_is_told_once_and_old_counts_never() {
+    let mut engine = engine(7, 5, 2);
+    let readings = [reading(C, 6, Some(0)), reading(D, 2, Some(0))];
+    let events = engine.read(&readings, now(5));
+    assert_eq!(told(&events), [(C, 1)]);
+    assert!(engine.read(&readings, now(6)).is_empty());
+    let event = events.first().unwrap();
+    assert_eq!(event.kind, Kind::CounterOnly);
+    assert_eq!(event.evidence, [Evidence::Counter]);
+    assert_eq!(event.victim.pid, None);
+    assert_eq!(event.quality.tier, Tier::Counters);
+    assert_eq!(engine.totals().counter_only, 1);
+}
+
+#[test]
+fn a_group_of_three_is_three_and_a_recount() {
+    let mut engine = engine(0, 0, 0);
+    let events = engine.read(&[reading(C, 4, Some(1))], now(5));
+    assert_eq!(told(&events), [(C, 3)]);
+    assert_eq!(events.first().unwrap().counter.recounts, Some(1));
+}
+
+#[test]
+fn before_5_17_recounts_are_unknown_and_not_0() {
+    let mut engine = engine(0, 0, 0);
+    let events = engine.read(&[reading(C, 4, None)], now(5));
+    assert_eq!(told(&events), [(C, 4)]);
+    let event = events.first().unwrap();
+    assert_eq!(event.counter.recounts, None);
+    assert!(event.quality.missing.contains(&"recounts"));
+}
+
+#[test]
+fn a_registered_pod_tells_only_what_its_containers_do_not() {
+    let mut engine = engine(0, 0, 0);
+    register(&mut engine, POD);
+    // In any order.
+    let readings = [
+        reading(POD, 4, Some(0)),
+        reading(C, 1, Some(0)),
+        reading(D, 2, Some(0)),
+    ];
+    let events = engine.read(&readings, now(5));
+    assert_eq!(events.len(), 3);
+    assert!(told(&events).contains(&(POD, 1)), "{:?}", told(&events));
+}
+
+#[test]
+fn counters_that_started_again_are_told_from_0() {
+    let mut engine = engine(0, 5, 0);
+    engine.read(&[reading(C, 6, Some(0))], now(5));
+    let again = Reading {
+        serial: Some(2),
+        ..reading(C, 1, Some(0))
+    };
+    assert_eq!(told(&engine.read(&[again], now(6))), [(C, 1)]);
+}
+
+#[test]
+fn a_container_that_is_gone_is_still_named() {
+    let mut engine = engine(0, 0, 0);
+    let removed = Record::CgroupRemoved(change(C, POD, "c", 4));
+    assert!(engine.apply(&[removed], now(4)).is_empty());
+    assert_eq!(engine.owner(CgroupId(C)), Some(CgroupId(C)));
+    let events = engine.read(&[reading(C, 1, Some(0))], now(5));
+    assert_eq!(told(&events), [(C, 1)]);
+}
+
+#[test]
+fn a_container_that_comes_back_by_hand_starts_where_it_was_left() {
+    let mut engine = engine(0, 0, 0);
+    engine.read(&[reading(C, 3, Some(0))], now(5));
+    engine.unregister(&ContainerId::new("3").unwrap()).unwrap();
+    engine.read(&[reading(C, 4, Some(0))], now(6));
+    register(&mut engine, C);
+    assert!(engine.read(&[reading(C, 4, Some(0))], now(7)).is_empty());
+    assert_eq!(
+        told(&engine.read(&[reading(C, 5, Some(0))], now(8))),
+        [(C, 1)]
+    );
+}
+
+#[test]
+fn a_counter_that_is_missing_in_the_file_says_nothing() {
+    let mut engine = engine(0, 0, 0);
+    let mut reading = reading(C, 0, None);
+    reading.events.oom_kill = None;
+    assert!(engine.read(&[reading], now(5)).is_empty());
+}
+
+#[test]
+fn the_greatest_counter_there_can_be_is_no_overflow() {
+    let mut engine = engine(0, 0, 0);
+    let events = engine.read(&[reading(C, u64::MAX, Some(u64::MAX))], now(5));
+    assert!(events.iter().all(|event| event.count > 0));
+}
+
+#[test]
+fn what_the_parent_tells_of_a_container_that_is_gone() {
+    let mut engine = engine(0, 0, 0);
+    engine.read(&[reading(C, 1, Some(0))], now(5));
+    let removed = Record::CgroupRemoved(change(C, POD, "c", 6));
+    engine.apply(&[removed], now(6));
+    assert_eq!(engine.last_known(CgroupId(C)), Some(1));
+    let event = engine.read_last(CgroupId(C), 3, now(7)).unwrap();
+    assert_eq!(told(&[event]), [(C, 2)]);
+    assert!(engine.read_last(CgroupId(C), 3, now(8)).is_none());
+}
+
+#[test]
+fn a_residual_names_no_container() {
+    let mut engine = engine(0, 0, 0);
+    let event = engine.residual(CgroupId(POD), 2, now(5));
+    assert_eq!((event.kind, event.count), (Kind::CounterOnly, 2));
+    assert!(event.container.is_none());
+    assert_eq!(event.victim.cgroup_id, None);
+    assert_eq!(event.quality.attribution, crate::Attribution::Unregistered);
+}
