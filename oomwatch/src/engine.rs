@@ -310,6 +310,17 @@ impl Engine {
                 return Vec::new();
             }
         };
+        let event = self.reported(record, (kind, counted), now);
+        self.group.push(event, now.boottime_ns)
+    }
+
+    /// Counts a judged mark, and makes its event.
+    fn reported(
+        &mut self,
+        record: &VictimRecord,
+        (kind, counted): (Kind, bool),
+        now: Now,
+    ) -> OomEvent {
         let attributed = attribute(&self.tree, &self.registry, record);
         match kind {
             Kind::Kill => {
@@ -319,10 +330,8 @@ impl Engine {
             _ => self.totals.already_exiting += 1,
         }
         self.last_seq += 1;
-        let event = self
-            .known(now)
-            .event(self.last_seq, record, attributed, kind, counted);
-        self.group.push(event, now.boottime_ns)
+        self.known(now)
+            .event(self.last_seq, record, attributed, kind, counted)
     }
 }
 

@@ -218,7 +218,7 @@ fn probe() -> Vec<Finding> {
         }
         Err(error) => {
             findings.push(broken_probe("probe", &error));
-            if error.leaves_counters() && has_counters() {
+            if error.calls_for_lesser_tier() && has_counters() {
                 findings.push(tier(Tier::Counters));
                 soften(&mut findings);
             }

@@ -91,10 +91,10 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
-    /// Whether what stopped the probe is this host's doing, so that counters are the best it has;
-    /// and not a mistake of the user's, a build without a probe, or missing privilege, each of
+    /// Whether what stopped the probe is this host's doing, so that a lesser tier is the best it
+    /// has; and not a mistake of the user's, a build without a probe, or missing privilege, each of
     /// which somebody should hear of.
-    pub(crate) fn leaves_counters(&self) -> bool {
+    pub(crate) fn calls_for_lesser_tier(&self) -> bool {
         match self {
             Self::Privilege(_) => may_load_programs(),
             Self::NoObject | Self::RingSize(_) | Self::Tier { .. } => false,

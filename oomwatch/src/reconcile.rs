@@ -7,8 +7,11 @@
 //!
 //! A pure state machine: records and counter readings in, verdicts out. Reads no file.
 
+mod exited;
+
 use std::collections::{HashMap, VecDeque};
 
+use self::exited::Exits;
 use crate::{
     CgroupId,
     account::Accounts,
@@ -66,6 +69,8 @@ pub(crate) struct Reconciler {
     recounts: HashMap<CgroupId, u64>,
     accounts: Accounts,
     members: Members,
+    /// Processes that told of themselves when they exited.
+    exits: Exits,
 }
 
 /// How far the group kill under way was seen.
@@ -106,6 +111,7 @@ impl Reconciler {
             recounts: HashMap::new(),
             accounts: Accounts::default(),
             members: Members::default(),
+            exits: Exits::default(),
         }
     }
 
@@ -193,7 +199,11 @@ impl Reconciler {
             oom_kill,
             as_of_ns,
         };
-        self.ledgers.insert(cgroup, seen);
+        let ledger = self.ledgers.entry(cgroup).or_insert(seen);
+        // Victims may have told of more since the counter was read.
+        if ledger.serial != seen.serial || ledger.oom_kill < oom_kill {
+            *ledger = seen;
+        }
         for id in above {
             if let Some(ledger) = self.ledgers.get_mut(id) {
                 ledger.oom_kill += told;

@@ -74,6 +74,14 @@ impl Recounts {
         missing.saturating_sub(kills)
     }
 
+    /// A kill was told of by its victim, in a container (`lineage`, itself first).
+    pub(crate) fn told(&mut self, lineage: &[CgroupId]) {
+        if let Some(book) = lineage.first().and_then(|id| self.0.get_mut(id)) {
+            book.rise = book.rise.saturating_add(1);
+            book.told = book.told.saturating_add(1);
+        }
+    }
+
     pub(crate) fn forget(&mut self, cgroup: CgroupId) {
         self.0.remove(&cgroup);
     }
@@ -139,6 +147,16 @@ mod tests {
         assert_eq!(recounts.share_out(&[C], 1, 5, 0, false), 0);
         assert_eq!(recounts.share_out(&[C], 1, 5, 2, false), 0);
         assert_eq!(recounts.share_out(&[C], 1, 6, 2, false), 1);
+    }
+
+    #[test]
+    fn a_group_whose_members_told_of_themselves() {
+        let mut recounts = Recounts::default();
+        recounts.share_out(&[C], 1, 0, 0, true);
+        for _ in 0..3 {
+            recounts.told(&[C, POD]);
+        }
+        assert_eq!(recounts.share_out(&[C], 1, 1, 1, false), 1);
     }
 
     #[test]

@@ -37,12 +37,15 @@ impl Family {
         self.living.remove(&child);
     }
 
+    /// The last known count of a child, of which `told` was told.
+    pub(crate) fn last_known(&self, child: CgroupId, told: u64) -> u64 {
+        told.max(self.living.get(&child).copied().unwrap_or(0))
+    }
+
     /// By how much the children that went between this moment and `after` count beyond what is
     /// known of them: `(child, value that was told of)`.
     pub(crate) fn untold(&self, after: &Self, gone: impl Iterator<Item = (CgroupId, u64)>) -> u64 {
-        let known: u64 = gone
-            .map(|(child, told)| told.max(self.living.get(&child).copied().unwrap_or(0)))
-            .sum();
+        let known: u64 = gone.map(|(child, told)| self.last_known(child, told)).sum();
         after
             .dead()
             .saturating_sub(self.dead())

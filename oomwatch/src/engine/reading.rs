@@ -1,7 +1,10 @@
 //! What a counter that was read does to the state: in the tiers whose records carry none.
 
 use super::Engine;
-use crate::{CgroupId, OomEvent, Scope, cgroup::memory_events::MemoryEvents, event::build::Now};
+use crate::{
+    CgroupId, Counter, Kind, OomEvent, Scope, cgroup::memory_events::MemoryEvents,
+    event::build::Now, reconcile::Verdict, record::VictimRecord,
+};
 
 /// What `memory.events` of one cgroup said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,63 @@ impl Engine {
             .into_iter()
             .filter_map(|(_, reading)| self.read_one(reading, now))
             .collect()
+    }
+
+    /// Whether a reading tells of increments that nobody spoke of.
+    pub(crate) fn is_unexplained(&mut self, reading: &Reading) -> bool {
+        let oom_kill = reading.events.oom_kill.unwrap_or(0);
+        let cgroup = reading.cgroup_id;
+        self.reconciler
+            .unexplained(cgroup, oom_kill, reading.serial)
+            > 0
+    }
+
+    /// Takes in victims that told of themselves when they exited, each with the counter of its
+    /// container, or else of its own memory cgroup, read after that.
+    pub(crate) fn exited(
+        &mut self,
+        record: &VictimRecord,
+        reading: Option<&Reading>,
+        now: Now,
+    ) -> Option<OomEvent> {
+        let kind = match self.judge(record, reading) {
+            Verdict::Kill { counted } => (Kind::Kill, counted),
+            Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
+            Verdict::SameProcess => {
+                self.totals.folded += 1;
+                return None;
+            }
+        };
+        let mut event = self.reported(record, kind, now);
+        if let Some(reading) = reading {
+            event.counter = Counter {
+                cgroup_id: Some(reading.cgroup_id),
+                oom_kill: reading.events.oom_kill,
+                oom: reading.events.oom,
+                oom_group_kill: reading.events.oom_group_kill,
+                recounts: reading
+                    .events
+                    .oom_group_kill
+                    .map(|_| self.reconciler.recounts(reading.cgroup_id)),
+            };
+        }
+        Some(event)
+    }
+
+    fn judge(&mut self, record: &VictimRecord, reading: Option<&Reading>) -> Verdict {
+        let own = record.victim.cgroup_id;
+        let charged = reading
+            .map(|reading| reading.cgroup_id)
+            .or_else(|| self.owner(own?));
+        let lineage: Vec<CgroupId> = charged
+            .or(own)
+            .map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
+        let counter = reading.and_then(|reading| Some((reading.events.oom_kill?, reading.serial)));
+        let verdict = self.reconciler.exited(record, &lineage, counter);
+        if matches!(verdict, Verdict::Kill { .. }) {
+            self.recounts.told(&lineage);
+        }
+        verdict
     }
 
     /// Whether somebody wants to know of this cgroup's counter.

@@ -1,5 +1,7 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
+mod pid;
+
 use std::{
     collections::HashMap,
     io,
@@ -13,17 +15,17 @@ use aya::{
     programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
-use oomwatch_common::config::CONFIG_SYMBOL;
+use oomwatch_common::config::{CONFIG_SYMBOL, Config};
 use rustix::{
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::debug;
+use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
 use super::{
-    Layout, Probe, ProbeConfig, ProbeError,
+    Gap, Layout, Probe, ProbeConfig, ProbeError,
     tier::{Tier, TierChoice},
 };
 
@@ -66,6 +68,23 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     if !config.ring_bytes.is_power_of_two() || u64::from(config.ring_bytes) < page_bytes {
         return Err(ProbeError::RingSize(config.ring_bytes));
     }
+    if config.tier == TierChoice::Only(Tier::Pid) {
+        return pid::start(config);
+    }
+    match start_with_btf(config) {
+        Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
+            warn!(error = %with_causes(&error), "falling back to tier pid");
+            pid::start(config).map_err(|fallback| {
+                warn!(error = %with_causes(&fallback), "tier pid is not possible either");
+                error
+            })
+        }
+        started => started,
+    }
+}
+
+/// The best that the kernel's types allow.
+fn start_with_btf(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader);
     let layout = super::read_layout()?;
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
@@ -78,15 +97,32 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let hook_id = layout.out_of_memory_id;
     let hook_btf = thread::spawn(move || function_btf(hook_id?));
     let loader = loader.join().unwrap_or_default();
-    let mut programs = load_object(loader, &layout, config)?;
+    let mut programs = load_object(loader, &layout.config, config)?;
     debug!("maps created");
     let sees_oom_control = load_and_attach(&mut programs, tier, hook_btf, config)?;
+    let started = Started {
+        tier,
+        gaps: layout.gaps,
+        sees_oom_control,
+    };
+    finish(programs, started, config)
+}
+
+/// What became of the programs.
+struct Started {
+    tier: Tier,
+    gaps: Vec<Gap>,
+    sees_oom_control: bool,
+}
+
+/// Takes the maps.
+fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let ring = take_map(&mut programs, "RECORDS")?;
     let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
     Ok(Probe {
-        tier,
-        sees_oom_control,
+        tier: started.tier,
+        sees_oom_control: started.sees_oom_control,
         ring: register(ring).map_err(|error| ProbeError::Load(error.into()))?,
         drops: PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?,
         log: if config.log {
@@ -94,9 +130,9 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         } else {
             None
         },
-        gaps: layout.gaps,
+        gaps: started.gaps,
         _programs: programs,
-        page_bytes,
+        page_bytes: rustix::param::page_size() as u64,
     })
 }
 
@@ -137,7 +173,7 @@ fn loader() -> EbpfLoader<'static> {
 
 fn load_object(
     loader: EbpfLoader<'_>,
-    layout: &Layout,
+    kernel: &Config,
     config: &ProbeConfig,
 ) -> Result<Ebpf, ProbeError> {
     let (log_level, log_bytes) = if config.log {
@@ -148,7 +184,7 @@ fn load_object(
     // Shortens the loader's life to that of what it borrows here.
     let mut loader = loader;
     loader
-        .override_global(CONFIG_SYMBOL, layout.config.as_bytes(), true)
+        .override_global(CONFIG_SYMBOL, kernel.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("AYA_LOGS", log_bytes)
         .map_max_entries("RECORDS", config.ring_bytes)
@@ -336,6 +372,18 @@ fn is_permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// An error with its causes, each on one line.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(error.to_string().lines().next().unwrap_or_default());
+        cause = error.source();
+    }
+    text
 }
 
 fn describe_gaps(layout: &Layout) -> String {

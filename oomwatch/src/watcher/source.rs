@@ -1,7 +1,7 @@
 //! Where the watcher's knowledge comes from: the probe, the counters' files, or both; and which
 //! of them this host allows.
 
-use std::io;
+use std::{collections::VecDeque, io};
 
 use tracing::warn;
 
@@ -11,6 +11,7 @@ use crate::{
     cgroup::hierarchy::Hierarchy,
     clock,
     counters::CounterWatch,
+    engine::reading::Reading,
     probe::{DecodeError, Drops, Probe, ProbeConfig, ProgramLog},
     record::Record,
 };
@@ -21,6 +22,10 @@ const SWEEP_NS: u64 = 60_000_000_000;
 const LIMITED_SWEEP_NS: u64 = 5_000_000_000;
 /// Until the first look for the counters of a container that has none yet; doubled each time.
 const FIRST_SWEEP_NS: u64 = 500_000_000;
+
+/// From a counter's rise to the exit of the process that it counts, at most: where it takes
+/// longer, the kill is told by number only.
+const DEATH_NS: u64 = 2_000_000_000;
 
 /// How well the counters are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub(super) struct Source {
     tier: Tier,
     probe: Option<Probe>,
     pub(super) counters: Option<CounterWatch>,
+    /// Readings that wait for the victims to tell of themselves, oldest first.
+    waiting: VecDeque<(u64, Vec<Reading>)>,
     sweep_at_ns: Option<u64>,
     sweep_wait_ns: u64,
 }
@@ -55,14 +62,8 @@ impl Source {
             log: options.log_probe,
         };
         match Probe::start(&config) {
-            Ok(probe) => Ok(Self {
-                tier: probe.tier(),
-                probe: Some(probe),
-                counters: None,
-                sweep_at_ns: None,
-                sweep_wait_ns: 0,
-            }),
-            Err(error) if choice.allows(Tier::Counters) && error.leaves_counters() => {
+            Ok(probe) => Self::probe(probe),
+            Err(error) if choice.allows(Tier::Counters) && error.calls_for_lesser_tier() => {
                 warn!(
                     %error,
                     cause = std::error::Error::source(&error).map(ToString::to_string),
@@ -72,6 +73,22 @@ impl Source {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Without BTF the records know no counters and no cgroups but the victim's.
+    fn probe(probe: Probe) -> Result<Self, StartError> {
+        let counters = match probe.tier() {
+            Tier::Pid => Some(CounterWatch::start().map_err(StartError::Watch)?),
+            _ => None,
+        };
+        Ok(Self {
+            tier: probe.tier(),
+            probe: Some(probe),
+            counters,
+            waiting: VecDeque::new(),
+            sweep_at_ns: None,
+            sweep_wait_ns: 0,
+        })
     }
 
     fn counters(hierarchy: &Hierarchy) -> Result<Self, StartError> {
@@ -84,6 +101,7 @@ impl Source {
             tier: Tier::Counters,
             probe: None,
             counters: Some(CounterWatch::start().map_err(StartError::Watch)?),
+            waiting: VecDeque::new(),
             sweep_at_ns: None,
             sweep_wait_ns: 0,
         })
@@ -132,9 +150,39 @@ impl Source {
         self.probe.as_mut()?.take_log()
     }
 
-    /// When to look at everything again, on the boot-time clock.
-    pub(super) fn sweep_at_ns(&self) -> Option<u64> {
-        self.sweep_at_ns
+    /// When to sweep or to settle, on the boot-time clock.
+    pub(super) fn timer_ns(&self) -> Option<u64> {
+        let settle = self.waiting.front().map(|(at_ns, _)| *at_ns);
+        settle.into_iter().chain(self.sweep_at_ns).min()
+    }
+
+    /// Whether it is time to look at everything again.
+    pub(super) fn is_sweep_due(&self, now_ns: u64) -> bool {
+        self.sweep_at_ns.is_some_and(|at_ns| at_ns <= now_ns)
+    }
+
+    /// Whether readings are explained by victims that have yet to tell of themselves.
+    pub(super) fn waits_for_victims(&self) -> bool {
+        self.tier == Tier::Pid
+    }
+
+    /// Keeps readings until the victims that they count had time to die.
+    pub(super) fn wait(&mut self, readings: Vec<Reading>) {
+        let at_ns = clock::now().boottime_ns + DEATH_NS;
+        self.waiting.push_back((at_ns, readings));
+    }
+
+    /// The readings that waited until `now_ns`.
+    pub(super) fn settled(&mut self, now_ns: u64) -> Vec<Vec<Reading>> {
+        let due = self
+            .waiting
+            .iter()
+            .take_while(|(at_ns, _)| *at_ns <= now_ns);
+        let due = due.count();
+        self.waiting
+            .drain(..due)
+            .map(|(_, readings)| readings)
+            .collect()
     }
 
     /// Everything was looked at just now, and this much of it is watched.

@@ -42,7 +42,7 @@ enum Event {
     Command(Option<Command>),
     GroupDeadline,
     AuditDeadline,
-    SweepDeadline,
+    SourceTimer,
     Stop,
 }
 
@@ -134,7 +134,7 @@ impl Task {
     ) -> Report {
         loop {
             let deadline = self.engine.deadline_ns();
-            let sweep = self.source.sweep_at_ns();
+            let timer = self.source.timer_ns();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => Event::Stop,
@@ -142,7 +142,7 @@ impl Task {
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit_at_ns) => Event::AuditDeadline,
-                () = until(sweep) => Event::SweepDeadline,
+                () = until(timer) => Event::SourceTimer,
             };
             if !self.handle(event) {
                 break;
@@ -168,7 +168,7 @@ impl Task {
                 self.publish(events);
             }
             Event::AuditDeadline => self.audit(),
-            Event::SweepDeadline => self.sweep(),
+            Event::SourceTimer => self.source_timer(),
         }
         true
     }
@@ -216,7 +216,7 @@ impl Task {
                 }
             });
             if !batch.is_empty() {
-                let events = self.engine.apply(&batch, clock::now());
+                let events = self.apply(&batch);
                 self.publish(events);
                 batch.clear();
                 self.check_drops();
@@ -256,6 +256,9 @@ impl Task {
     /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
     fn audit(&mut self) {
         self.audit_at_ns = None;
+        if self.source.counters.is_some() {
+            return self.sweep();
+        }
         let counters: Vec<(CgroupId, u64)> = self
             .engine
             .audited()
@@ -364,6 +367,7 @@ impl Task {
 
     async fn finish(mut self) -> Report {
         self.sweep();
+        self.settle(u64::MAX);
         if self.drops.victims > 0 {
             self.audit();
         }

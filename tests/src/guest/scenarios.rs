@@ -53,7 +53,14 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tier_counters_nested", tiers::counters_nested),
     ("tier_counters_user", tiers::counters_user),
     ("tier_counters_many", tiers::counters_many),
+    ("tier_pid_single", tiers::pid_single),
+    ("tier_pid_group", tiers::pid_group),
+    ("tier_pid_threads", tiers::pid_threads),
+    ("tier_pid_removed", tiers::pid_removed),
+    ("tier_pid_unregistered", tiers::pid_unregistered),
     ("tier_forced", tiers::forced),
+    ("tier_auto_without_btf", tiers::auto_without_btf),
+    ("tier_auto_without_programs", tiers::auto_without_programs),
     ("global_oom", node::global_oom),
 ];
 

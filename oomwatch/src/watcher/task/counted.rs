@@ -1,6 +1,8 @@
 //! The task's side of watching counters: files to readings, directories to topology, removed
 //! cgroups to what they counted last.
 
+mod victim;
+
 use std::collections::HashSet;
 
 use tracing::{debug, error, warn};
@@ -102,6 +104,28 @@ impl Task {
         let registry = self.engine.registry();
         let live = self.engine.tree().live();
         live.filter(|&id| registry.get(id).is_some()).collect()
+    }
+
+    /// What the source's timer is for: a sweep, or readings that waited long enough.
+    pub(super) fn source_timer(&mut self) {
+        let now_ns = clock::now().boottime_ns;
+        if self.source.is_sweep_due(now_ns) {
+            self.sweep();
+        }
+        self.settle(now_ns);
+    }
+
+    /// Speaks of what readings up to `now_ns` tell and no victim told of.
+    pub(super) fn settle(&mut self, now_ns: u64) {
+        let settled = self.source.settled(now_ns);
+        if settled.is_empty() {
+            return;
+        }
+        self.drain_ring();
+        for readings in settled {
+            let events = self.engine.read(&readings, clock::now());
+            self.publish(events);
+        }
     }
 
     /// Lends out the watch, if this tier has one.
@@ -227,6 +251,20 @@ impl Task {
         for id in gone {
             self.lost_counter(watch, id);
         }
+        self.tell_readings(readings);
+    }
+
+    /// Speaks of what readings tell; at once, unless victims are to tell of themselves first.
+    fn tell_readings(&mut self, mut readings: Vec<Reading>) {
+        if self.source.waits_for_victims() {
+            let engine = &mut self.engine;
+            let waiting: Vec<Reading> = readings
+                .extract_if(.., |reading| engine.is_unexplained(reading))
+                .collect();
+            if !waiting.is_empty() {
+                self.source.wait(waiting);
+            }
+        }
         let events = self.engine.read(&readings, clock::now());
         self.publish(events);
     }
@@ -330,6 +368,8 @@ impl Task {
         mut gone: Vec<CgroupId>,
         nameless: bool,
     ) {
+        // A victim tells of itself before its cgroup can go.
+        self.drain_ring();
         if let Some(mut before) = watch.families.remove(&parent) {
             if self.total(parent) == Some(before.total) {
                 // Nothing was killed since.
@@ -347,7 +387,7 @@ impl Task {
                 gone.dedup();
                 // One that was taken in before is in the counts of before.
                 gone.retain(|&id| self.engine.tree().is_live(id));
-                self.settle(parent, &before, &after, &gone, nameless);
+                self.settle_family(parent, &before, &after, &gone, nameless);
                 watch.families.insert(parent, after);
             } else {
                 debug!(
@@ -369,7 +409,7 @@ impl Task {
     }
 
     /// Speaks of what the children that are gone counted last, if it is certain whose it was.
-    fn settle(
+    fn settle_family(
         &mut self,
         parent: CgroupId,
         before: &Family,
@@ -388,7 +428,8 @@ impl Task {
             && is_container(only)
             && !nameless
         {
-            self.engine.read_last(*only, told(*only) + untold, now)
+            let last = before.last_known(*only, told(*only)) + untold;
+            self.engine.read_last(*only, last, now)
         } else if self.engine.owner(parent).is_some() {
             // A container above tells of it by its own counter.
             None
