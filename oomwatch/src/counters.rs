@@ -21,6 +21,7 @@ use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
     io::Errno,
+    process::{Resource, getrlimit},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
@@ -30,6 +31,8 @@ use crate::{CgroupError, CgroupId, cgroup::memory_events::MemoryEvents};
 
 /// Notifications taken at a time.
 const READY_AT_ONCE: usize = 256;
+/// Descriptors left to all else: publishers, files that are read once, the runtime.
+const SPARE_DESCRIPTORS: u64 = 64;
 /// The directories' token in the epoll set. No cgroup has this id.
 const DIRECTORIES: u64 = u64::MAX;
 
@@ -46,6 +49,8 @@ pub(crate) struct CounterWatch {
     epoll: AsyncFd<OwnedFd>,
     pub(crate) directories: Directories,
     files: HashMap<CgroupId, CounterFile>,
+    /// Files that may be open at a time.
+    most: u64,
     /// The last known counters of the parents of containers, and of their children.
     pub(crate) families: HashMap<CgroupId, Family>,
     /// Whether it was said that descriptors ran out.
@@ -67,6 +72,7 @@ impl CounterWatch {
             epoll: register(epoll)?,
             directories,
             files: HashMap::new(),
+            most: most_files(),
             families: HashMap::new(),
             refused: false,
         })
@@ -108,6 +114,12 @@ impl CounterWatch {
         let Some(file) = CounterFile::open(directory)? else {
             return Ok(false);
         };
+        if self.files.len() as u64 >= self.most {
+            return Err(CgroupError::Read {
+                path: directory.into(),
+                source: Errno::MFILE.into(),
+            });
+        }
         let added = epoll::add(
             self.epoll.get_ref(),
             file.as_fd(),
@@ -173,6 +185,12 @@ impl CounterWatch {
     pub(crate) fn is_limited(&self) -> bool {
         self.refused || self.directories.is_limited()
     }
+}
+
+/// How many files may be open at a time: what this process's limit is, less a few.
+fn most_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(SPARE_DESCRIPTORS)
 }
 
 /// Has the runtime wake this task when the epoll set has something to tell.

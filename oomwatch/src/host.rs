@@ -211,8 +211,10 @@ fn probe() -> Vec<Finding> {
     match Probe::start(&config) {
         Ok(probe) => {
             findings.push(Finding::good("probe", "loaded and attached"));
-            findings.push(oom_control(&probe));
-            findings.extend(gaps(&probe));
+            if probe.tier() != Tier::Pid {
+                findings.push(oom_control(&probe));
+                findings.extend(gaps(&probe));
+            }
             findings.push(tier(probe.tier()));
             soften(&mut findings);
         }
@@ -244,7 +246,7 @@ fn tier(tier: Tier) -> Finding {
         Tier::Btf | Tier::BtfPid => Finding::good("tier", tier),
         Tier::Pid => Finding::poor(
             "tier",
-            "pid: who was killed is known; whose limit, how much memory, and by whom is not",
+            "pid: who was killed is known; whose limit was hit and how much memory it had is not",
             Severity::Degraded,
             "a better tier needs BTF, see above",
         ),
@@ -336,7 +338,7 @@ fn tracefs() -> Finding {
         if mounted {
             "mounted"
         } else {
-            "not mounted; not needed by this tier (mount -t tracefs none /sys/kernel/tracing)"
+            "not mounted; only tier pid needs it (mount -t tracefs none /sys/kernel/tracing)"
         },
     )
 }

@@ -53,6 +53,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tier_counters_nested", tiers::counters_nested),
     ("tier_counters_user", tiers::counters_user),
     ("tier_counters_many", tiers::counters_many),
+    ("tier_counters_limited", tiers::counters_limited),
     ("tier_pid_single", tiers::pid_single),
     ("tier_pid_group", tiers::pid_group),
     ("tier_pid_threads", tiers::pid_threads),

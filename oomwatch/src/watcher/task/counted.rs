@@ -9,8 +9,8 @@ use tracing::{debug, error, warn};
 
 use super::{super::source::Watched, Task};
 use crate::{
-    CgroupId, Scope, clock,
-    counters::{CounterWatch, Read, directories::Change, family::Family},
+    CgroupError, CgroupId, Scope, clock,
+    counters::{CounterWatch, Read, directories::Change, family::Family, file::CounterFile},
     engine::reading::Reading,
     record::{CgroupChanged, Record},
 };
@@ -28,7 +28,7 @@ impl Task {
             // What was created between the scan and the watch of its parent is found by now.
             for _ in 0..MAX_SCANS {
                 let known = task.engine.tree().live_count();
-                task.rescan(watch);
+                task.rescan(watch, false);
                 if task.engine.tree().live_count() == known {
                     return;
                 }
@@ -47,7 +47,11 @@ impl Task {
 
     /// Watches the counter of a cgroup that was registered.
     pub(super) fn watch_counter(&mut self, id: CgroupId) {
-        self.with_counters(|task, watch| task.follow(watch, id));
+        self.with_counters(|task, watch| {
+            task.follow(watch, id);
+            // What its group kills are counted from.
+            task.tell(watch, &[id]);
+        });
     }
 
     /// Works through all that moved, came and went.
@@ -74,7 +78,7 @@ impl Task {
         self.drain();
         self.with_counters(|task, watch| {
             if watch.is_limited() {
-                task.rescan(watch);
+                task.rescan(watch, true);
             }
             let registered = task.registered();
             for &id in &registered {
@@ -233,8 +237,20 @@ impl Task {
         let tree = self.engine.tree();
         let mut highest_first: Vec<(usize, CgroupId)> = if self.nests(&wanted) {
             let below = |id: &CgroupId| tree.lineage(*id).any(|above| wanted.contains(&above));
-            let open = watch.open_ids().into_iter().filter(below);
-            open.map(|id| (tree.lineage(id).count(), id)).collect()
+            let known = if watch.is_limited() {
+                self.registered()
+            } else {
+                watch.open_ids()
+            };
+            let known = known
+                .into_iter()
+                .chain(wanted.iter().copied())
+                .filter(below);
+            let known: HashSet<CgroupId> = known.collect();
+            known
+                .into_iter()
+                .map(|id| (tree.lineage(id).count(), id))
+                .collect()
         } else {
             wanted.iter().map(|&id| (0, id)).collect()
         };
@@ -242,9 +258,16 @@ impl Task {
         let mut readings = Vec::with_capacity(highest_first.len());
         let mut gone = Vec::new();
         for (_, id) in highest_first {
-            match watch.read(id) {
+            let is_open = watch.is_open(id);
+            let read = if is_open {
+                watch.read(id)
+            } else {
+                self.read_once(id)
+            };
+            match read {
                 Ok(Some(read)) => readings.push(reading(id, read)),
-                Ok(None) => gone.push(id),
+                Ok(None) if is_open => gone.push(id),
+                Ok(None) => {}
                 Err(error) => warn!(%error, "a counter cannot be read"),
             }
         }
@@ -252,6 +275,17 @@ impl Task {
             self.lost_counter(watch, id);
         }
         self.tell_readings(readings);
+    }
+
+    /// Reads a counter that is not watched.
+    fn read_once(&self, id: CgroupId) -> Result<Option<Read>, CgroupError> {
+        let Some(path) = self.engine.tree().path(id) else {
+            return Ok(None);
+        };
+        match CounterFile::open(&self.hierarchy.directory(&path))? {
+            Some(mut file) => file.read(),
+            None => Ok(None),
+        }
     }
 
     /// Speaks of what readings tell; at once, unless victims are to tell of themselves first.
@@ -298,7 +332,7 @@ impl Task {
         let found = watch.directories.changes();
         if found.overflow {
             warn!("changes of cgroups were lost; scanning again");
-            self.rescan(watch);
+            self.rescan(watch, true);
         }
         let any = !found.changes.is_empty();
         let mut removed: Vec<(CgroupId, Vec<CgroupId>, bool)> = Vec::new();
@@ -446,23 +480,33 @@ impl Task {
         self.publish(event.into_iter().collect());
     }
 
-    /// Looks at the whole hierarchy: for the start, and after changes were lost.
-    fn rescan(&mut self, watch: &mut CounterWatch) {
-        let mut found = HashSet::from([self.engine.tree().root()]);
-        let scanned = self.hierarchy.scan(|id, _, _| {
-            found.insert(id);
+    /// Looks at the whole hierarchy, and takes in what came and went without a word. `is_new`
+    /// where cgroups that were not known were created since the start, so that their counters
+    /// began at 0.
+    fn rescan(&mut self, watch: &mut CounterWatch, is_new: bool) {
+        let mut live = HashSet::from([self.engine.tree().root()]);
+        let mut created = Vec::new();
+        let now = clock::now();
+        let tree = self.engine.tree();
+        let scanned = self.hierarchy.scan(|id, parent, name| {
+            live.insert(id);
+            if is_new && !tree.contains(id) {
+                let change = change(id, parent, Some(name), now.boottime_ns);
+                created.push(Record::CgroupCreated(change));
+            }
         });
         if let Err(error) = scanned {
             error!(%error, "the cgroup hierarchy cannot be scanned");
             return;
         }
-        for id in watch.directories.ids() {
-            if !found.contains(&id)
-                && let Some(parent) = self.engine.tree().parent(id)
-            {
+        let gone: Vec<CgroupId> = tree.live().filter(|id| !live.contains(id)).collect();
+        for id in gone {
+            if let Some(parent) = self.engine.tree().parent(id) {
                 self.removed(watch, parent, vec![id], false);
             }
         }
+        let events = self.engine.apply(&created, now);
+        self.publish(events);
         if let Err(error) = self.scan() {
             error!(%error, "the cgroup hierarchy cannot be scanned");
         }

@@ -1,12 +1,14 @@
 //! The ways to find victims that are not the best this kernel has.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
@@ -350,6 +352,70 @@ pub(super) fn forced(context: &Context) -> Result<Outcome> {
         output.status
     );
     Ok(Outcome::Passed(format!("{tier} is refused: {message}")))
+}
+
+/// Neither watches nor descriptors for all: what cannot be watched is looked at now and then.
+pub(super) fn counters_limited(context: &Context) -> Result<Outcome> {
+    const WATCHES: &str = "/proc/sys/fs/inotify/max_user_watches";
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let before = fs::read_to_string(WATCHES)?;
+    fs::write(WATCHES, "3")?;
+    let outcome = limited(context);
+    fs::write(WATCHES, before.trim())?;
+    outcome
+}
+
+fn limited(context: &Context) -> Result<Outcome> {
+    let slice = context.cgroup("system.slice")?;
+    slice.enable_memory()?;
+    let mut command = context.command(&["run", "--output", "json"]);
+    command.args(tier("counters", discovering()));
+    limit_open_files(&mut command, 66);
+    let container = |number| -> Result<(String, Cgroup)> {
+        let id = hex_id(5000 + number);
+        let cgroup = slice.child(format!("docker-{id}.scope"))?;
+        cgroup.limit_memory(8 * MIB)?;
+        Ok((id, cgroup))
+    };
+    let containers: Result<Vec<_>> = (1..CONTAINERS).map(container).collect();
+    let mut containers = containers?;
+    let mut case = Case::beside(Some(Daemon::spawn(command)?))?;
+    // One comes after the start.
+    containers.push(container(0)?);
+    for (_, cgroup) in &containers {
+        case.watch(cgroup)?;
+        kill_one(context, &mut case, cgroup)?;
+    }
+    case.wait_for_count(CONTAINERS);
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    check_counted(&mut checks, &findings.events);
+    for (id, cgroup) in &containers {
+        checks.conserved(id, cgroup);
+        check_told(&mut checks, &findings, id, 1);
+    }
+    for limit in ["open files", "max_user_watches"] {
+        let said = findings.errors.iter().filter(|line| line.contains(limit));
+        checks.eq(&format!("warnings of {limit}"), Ok(said.count()), 1);
+    }
+    checks.finish("all counted in spite of both limits")
+}
+
+fn limit_open_files(command: &mut Command, most: u64) {
+    let limit = move || -> io::Result<()> {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        Ok(setrlimit(Resource::Nofile, limit)?)
+    };
+    // SAFETY: a system call only.
+    unsafe {
+        command.pre_exec(limit);
+    }
 }
 
 /// A kill that told of itself, by this process in this container.

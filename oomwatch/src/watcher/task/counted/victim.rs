@@ -1,9 +1,10 @@
 //! Victims that told of themselves, and the counters they are judged by.
 
+use tracing::warn;
+
 use super::{Reading, Task, reading};
 use crate::{
     CgroupId, OomEvent, clock,
-    counters::file::CounterFile,
     record::{Record, VictimRecord},
 };
 
@@ -46,8 +47,12 @@ impl Task {
     }
 
     fn read_file(&self, id: CgroupId) -> Option<Reading> {
-        let path = self.engine.tree().path(id)?;
-        let mut file = CounterFile::open(&self.hierarchy.directory(&path)).ok()??;
-        Some(reading(id, file.read().ok()??))
+        match self.read_once(id) {
+            Ok(read) => read.map(|read| reading(id, read)),
+            Err(error) => {
+                warn!(%error, "a counter cannot be read");
+                None
+            }
+        }
     }
 }
