@@ -5,10 +5,11 @@
 
 pub(crate) mod reading;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tracing::{debug, warn};
 
+use self::reading::Cause;
 use crate::{
     CgroupDiscovery, CgroupId, Container, OomEvent,
     attribute::attribute,
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     group: GroupBuffer,
     /// Only where counters are read and not carried by records.
     recounts: Recounts,
+    /// As `recounts`.
+    causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
 }
@@ -77,6 +80,7 @@ impl Engine {
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
             recounts: Recounts::default(),
+            causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
         }
@@ -171,6 +175,7 @@ impl Engine {
             self.registry.forget(id);
             self.reconciler.forget(id);
             self.recounts.forget(id);
+            self.causes.remove(&id);
         }
         ready
     }

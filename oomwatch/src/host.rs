@@ -237,7 +237,7 @@ fn soften(findings: &mut [Finding]) {
 }
 
 fn has_counters() -> bool {
-    Hierarchy::find().is_ok_and(|hierarchy| hierarchy.mode() == MemoryMode::Unified)
+    Hierarchy::find().is_ok_and(|hierarchy| hierarchy.lacks_counters().is_none())
 }
 
 /// The tier that `run` would use.

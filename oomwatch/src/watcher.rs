@@ -43,12 +43,14 @@ pub enum StartError {
     Cgroup(#[from] CgroupError),
     /// The tier that reads counters only, on a host that has none to read.
     #[error(
-        "tier counters is not possible on this host: the memory controller is not on the cgroup v2 hierarchy at {} (boot with systemd.unified_cgroup_hierarchy=1)",
+        "tier counters is not possible on this host: {reason} (cgroup v2 is mounted at {})",
         mount.display()
     )]
     NoCounters {
         /// Where the hierarchy is mounted.
         mount: PathBuf,
+        /// Why not, and what would help.
+        reason: &'static str,
     },
     /// Watching the counters' files.
     #[error("cannot watch the counters of cgroups")]

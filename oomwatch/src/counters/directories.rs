@@ -118,11 +118,6 @@ impl Directories {
         }
     }
 
-    /// Ids of all cgroups whose directories are watched.
-    pub(crate) fn ids(&self) -> Vec<CgroupId> {
-        self.by_id.keys().copied().collect()
-    }
-
     /// Known children of a cgroup that are not among `listed`; they are forgotten here.
     pub(crate) fn take_missing(
         &mut self,

@@ -14,8 +14,17 @@ pub(crate) struct Reading {
     /// `None` where the counter was not read but worked out.
     pub(crate) serial: Option<u32>,
     pub(crate) events: MemoryEvents,
-    /// Whose limit was hit, as far as the `oom` counters tell.
-    pub(crate) scope: Scope,
+}
+
+/// `oom` is raised right before the kills that it leads to; a rise longer ago than this led to
+/// none of them.
+const CAUSE_NS: u64 = 1_000_000_000;
+
+/// The last known `oom` of a container, and when it was seen to rise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cause {
+    oom: u64,
+    rose_ns: Option<u64>,
 }
 
 impl Engine {
@@ -33,6 +42,33 @@ impl Engine {
             .into_iter()
             .filter_map(|(_, reading)| self.read_one(reading, now))
             .collect()
+    }
+
+    /// Takes in whose limits were hit, by readings that were made just now.
+    pub(crate) fn note_causes(&mut self, readings: &[Reading], now: Now) {
+        for reading in readings {
+            let Some(oom) = reading.events.oom else {
+                continue;
+            };
+            let fresh = Cause { oom, rose_ns: None };
+            let cause = self.causes.entry(reading.cgroup_id).or_insert(fresh);
+            if oom > cause.oom {
+                cause.rose_ns = Some(now.boottime_ns);
+            }
+            cause.oom = oom;
+        }
+    }
+
+    /// Whose limit killed in a container just now: its own, or one inside it, if that was hit.
+    /// `oom` of cgroups above says too little: it may be a sibling's.
+    fn scope(&self, cgroup: CgroupId, now: Now) -> Scope {
+        let cause = self.causes.get(&cgroup);
+        match cause.and_then(|cause| cause.rose_ns) {
+            Some(rose_ns) if now.boottime_ns.saturating_sub(rose_ns) <= CAUSE_NS => {
+                Scope::Container
+            }
+            _ => Scope::Unknown,
+        }
     }
 
     /// Whether a reading tells of increments that nobody spoke of.
@@ -62,6 +98,10 @@ impl Engine {
         };
         let mut event = self.reported(record, kind, now);
         if let Some(reading) = reading {
+            self.note_causes(&[*reading], now);
+            if event.container.is_some() {
+                event.scope = self.scope(reading.cgroup_id, now);
+            }
             event.counter = Counter {
                 cgroup_id: Some(reading.cgroup_id),
                 oom_kill: reading.events.oom_kill,
@@ -123,7 +163,6 @@ impl Engine {
                 oom_kill: Some(oom_kill),
                 ..MemoryEvents::default()
             },
-            scope: Scope::Unknown,
         };
         self.read_one(&reading, now)
     }
@@ -164,7 +203,7 @@ impl Engine {
         let mut event = self
             .known(now)
             .counter_only(self.last_seq, container, count, oom_kill);
-        event.scope = reading.scope;
+        event.scope = self.scope(cgroup, now);
         event.counter.oom = reading.events.oom;
         event.counter.oom_group_kill = reading.events.oom_group_kill;
         if recounts.is_none() {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io};
 
 use tracing::warn;
 
-use super::{Options, StartError, has_counters};
+use super::{Options, StartError};
 use crate::{
     Tier, TierChoice,
     cgroup::hierarchy::Hierarchy,
@@ -92,9 +92,10 @@ impl Source {
     }
 
     fn counters(hierarchy: &Hierarchy) -> Result<Self, StartError> {
-        if !has_counters(hierarchy) {
+        if let Some(reason) = hierarchy.lacks_counters() {
             return Err(StartError::NoCounters {
                 mount: hierarchy.mount().to_owned(),
+                reason,
             });
         }
         Ok(Self {
@@ -114,6 +115,11 @@ impl Source {
     /// Whether events say which limit was hit.
     pub(super) fn sees_oom_control(&self) -> bool {
         self.probe.as_ref().is_some_and(Probe::sees_oom_control)
+    }
+
+    /// Whether events of this tier would say which limit was hit, if this host allowed it.
+    pub(super) fn lacks_oom_control(&self) -> bool {
+        matches!(self.tier, Tier::Btf | Tier::BtfPid) && !self.sees_oom_control()
     }
 
     /// Waits until there is something to read.

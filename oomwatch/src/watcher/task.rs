@@ -121,7 +121,7 @@ impl Task {
         if root != CgroupId::ROOT {
             warn!("in a foreign cgroup namespace: victims outside of it have no path");
         }
-        if !self.source.sees_oom_control() {
+        if self.source.lacks_oom_control() {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
     }

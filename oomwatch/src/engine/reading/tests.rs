@@ -60,7 +60,6 @@ fn reading(id: u64, oom_kill: u64, oom_group_kill: Option<u64>) -> Reading {
             oom_kill: Some(oom_kill),
             oom_group_kill,
         },
-        scope: Scope::Unknown,
     }
 }
 
@@ -187,4 +186,26 @@ fn a_residual_names_no_container() {
     assert!(event.container.is_none());
     assert_eq!(event.victim.cgroup_id, None);
     assert_eq!(event.quality.attribution, crate::Attribution::Unregistered);
+}
+
+#[test]
+fn its_own_limit_is_known_by_a_rise_of_its_own_oom() {
+    let mut engine = engine(0, 0, 0);
+    let with_oom = |oom_kill, oom| {
+        let mut reading = reading(C, oom_kill, Some(0));
+        reading.events.oom = Some(oom);
+        reading
+    };
+    let mut scope = |reading: Reading, at_ns| {
+        engine.note_causes(&[reading], now(at_ns));
+        let events = engine.read(&[reading], now(at_ns));
+        events.first().map(|event| event.scope)
+    };
+    assert_eq!(scope(with_oom(0, 4), 10), None);
+    // An ancestor's limit, or the node's.
+    assert_eq!(scope(with_oom(1, 4), 20), Some(Scope::Unknown));
+    // The attempt is seen before its kill.
+    assert_eq!(scope(with_oom(1, 5), 30), None);
+    assert_eq!(scope(with_oom(2, 5), 40), Some(Scope::Container));
+    assert_eq!(scope(with_oom(3, 5), 41 + CAUSE_NS), Some(Scope::Unknown));
 }

@@ -105,6 +105,9 @@ pub(super) fn counters_single(context: &Context) -> Result<Outcome> {
     if !findings.dry {
         checks.eq("number of events", Ok(findings.events.len()), 2);
     }
+    for event in &findings.events {
+        checks.eq("scope", event.text("scope"), "container".to_owned());
+    }
     checks.finish("two kills, counted")
 }
 
@@ -170,6 +173,9 @@ pub(super) fn counters_pod(context: &Context) -> Result<Outcome> {
     check_told(&mut checks, &findings, "app", 1);
     check_told(&mut checks, &findings, "pod", 0);
     check_told(&mut checks, &findings, "pause", 0);
+    for event in &findings.events {
+        checks.eq("scope", event.text("scope"), "unknown".to_owned());
+    }
     checks.finish("the pod's limit, the container's loss")
 }
 
@@ -423,6 +429,12 @@ fn check_named(checks: &mut Checks<'_>, event: &Event, pid: u32, container: Opti
     checks.eq("tier", event.text("quality.tier"), "pid".to_owned());
     checks.eq("count", event.count(), 1);
     checks.eq("victim.pid", event.victim_pid(), pid);
+    let scope = if container.is_some() {
+        "container"
+    } else {
+        "unknown"
+    };
+    checks.eq("scope", event.text("scope"), scope.to_owned());
     let container = container.map(ToOwned::to_owned);
     checks.eq("container.id", event.container_id(), container);
     for witness in ["tracepoint", "counter"] {
