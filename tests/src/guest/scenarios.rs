@@ -51,6 +51,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tier_counters_removed", tiers::counters_removed),
     ("tier_counters_discovery", tiers::counters_discovery),
     ("tier_counters_nested", tiers::counters_nested),
+    ("tier_counters_leaves", tiers::counters_leaves),
     ("tier_counters_user", tiers::counters_user),
     ("tier_counters_many", tiers::counters_many),
     ("tier_counters_limited", tiers::counters_limited),

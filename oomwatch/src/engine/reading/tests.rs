@@ -1,12 +1,17 @@
 //! Containers whose counters are all that is known.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     CgroupDiscovery, Container, ContainerDetails, ContainerId, Evidence, Kind, Tier,
     engine::Setting,
     event::build::Origin,
     reconcile::Counting,
-    record::{Record, fixture::change},
+    record::{
+        Record,
+        fixture::{change, victim},
+    },
 };
 
 const POD: u64 = 2;
@@ -208,4 +213,158 @@ fn its_own_limit_is_known_by_a_rise_of_its_own_oom() {
     assert_eq!(scope(with_oom(1, 5), 30), None);
     assert_eq!(scope(with_oom(2, 5), 40), Some(Scope::Container));
     assert_eq!(scope(with_oom(3, 5), 41 + CAUSE_NS), Some(Scope::Unknown));
+}
+
+/// What the kernel does to the containers C and D (`container` 0 and 1) of the pod.
+#[derive(Clone, Debug)]
+enum Action {
+    /// One process; whether it ever tells of itself.
+    Kill { container: usize, tells: bool },
+    /// `count` processes, counted once more than that.
+    Group { container: usize, count: u8 },
+    /// A process that was killed exits.
+    Exit,
+    /// Readings of one moment.
+    Read,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let container = 0..2_usize;
+    prop_oneof![
+        3 => (container.clone(), any::<bool>()).prop_map(|(container, tells)| Action::Kill { container, tells }),
+        1 => (container, 1..5_u8).prop_map(|(container, count)| Action::Group { container, count }),
+        3 => Just(Action::Exit),
+        2 => Just(Action::Read),
+    ]
+}
+
+struct Model {
+    engine: Engine,
+    clock: u64,
+    /// `oom_kill` and `oom_group_kill` of the pod, C and D.
+    counters: [(u64, u64); 3],
+    /// Kills in C and D.
+    killed: [u64; 2],
+    /// Processes that have yet to exit: container and process id.
+    dying: std::collections::VecDeque<(usize, u32)>,
+    next_pid: u32,
+    events: Vec<OomEvent>,
+}
+
+impl Model {
+    const IDS: [u64; 3] = [POD, C, D];
+
+    fn act(&mut self, action: &Action) {
+        self.clock += 1;
+        match *action {
+            Action::Kill { container, tells } => {
+                self.kill(container, tells);
+                self.count(container);
+            }
+            Action::Group { container, count } => {
+                for _ in 0..=count {
+                    self.count(container);
+                }
+                for _ in 0..count {
+                    self.kill(container, true);
+                }
+                for place in [0, container + 1] {
+                    self.counters[place].1 += 1;
+                }
+            }
+            Action::Exit => self.exit(),
+            Action::Read => self.read(),
+        }
+    }
+
+    fn count(&mut self, container: usize) {
+        for place in [0, container + 1] {
+            self.counters[place].0 += 1;
+        }
+    }
+
+    fn kill(&mut self, container: usize, tells: bool) {
+        self.killed[container] += 1;
+        self.next_pid += 1;
+        if tells {
+            self.dying.push_back((container, self.next_pid));
+        }
+    }
+
+    fn reading(&self, place: usize) -> Reading {
+        let (oom_kill, groups) = self.counters[place];
+        reading(Self::IDS[place], oom_kill, Some(groups))
+    }
+
+    /// A reading waits until the victims that it counts had time to exit.
+    fn read(&mut self) {
+        let readings = [self.reading(0), self.reading(1), self.reading(2)];
+        while !self.dying.is_empty() {
+            self.exit();
+        }
+        let events = self.engine.read(&readings, now(self.clock));
+        self.events.extend(events);
+    }
+
+    fn exit(&mut self) {
+        let Some((container, pid)) = self.dying.pop_front() else {
+            return;
+        };
+        let mut record = victim(pid, self.clock, &[]);
+        record.at_exit = true;
+        record.victim.cgroup_id = Some(CgroupId(Self::IDS[container + 1]));
+        let reading = self.reading(container + 1);
+        let event = self.engine.exited(&record, Some(&reading), now(self.clock));
+        self.events.extend(event);
+    }
+
+    fn check(mut self) {
+        self.read();
+        let told = |id: u64, events: &[OomEvent]| -> u64 {
+            let of = events
+                .iter()
+                .filter(|event| event.container.as_ref().unwrap().cgroup_id == CgroupId(id));
+            of.map(|event| event.count).sum()
+        };
+        let mut all = told(POD, &self.events);
+        assert_eq!(all, 0, "the pod itself lost nothing");
+        for place in [1, 2] {
+            let told = told(Self::IDS[place], &self.events);
+            assert_eq!(told, self.killed[place - 1], "container {place}");
+            let recounts = self.engine.reconciler.recounts(CgroupId(Self::IDS[place]));
+            assert_eq!(
+                self.counters[place].0,
+                told + recounts,
+                "the law of {place}"
+            );
+            all += told;
+        }
+        let recounts = self.engine.reconciler.recounts(CgroupId(POD));
+        assert_eq!(self.counters[0].0, all + recounts, "the law of the pod");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whichever kills tell of themselves, and whenever counters are read.
+    #[test]
+    fn the_law_holds_for_readings(actions in proptest::collection::vec(action(), 0..40)) {
+        let mut engine = engine(0, 0, 0);
+        register(&mut engine, POD);
+        let mut model = Model {
+            engine,
+            clock: 10,
+            counters: [(0, 0); 3],
+            killed: [0; 2],
+            dying: std::collections::VecDeque::new(),
+            next_pid: 0,
+            events: Vec::new(),
+        };
+        model.read();
+        for action in &actions {
+            model.act(action);
+        }
+        model.check();
+    }
 }

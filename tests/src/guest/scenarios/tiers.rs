@@ -268,6 +268,31 @@ pub(super) fn counters_nested(context: &Context) -> Result<Outcome> {
     checks.finish("each told of its own")
 }
 
+/// Leaves as they come and go: what a child lost is not its parent's when that is a leaf again.
+pub(super) fn counters_leaves(context: &Context) -> Result<Outcome> {
+    let arguments = tier("counters", vec!["--all-cgroups".into()]);
+    let mut case = Case::start(context, &arguments)?;
+    let outer = context.cgroup("outer")?;
+    outer.limit_memory(LIMIT_BYTES)?;
+    outer.enable_memory()?;
+    let inner = outer.child("inner")?;
+    kill_one(context, &mut case, &inner)?;
+    case.wait_for_count(1);
+    inner.remove_emptied()?;
+    outer.write("cgroup.subtree_control", "-memory")?;
+    case.watch(&outer)?;
+    kill_one(context, &mut case, &outer)?;
+    case.wait_for_count(2);
+    let findings = case.finish()?;
+
+    let mut checks = Checks::new(&findings);
+    checks.oom_kill_rose(&outer, 1);
+    check_counted(&mut checks, &findings.events);
+    check_told(&mut checks, &findings, "/outer/inner", 1);
+    check_told(&mut checks, &findings, "/outer", 1);
+    checks.finish("a leaf's kill is its own")
+}
+
 /// An ordinary user may read counters.
 pub(super) fn counters_user(context: &Context) -> Result<Outcome> {
     if let Some(skip) = context.dry_skip() {
@@ -623,6 +648,12 @@ fn falls_back(context: &Context, hidden: &'static [&'static str], tier: &str) ->
         text.contains(&format!(" {tier}: ")),
         "no tier {tier} in: {text}"
     );
+
+    let mut demo = context.command(&["demo"]);
+    hide(&mut demo, hidden);
+    let output = context.run_to_end(demo)?;
+    context.note_output("demo", &output);
+    ensure!(output.status.success(), "oomwatch demo: {}", output.status);
 
     let web = context.cgroup("web-1")?;
     web.limit_memory(LIMIT_BYTES)?;
