@@ -276,19 +276,7 @@ fn broken_probe(subject: &'static str, error: &ProbeError) -> Finding {
         ProbeError::NoObject => (Severity::Broken, "build with `cargo xtask build`"),
         _ => (Severity::Broken, "see the error; RUST_LOG=debug says more"),
     };
-    Finding::poor(subject, with_causes(error), severity, remedy)
-}
-
-/// An error with its causes, on one line.
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(error.to_string().lines().next().unwrap_or_default());
-        cause = error.source();
-    }
-    text
+    Finding::poor(subject, error.with_causes(), severity, remedy)
 }
 
 fn oom_control(probe: &Probe) -> Finding {

@@ -101,6 +101,19 @@ impl ProbeError {
             _ => true,
         }
     }
+
+    /// The error with its causes, on one line: a verifier's log has many.
+    pub(crate) fn with_causes(&self) -> String {
+        use std::error::Error as _;
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(error.to_string().lines().next().unwrap_or_default());
+            cause = error.source();
+        }
+        text
+    }
 }
 
 /// What the probe is to do.

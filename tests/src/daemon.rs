@@ -69,6 +69,11 @@ impl Daemon {
             ready_after: Duration::ZERO,
         };
         if let Err(error) = socket.wait_ready(&mut daemon.child, READY_LIMIT) {
+            let _ = daemon.child.kill();
+            // Its last words may still be in the pipe.
+            for reader in daemon.readers.drain(..) {
+                let _ = reader.join();
+            }
             let errors = daemon.collector.snapshot().errors.join("\n");
             return Err(error).with_context(|| format!("oomwatch run; it wrote:\n{errors}"));
         }

@@ -73,9 +73,9 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     }
     match start_with_btf(config) {
         Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
-            warn!(error = %with_causes(&error), "falling back to tier pid");
+            warn!(error = %error.with_causes(), "falling back to tier pid");
             pid::start(config).map_err(|fallback| {
-                warn!(error = %with_causes(&fallback), "tier pid is not possible either");
+                warn!(error = %fallback.with_causes(), "tier pid is not possible either");
                 error
             })
         }
@@ -372,18 +372,6 @@ fn is_permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// An error with its causes, each on one line.
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(error.to_string().lines().next().unwrap_or_default());
-        cause = error.source();
-    }
-    text
 }
 
 fn describe_gaps(layout: &Layout) -> String {

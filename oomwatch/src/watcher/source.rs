@@ -65,8 +65,7 @@ impl Source {
             Ok(probe) => Self::probe(probe),
             Err(error) if choice.allows(Tier::Counters) && error.calls_for_lesser_tier() => {
                 warn!(
-                    %error,
-                    cause = std::error::Error::source(&error).map(ToString::to_string),
+                    error = %error.with_causes(),
                     "no eBPF program can be loaded: kills are counted from memory.events, and who was killed is unknown; `oomwatch check` says what is missing"
                 );
                 Self::counters(hierarchy)
