@@ -43,8 +43,8 @@ pub(crate) struct Signalled {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Deferred {
-    seq: u64,
-    boottime_ns: u64,
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
     trigger_pid_tgid: u64,
     trigger_cgroup_id: u64,
     trigger_comm: [u8; COMM_LEN],
@@ -137,7 +137,7 @@ fn find_task(tid: u32) -> Address {
 
 impl Deferred {
     #[inline(always)]
-    fn now(tid: u32) -> Self {
+    pub(crate) fn now(tid: u32) -> Self {
         // SAFETY: the helpers need nothing.
         let (boottime_ns, trigger_cgroup_id) =
             unsafe { (bpf_ktime_get_boot_ns(), bpf_get_current_cgroup_id()) };
@@ -150,6 +150,16 @@ impl Deferred {
             trigger_uid: bpf_get_current_uid_gid() as u32,
             tid,
         }
+    }
+
+    /// Writes who ran the OOM killer.
+    #[inline(always)]
+    pub(crate) fn describe_trigger(&self, victim: &mut Victim) {
+        victim.trigger_tid = self.trigger_pid_tgid as u32;
+        victim.trigger_tgid = (self.trigger_pid_tgid >> 32) as u32;
+        victim.trigger_uid = self.trigger_uid;
+        victim.trigger_cgroup_id = self.trigger_cgroup_id;
+        victim.trigger_comm = self.trigger_comm;
     }
 }
 
@@ -166,11 +176,7 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
     victim.header = maps::header::<Victim>(KIND_VICTIM, mark.seq, mark.boottime_ns);
     victim.fields = flags | field::TRIGGER_COMM | known_fields(field::OF_TASK);
     victim.tid = mark.tid;
-    victim.trigger_tid = mark.trigger_pid_tgid as u32;
-    victim.trigger_tgid = (mark.trigger_pid_tgid >> 32) as u32;
-    victim.trigger_uid = mark.trigger_uid;
-    victim.trigger_cgroup_id = mark.trigger_cgroup_id;
-    victim.trigger_comm = mark.trigger_comm;
+    mark.describe_trigger(victim);
     describe_task(task, victim);
     let mm = kernel::read(task, config!(task_mm));
     describe_memory(mm, victim);

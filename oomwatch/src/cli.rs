@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod exit;
 pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod memory;
 pub(crate) mod output;
@@ -15,6 +16,7 @@ use std::{path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use oomwatch::{Tier, TierChoice};
 
 /// Tells, for every OOM kill, which container lost which process, and why.
 #[derive(Debug, Parser)]
@@ -77,6 +79,11 @@ pub(crate) struct RunArgs {
     /// Bytes of the ring buffer between kernel and daemon: a power of two of pages.
     #[arg(long, value_name = "BYTES", default_value_t = oomwatch::DEFAULT_RING_BYTES, env = "OOMWATCH_RING_SIZE")]
     pub(crate) ring_size: u32,
+
+    /// How victims are found. `auto` takes the best that this host allows; `ebpf` the best that
+    /// is not `counters`; `counters` needs no privilege, and cannot tell who was killed.
+    #[arg(long, value_enum, default_value_t = TierArg::Auto, env = "OOMWATCH_TIER")]
+    pub(crate) tier: TierArg,
 
     /// Name of this node in events; default is the host name.
     #[arg(long, env = "OOMWATCH_NODE")]
@@ -176,6 +183,30 @@ pub(crate) enum Discover {
     Cgroup,
     /// No source.
     None,
+}
+
+/// How victims are found. What each is good for is said at `--tier` as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierArg {
+    Auto,
+    Ebpf,
+    Btf,
+    BtfPid,
+    Pid,
+    Counters,
+}
+
+impl From<TierArg> for TierChoice {
+    fn from(argument: TierArg) -> Self {
+        match argument {
+            TierArg::Auto => Self::Auto,
+            TierArg::Ebpf => Self::Ebpf,
+            TierArg::Btf => Self::Only(Tier::Btf),
+            TierArg::BtfPid => Self::Only(Tier::BtfPid),
+            TierArg::Pid => Self::Only(Tier::Pid),
+            TierArg::Counters => Self::Only(Tier::Counters),
+        }
+    }
 }
 
 /// When to use colours.

@@ -4,11 +4,13 @@
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
 pub(crate) mod books;
+pub(crate) mod reading;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tracing::{debug, warn};
 
+use self::reading::Cause;
 use crate::{
     CgroupDiscovery, CgroupId, Container, OomEvent,
     attribute::attribute,
@@ -22,6 +24,7 @@ use crate::{
     id::printable,
     reconcile::{Counting, Reconciler, Verdict},
     record::{CgroupChanged, Record, VictimRecord},
+    recount::Recounts,
     registry::{Registry, RegistryError},
 };
 
@@ -61,6 +64,10 @@ pub(crate) struct Engine {
     reconciler: Reconciler,
     group: GroupBuffer,
     kept: books::Kept,
+    /// Only where counters are read and not carried by records.
+    recounts: Recounts,
+    /// As `recounts`.
+    causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
 }
@@ -75,6 +82,8 @@ impl Engine {
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
             kept: books::Kept::default(),
+            recounts: Recounts::default(),
+            causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
         }
@@ -133,6 +142,7 @@ impl Engine {
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);
         self.reconciler.touch(container.cgroup_id);
+        self.recounts.forget(container.cgroup_id);
         Ok(container)
     }
 
@@ -175,6 +185,8 @@ impl Engine {
             self.registry.forget(id);
             self.reconciler.forget(id);
             self.kept.unregistered(id);
+            self.recounts.forget(id);
+            self.causes.remove(&id);
         }
         ready
     }
@@ -320,6 +332,17 @@ impl Engine {
                 return Vec::new();
             }
         };
+        let event = self.reported(record, (kind, counted), now);
+        self.group.push(event, now.boottime_ns)
+    }
+
+    /// Counts a judged mark, and makes its event.
+    fn reported(
+        &mut self,
+        record: &VictimRecord,
+        (kind, counted): (Kind, bool),
+        now: Now,
+    ) -> OomEvent {
         let attributed = attribute(&self.tree, &self.registry, record);
         match kind {
             Kind::Kill => {
@@ -329,10 +352,8 @@ impl Engine {
             _ => self.totals.already_exiting += 1,
         }
         self.last_seq += 1;
-        let event = self
-            .known(now)
-            .event(self.last_seq, record, attributed, kind, counted);
-        self.group.push(event, now.boottime_ns)
+        self.known(now)
+            .event(self.last_seq, record, attributed, kind, counted)
     }
 }
 

@@ -7,10 +7,13 @@
 //!
 //! A pure state machine: records and counter readings in, verdicts out. Reads no file.
 
+mod exited;
+
 use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
 
 use tracing::warn;
 
+use self::exited::Exits;
 use crate::{
     CgroupId,
     account::{Accounts, Book, Page, Room},
@@ -68,6 +71,8 @@ pub(crate) struct Reconciler {
     recounts: HashMap<CgroupId, u64>,
     accounts: Accounts,
     members: Members,
+    /// Processes that told of themselves when they exited.
+    exits: Exits,
 }
 
 /// How far the group kill under way was seen.
@@ -108,6 +113,7 @@ impl Reconciler {
             recounts: HashMap::new(),
             accounts: Accounts::default(),
             members: Members::default(),
+            exits: Exits::default(),
         }
     }
 
@@ -225,6 +231,50 @@ impl Reconciler {
     /// A cgroup was created: its counters start at 0.
     pub(crate) fn created(&mut self, cgroup: CgroupId, at_ns: u64) {
         self.baseline(cgroup, 0, at_ns);
+    }
+
+    /// The last known value of a cgroup's counter.
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> Option<u64> {
+        self.ledgers.get(&cgroup).map(|ledger| ledger.oom_kill)
+    }
+
+    /// A counter was read, and what it rose by since was told or is past: it is the baseline of a
+    /// registration to come. `told` of that was in cgroups below, so it is in those above
+    /// (`lineage`, itself first) too.
+    pub(crate) fn read(
+        &mut self,
+        lineage: &[CgroupId],
+        oom_kill: u64,
+        serial: Option<u32>,
+        told: u64,
+        as_of_ns: u64,
+    ) {
+        let Some((&cgroup, above)) = lineage.split_first() else {
+            return;
+        };
+        let known = self.ledgers.get(&cgroup).and_then(|ledger| ledger.serial);
+        let seen = Ledger {
+            serial: serial.or(known),
+            oom_kill,
+            as_of_ns,
+        };
+        let ledger = self.ledgers.entry(cgroup).or_insert(seen);
+        // Victims may have told of more since the counter was read.
+        if ledger.serial != seen.serial || ledger.oom_kill < oom_kill {
+            *ledger = seen;
+        }
+        for id in above {
+            if let Some(ledger) = self.ledgers.get_mut(id) {
+                ledger.oom_kill += told;
+            }
+        }
+    }
+
+    /// Takes in double counts of the kernel in a cgroup (`lineage`, itself first).
+    pub(crate) fn recounted(&mut self, lineage: &[CgroupId], count: u64) {
+        for &cgroup in lineage {
+            *self.recounts.entry(cgroup).or_default() += count;
+        }
     }
 
     /// A cgroup is forgotten.

@@ -4,6 +4,7 @@
 //! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers,
 //! join; dropping the probe detaches.
 
+mod source;
 mod task;
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, Totals,
+    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::cgroup::CgroupDiscovery as Discovery,
     id::ContainerIdError,
@@ -42,6 +43,20 @@ pub enum StartError {
     /// The cgroup hierarchy.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The tier that reads counters only, on a host that has none to read.
+    #[error(
+        "tier counters is not possible on this host: {reason} (cgroup v2 is mounted at {})",
+        mount.display()
+    )]
+    NoCounters {
+        /// Where the hierarchy is mounted.
+        mount: PathBuf,
+        /// Why not, and what would help.
+        reason: &'static str,
+    },
+    /// Watching the counters' files.
+    #[error("cannot watch the counters of cgroups")]
+    Watch(#[source] io::Error),
     /// The first scan of the hierarchy.
     #[error("cannot scan the cgroup hierarchy at {}", mount.display())]
     Scan {
@@ -121,6 +136,7 @@ pub struct Builder {
 struct Options {
     discovery: Discovery,
     ring_bytes: u32,
+    tier: TierChoice,
     node: Option<Arc<str>>,
     log_probe: bool,
     state_dir: Option<PathBuf>,
@@ -132,6 +148,7 @@ impl Default for Options {
         Self {
             discovery: CgroupDiscovery::Off,
             ring_bytes: DEFAULT_RING_BYTES,
+            tier: TierChoice::Auto,
             node: None,
             log_probe: false,
             state_dir: None,
@@ -167,6 +184,13 @@ impl Builder {
     #[must_use]
     pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
         self.options.ring_bytes = ring_bytes;
+        self
+    }
+
+    /// How victims are found; default the best way that this host allows.
+    #[must_use]
+    pub fn tier(mut self, tier: TierChoice) -> Self {
+        self.options.tier = tier;
         self
     }
 
@@ -214,11 +238,11 @@ impl Builder {
     /// Returns only after that: a kill that happens later is reported. Must be called in a
     /// tokio runtime with I/O and time enabled; the watcher's task runs there.
     ///
-    /// Minimum kernel: 5.8 with BTF, as root or with `CAP_BPF`, `CAP_PERFMON` and
-    /// `CAP_DAC_READ_SEARCH`.
+    /// Minimum kernel: 5.8, as root or with `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`;
+    /// [`Tier::Counters`] needs neither if it is asked for.
     ///
     /// # Errors
-    /// When the probe cannot be loaded, no cgroup v2 is mounted, or one of the containers
+    /// When no tier that was asked for is possible, no cgroup v2 is mounted, or one of the containers
     /// cannot be registered.
     pub async fn start(self) -> Result<Watcher, StartError> {
         let task = task::Task::start(self.options, self.publishers, &self.containers)?;

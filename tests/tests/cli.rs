@@ -90,6 +90,7 @@ fn usage_errors_exit_2_and_name_what_is_wrong() {
         (&["history", "--since", "yesterday"], "yesterday"),
         (&["history", "--limit", "-1"], "-1"),
         (&["history", "--output", "none"], "none"),
+        (&["run", "--tier", "cheese"], "cheese"),
     ];
     for (arguments, named) in mistakes {
         let output = run(arguments);
@@ -141,6 +142,43 @@ fn without_privilege_it_exits_77_and_names_the_remedy() {
             .any(|remedy| lower.contains(remedy)),
         "no remedy in: {message}"
     );
+}
+
+/// Whoever asks for more than counters without privilege hears the same as without asking.
+#[test]
+fn without_privilege_no_tier_but_counters_is_possible() {
+    const NAME: &str = "without_privilege_no_tier_but_counters_is_possible";
+    for tier in ["auto", "ebpf", "pid"] {
+        let mut command = oomwatch(&["run", "--output", "json", "--tier", tier]);
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        match command.output() {
+            Ok(output) => {
+                let message = stderr(&output);
+                assert_eq!(
+                    output.status.code(),
+                    Some(NO_PRIVILEGE),
+                    "{tier}: {message}"
+                );
+            }
+            Err(error) => {
+                let reason = format!("the program cannot be run by another user: {error}");
+                return host::skip(NAME, &reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tier_may_be_chosen_by_the_environment_too() {
+    let mut command = oomwatch(&["run", "--output", "json"]);
+    let output = command.env("OOMWATCH_TIER", "cheese").output().unwrap();
+    assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
+    let help = stdout(&run(&["run", "--help"]));
+    for tier in ["auto", "ebpf", "btf", "btf-pid", "pid", "counters"] {
+        assert!(help.contains(tier), "{tier} is not in the help");
+    }
 }
 
 #[test]

@@ -99,6 +99,16 @@ impl Tree {
         expired
     }
 
+    /// The root of the tree.
+    pub(crate) fn root(&self) -> CgroupId {
+        self.root
+    }
+
+    /// Whether the cgroup is known and not removed.
+    pub(crate) fn is_live(&self, id: CgroupId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.removed)
+    }
+
     /// Whether this is the root of the tree.
     pub(crate) fn is_root(&self, id: CgroupId) -> bool {
         id == self.root
@@ -107,11 +117,6 @@ impl Tree {
     /// Whether the cgroup is known, alive or as a tombstone.
     pub(crate) fn contains(&self, id: CgroupId) -> bool {
         id == self.root || self.nodes.contains_key(&id)
-    }
-
-    /// Whether the cgroup is known, and not removed.
-    pub(crate) fn is_live(&self, id: CgroupId) -> bool {
-        self.nodes.get(&id).is_some_and(|node| !node.removed)
     }
 
     /// Whether a known cgroup has no live children.

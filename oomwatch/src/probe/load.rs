@@ -1,5 +1,7 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
+mod pid;
+
 use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
@@ -8,16 +10,19 @@ use aya::{
     programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
-use oomwatch_common::config::CONFIG_SYMBOL;
+use oomwatch_common::config::{CONFIG_SYMBOL, Config};
 use rustix::{
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::debug;
+use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
-use super::{Layout, Probe, ProbeConfig, ProbeError, tier::Tier};
+use super::{
+    Gap, Layout, Probe, ProbeConfig, ProbeError,
+    tier::{Tier, TierChoice},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
 
@@ -58,22 +63,59 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     if !config.ring_bytes.is_power_of_two() || u64::from(config.ring_bytes) < page_bytes {
         return Err(ProbeError::RingSize(config.ring_bytes));
     }
+    if config.tier == TierChoice::Only(Tier::Pid) {
+        return pid::start(config);
+    }
+    match start_with_btf(config) {
+        Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
+            warn!(error = %error.with_causes(), "falling back to tier pid");
+            pid::start(config).map_err(|fallback| {
+                warn!(error = %fallback.with_causes(), "tier pid is not possible either");
+                error
+            })
+        }
+        started => started,
+    }
+}
+
+/// The best that the kernel's types allow.
+fn start_with_btf(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader);
     let layout = super::read_layout()?;
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
         reason: describe_gaps(&layout),
     })?;
+    if !config.tier.allows(tier) {
+        return Err(refused(config.tier, tier));
+    }
     debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
     let loader = loader.join().unwrap_or_default();
-    let mut programs = load_object(loader, &layout, config)?;
+    let mut programs = load_object(loader, &layout.config, config)?;
     debug!("maps created");
     let sees_oom_control = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
+    let started = Started {
+        tier,
+        gaps: layout.gaps,
+        sees_oom_control,
+    };
+    finish(programs, started, config)
+}
+
+/// What became of the programs.
+struct Started {
+    tier: Tier,
+    gaps: Vec<Gap>,
+    sees_oom_control: bool,
+}
+
+/// Takes the maps.
+fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let ring = take_map(&mut programs, "RECORDS")?;
     let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
     Ok(Probe {
-        tier,
-        sees_oom_control,
+        tier: started.tier,
+        sees_oom_control: started.sees_oom_control,
         ring: register(ring).map_err(|error| ProbeError::Load(error.into()))?,
         drops: PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?,
         log: if config.log {
@@ -81,10 +123,26 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         } else {
             None
         },
-        gaps: layout.gaps,
+        gaps: started.gaps,
         _programs: programs,
-        page_bytes,
+        page_bytes: rustix::param::page_size() as u64,
     })
+}
+
+/// Why the tier that was asked for is not the one that this kernel allows.
+fn refused(choice: TierChoice, possible: Tier) -> ProbeError {
+    let (tier, reason) = match choice {
+        TierChoice::Only(Tier::Btf) => (
+            Tier::Btf,
+            "this kernel's mark_victim passes a thread id and not the task; use btf-pid",
+        ),
+        TierChoice::Only(Tier::BtfPid) => (
+            Tier::BtfPid,
+            "this kernel's mark_victim passes the task and not a thread id; use btf",
+        ),
+        _ => (possible, "it was not asked for"),
+    };
+    ProbeError::Tier { tier, reason }
 }
 
 /// A loader without the kernel's BTF, which the object has no relocations against. Runs on a
@@ -108,7 +166,7 @@ fn loader() -> EbpfLoader<'static> {
 
 fn load_object(
     loader: EbpfLoader<'_>,
-    layout: &Layout,
+    kernel: &Config,
     config: &ProbeConfig,
 ) -> Result<Ebpf, ProbeError> {
     let (log_level, log_bytes) = if config.log {
@@ -119,7 +177,7 @@ fn load_object(
     // Shortens the loader's life to that of what it borrows here.
     let mut loader = loader;
     loader
-        .override_global(CONFIG_SYMBOL, layout.config.as_bytes(), true)
+        .override_global(CONFIG_SYMBOL, kernel.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("AYA_LOGS", log_bytes)
         .map_max_entries("RECORDS", config.ring_bytes)

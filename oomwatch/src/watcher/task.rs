@@ -1,5 +1,6 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod counted;
 mod persist;
 
 use std::{
@@ -15,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use self::persist::Persist;
-use super::{AddError, Command, Options, Report, StartError, Status, has_counters};
+use super::{AddError, Command, Options, Report, StartError, Status, has_counters, source::Source};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     clock,
     engine::{Engine, Setting},
     event::build::Origin,
-    probe::{Drops, Probe, ProbeConfig},
+    probe::Drops,
     publish::{
         Queue,
         stream::{self, Sent, Subscriber},
@@ -44,12 +45,13 @@ enum Event {
     GroupDeadline,
     AuditDeadline,
     BooksWanted,
+    SourceTimer,
     Stop,
 }
 
 /// All that the watcher owns.
 pub(super) struct Task {
-    probe: Probe,
+    source: Source,
     hierarchy: Hierarchy,
     engine: Engine,
     queues: Vec<Queue>,
@@ -71,17 +73,14 @@ impl Task {
     ) -> Result<Self, StartError> {
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
-        let mut probe = Probe::start(&ProbeConfig {
-            ring_bytes: options.ring_bytes,
-            log: options.log_probe,
-        })?;
-        forward_log(&mut probe);
+        let mut source = Source::start(&options, &hierarchy)?;
+        forward_log(&mut source);
         let boot_id = boot_id();
         let (persist, saved) = Persist::open(options.state_dir, options.limits, &boot_id);
         let origin = Origin {
             boot_id,
             node: options.node.or_else(host_name),
-            tier: probe.tier(),
+            tier: source.tier(),
         };
         let mut task = Self {
             engine: Engine::new(Setting {
@@ -97,7 +96,7 @@ impl Task {
             batch: Vec::with_capacity(BATCH),
             audit_at_ns: None,
             persist,
-            probe,
+            source,
             hierarchy,
         };
         task.resume(saved);
@@ -105,6 +104,7 @@ impl Task {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
+        task.watch_counters();
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
@@ -113,7 +113,7 @@ impl Task {
         task.save();
         task.warn_of_limits(root);
         info!(
-            tier = %task.probe.tier(),
+            tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),
             containers = task.engine.registry().live_count(),
             "watching"
@@ -131,7 +131,7 @@ impl Task {
         if root != CgroupId::ROOT {
             warn!("in a foreign cgroup namespace: victims outside of it have no path");
         }
-        if !self.probe.sees_oom_control() {
+        if self.source.lacks_oom_control() {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
     }
@@ -144,14 +144,16 @@ impl Task {
     ) -> Report {
         loop {
             let deadline = self.engine.deadline_ns();
+            let timer = self.source.timer_ns();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => Event::Stop,
-                ready = self.probe.readable() => Event::Readable(ready),
+                ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit_at_ns) => Event::AuditDeadline,
                 () = self.persist.wanted() => Event::BooksWanted,
+                () = until(timer) => Event::SourceTimer,
             };
             if !self.handle(event) {
                 break;
@@ -167,7 +169,7 @@ impl Task {
         match event {
             Event::Readable(Ok(())) => self.drain(),
             Event::Readable(Err(error)) => {
-                error!(%error, "the ring buffer cannot be waited for any more");
+                error!(%error, "what the kernel says cannot be waited for any more");
                 return false;
             }
             Event::Command(Some(command)) => self.command(command),
@@ -178,6 +180,7 @@ impl Task {
             }
             Event::AuditDeadline => self.audit(),
             Event::BooksWanted => self.save(),
+            Event::SourceTimer => self.source_timer(),
         }
         true
     }
@@ -205,12 +208,18 @@ impl Task {
         }
     }
 
-    /// Works through all that is in the ring.
+    /// Works through all that the kernel has said so far.
     fn drain(&mut self) {
+        self.drain_ring();
+        self.drain_counters();
+    }
+
+    /// Works through all that is in the ring.
+    fn drain_ring(&mut self) {
         loop {
             let mut batch = std::mem::take(&mut self.batch);
             let report = &mut self.report;
-            let more = self.probe.drain(BATCH, |record| match record {
+            let more = self.source.drain(BATCH, |record| match record {
                 Ok(record) => batch.push(record),
                 Err(error) => {
                     report.undecodable += 1;
@@ -220,7 +229,7 @@ impl Task {
                 }
             });
             if !batch.is_empty() {
-                let events = self.engine.apply(&batch, clock::now());
+                let events = self.apply(&batch);
                 self.publish(events);
                 batch.clear();
                 self.check_drops();
@@ -233,7 +242,7 @@ impl Task {
     }
 
     fn check_drops(&mut self) {
-        let drops = match self.probe.drops() {
+        let drops = match self.source.drops() {
             Ok(drops) => drops,
             Err(error) => return debug!(%error, "the drop counters cannot be read"),
         };
@@ -260,6 +269,9 @@ impl Task {
     /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
     fn audit(&mut self) {
         self.audit_at_ns = None;
+        if self.source.counters.is_some() {
+            return self.sweep();
+        }
         let counters: Vec<(CgroupId, u64)> = self
             .engine
             .audited()
@@ -318,11 +330,13 @@ impl Task {
             // Created a moment ago: its record is still in the ring.
             self.drain();
         }
+        self.read_before(cgroup_id);
         self.engine.register(Container {
             id: id.clone(),
             cgroup_id,
             details: ContainerDetails::default(),
         })?;
+        self.watch_counter(cgroup_id);
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(())
     }
@@ -348,8 +362,8 @@ impl Task {
 
     fn status(&self) -> Status {
         Status {
-            tier: self.probe.tier(),
-            sees_limits: self.probe.sees_oom_control(),
+            tier: self.source.tier(),
+            sees_limits: self.source.sees_oom_control(),
             has_counters: has_counters(&self.hierarchy),
             cgroups: self.engine.tree().live_count(),
             containers: self.engine.registry().live_count(),
@@ -368,7 +382,8 @@ impl Task {
     }
 
     async fn finish(mut self) -> Report {
-        self.drain();
+        self.sweep();
+        self.settle(u64::MAX);
         if self.drops.victims > 0 {
             self.audit();
         }
@@ -393,8 +408,8 @@ fn counting(hierarchy: &Hierarchy) -> Counting {
 }
 
 /// The programs' log has a task of its own: it must not keep the loop awake.
-fn forward_log(probe: &mut Probe) {
-    if let Some(mut log) = probe.take_log() {
+fn forward_log(source: &mut Source) {
+    if let Some(mut log) = source.take_log() {
         tokio::spawn(async move {
             loop {
                 log.forward().await;

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::findings::{Findings, Watched};
 use crate::cgroup::Cgroup;
 use crate::daemon::{Daemon, Output};
+use crate::event::Event;
 use crate::hog::{Hog, HogSpec};
 use crate::kernel_log::{KernelLog, LoggedKill};
 use crate::kernel_trace::KernelTrace;
@@ -36,6 +37,11 @@ impl Case {
             true => None,
             false => Some(Daemon::start(&context.oomwatch, arguments)?),
         };
+        Self::beside(daemon)
+    }
+
+    /// The same with a daemon that was started in a way of its own.
+    pub(super) fn beside(daemon: Option<Daemon>) -> Result<Self> {
         Ok(Self {
             daemon,
             log: KernelLog::from_now()?,
@@ -86,6 +92,17 @@ impl Case {
     pub(super) fn wait_for_kills(&self, number: usize) {
         if let Some(daemon) = &self.daemon {
             let _ = daemon.wait_for_kills(EVENT_LIMIT, number);
+        }
+    }
+
+    /// The same for kills of any kind of event, by their number in it.
+    pub(super) fn wait_for_count(&self, number: u64) {
+        if let Some(daemon) = &self.daemon {
+            let counts = |output: &Output| -> u64 {
+                let counts = output.events.iter().map(Event::count);
+                counts.map(Result::unwrap_or_default).sum()
+            };
+            let _ = daemon.wait_for_output(EVENT_LIMIT, |output| counts(output) >= number);
         }
     }
 

@@ -19,6 +19,7 @@ mod nesting;
 mod node;
 mod processes;
 mod restart;
+mod tiers;
 
 /// What one scenario is.
 pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
@@ -48,6 +49,24 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("store_on_full_disk", restart::store_on_full_disk),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
+    ("tier_counters_single", tiers::counters::single),
+    ("tier_counters_group", tiers::counters::group),
+    ("tier_counters_pod", tiers::counters::pod),
+    ("tier_counters_removed", tiers::counters::removed),
+    ("tier_counters_discovery", tiers::counters::discovery),
+    ("tier_counters_nested", tiers::counters::nested),
+    ("tier_counters_leaves", tiers::counters::leaves),
+    ("tier_counters_user", tiers::counters::user),
+    ("tier_counters_many", tiers::counters::many),
+    ("tier_counters_limited", tiers::counters::limited),
+    ("tier_pid_single", tiers::pid::single),
+    ("tier_pid_group", tiers::pid::group),
+    ("tier_pid_threads", tiers::pid::threads),
+    ("tier_pid_removed", tiers::pid::removed),
+    ("tier_pid_unregistered", tiers::pid::unregistered),
+    ("tier_forced", tiers::forced),
+    ("tier_auto_without_btf", tiers::auto_without_btf),
+    ("tier_auto_without_programs", tiers::auto_without_programs),
     ("global_oom", node::global_oom),
 ];
 
