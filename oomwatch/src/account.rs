@@ -40,6 +40,8 @@ struct Account {
     /// From an earlier run of the daemon, and not audited in this one: what is missing happened
     /// while it was down.
     resumed: bool,
+    /// Double counts that late claims have brought in.
+    claimed_recounts: u64,
 }
 
 /// What a mark without a known past is to a book from an earlier run.
@@ -69,7 +71,7 @@ impl Accounts {
                 base,
                 ..Page::default()
             },
-            resumed: false,
+            ..Account::default()
         });
         self.touch(cgroup);
     }
@@ -93,8 +95,12 @@ impl Accounts {
 
     /// Goes on with a book from an earlier run.
     pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
-        let resumed = true;
-        self.accounts.insert(cgroup, Account { page, resumed });
+        let account = Account {
+            page,
+            resumed: true,
+            ..Account::default()
+        };
+        self.accounts.insert(cgroup, account);
         self.touch(cgroup);
     }
 
@@ -192,6 +198,22 @@ impl Accounts {
             }
             self.touch(memcg.cgroup_id);
         }
+    }
+
+    /// Moves the beginning of a book of this run to before `kills` and, in all, `recounts`.
+    pub(crate) fn enter_claim(&mut self, cgroup: CgroupId, kills: u64, recounts: u64) {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return;
+        };
+        let recounts = recounts.saturating_sub(account.claimed_recounts);
+        let claimed = kills.saturating_add(recounts).min(account.page.base);
+        if account.resumed {
+            return;
+        }
+        account.claimed_recounts += recounts;
+        account.page.base -= claimed;
+        account.page.accounted += claimed;
+        self.touch(cgroup);
     }
 
     /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A

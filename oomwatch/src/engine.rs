@@ -4,6 +4,7 @@
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
 pub(crate) mod books;
+mod claim;
 pub(crate) mod reading;
 
 use std::{collections::HashMap, sync::Arc};
@@ -22,6 +23,7 @@ use crate::{
     },
     group::GroupBuffer,
     id::printable,
+    late::Late,
     reconcile::{Counting, Reconciler, Verdict},
     record::{CgroupChanged, Record, VictimRecord},
     recount::Recounts,
@@ -36,6 +38,8 @@ pub struct Totals {
     pub kills: u64,
     /// Of those, kills without a registered container.
     pub unregistered: u64,
+    /// Kills that a container claimed, which was registered after them.
+    pub late: u64,
     /// Kills that only a container's counter told of.
     pub counter_only: u64,
     /// Marks of processes that were dying already.
@@ -63,6 +67,9 @@ pub(crate) struct Engine {
     registry: Registry,
     reconciler: Reconciler,
     group: GroupBuffer,
+    late: Late,
+    /// Since the last claim.
+    newly_registered: bool,
     kept: books::Kept,
     /// Only where counters are read and not carried by records.
     recounts: Recounts,
@@ -81,6 +88,8 @@ impl Engine {
             registry: Registry::default(),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
+            late: Late::default(),
+            newly_registered: false,
             kept: books::Kept::default(),
             recounts: Recounts::default(),
             causes: HashMap::new(),
@@ -131,6 +140,7 @@ impl Engine {
             self.kept.want_audit();
         }
         self.reconciler.open_account(cgroup);
+        self.newly_registered = true;
         Ok(())
     }
 
@@ -181,6 +191,12 @@ impl Engine {
                 }
             }
         }
+        for event in &ready {
+            self.late.published(event);
+        }
+        if self.may_claim() {
+            ready.extend(self.claim(now));
+        }
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
             self.reconciler.forget(id);
@@ -198,7 +214,11 @@ impl Engine {
 
     /// Lets go of events that wait for the rest of their group.
     pub(crate) fn release(&mut self) -> Vec<OomEvent> {
-        self.group.release()
+        let released = self.group.release();
+        for event in &released {
+            self.late.published(event);
+        }
+        released
     }
 
     /// Cgroups that live on in the tree but were not found by a scan are gone: their removal
@@ -344,14 +364,18 @@ impl Engine {
         now: Now,
     ) -> OomEvent {
         let attributed = attribute(&self.tree, &self.registry, record);
+        let unregistered = attributed.container.is_none();
         match kind {
             Kind::Kill => {
                 self.totals.kills += 1;
-                self.totals.unregistered += u64::from(attributed.container.is_none());
+                self.totals.unregistered += u64::from(unregistered);
             }
             _ => self.totals.already_exiting += 1,
         }
         self.last_seq += 1;
+        if unregistered {
+            self.keep_for_claims(record, (kind, counted), now);
+        }
         self.known(now)
             .event(self.last_seq, record, attributed, kind, counted)
     }

@@ -21,6 +21,7 @@ mod account;
 mod attribute;
 mod event;
 mod group;
+mod late;
 mod reconcile;
 mod recount;
 

@@ -127,6 +127,12 @@ impl Reconciler {
         }
     }
 
+    /// A container was registered after `kills` counted ones of its own, and `recounts`: its book
+    /// begins before them. One from an earlier run has them already.
+    pub(crate) fn enter_claim(&mut self, cgroup: CgroupId, kills: u64, recounts: u64) {
+        self.accounts.enter_claim(cgroup, kills, recounts);
+    }
+
     /// A container was unregistered.
     pub(crate) fn close_account(&mut self, cgroup: CgroupId) {
         self.accounts.close(cgroup);

@@ -203,11 +203,17 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
     if batch.events.is_empty() {
         return Ok(());
     }
-    // A kill that is reported again after a restart has the same id.
+    // A kill that is reported again has the same id. After a restart nothing new is said of it;
+    // a container that claims it is.
     let mut insert = transaction.prepare(
-        "INSERT OR IGNORE INTO event
+        "INSERT INTO event
          (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (id) DO UPDATE SET
+           container_id = excluded.container_id, container_name = excluded.container_name,
+           pod = excluded.pod, namespace = excluded.namespace,
+           json = excluded.json, text = excluded.text
+         WHERE ?11",
     )?;
     for event in &batch.events {
         let container = event.container.as_deref();
@@ -229,6 +235,7 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
             text(details.map(|details| &details.namespace)),
             event.to_json(),
             event.to_text(false),
+            event.supersedes.is_some(),
         ])?;
     }
     Ok(())

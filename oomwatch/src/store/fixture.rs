@@ -23,6 +23,7 @@ pub(super) fn event_at(second: u64) -> OomEvent {
         boottime_ns: second,
         kind: Kind::Kill,
         count: 1,
+        supersedes: None,
         while_down: false,
         evidence: Vec::new(),
         scope: Scope::Container,

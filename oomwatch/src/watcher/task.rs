@@ -337,8 +337,17 @@ impl Task {
             details: ContainerDetails::default(),
         })?;
         self.watch_counter(cgroup_id);
+        self.claim();
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(())
+    }
+
+    /// Publishes what a container that was just registered has lost before.
+    fn claim(&mut self) {
+        if self.engine.may_claim() {
+            let events = self.engine.claim(clock::now());
+            self.publish(events);
+        }
     }
 
     fn publish(&mut self, events: Vec<OomEvent>) {
