@@ -59,6 +59,8 @@ pub(crate) enum Room {
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     accounts: HashMap<CgroupId, Account>,
+    /// Increments of the whole node that were spoken of.
+    node_told: u64,
     /// Books that changed since they were last asked for; `None` where nobody keeps them.
     changed: Option<HashSet<CgroupId>>,
 }
@@ -157,6 +159,16 @@ impl Accounts {
             .unwrap_or_default()
     }
 
+    /// Increments that were spoken of, of all containers and of none.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.node_told
+    }
+
+    /// Increments were spoken of that are in no book.
+    pub(crate) fn tell_outside(&mut self, count: u64) {
+        self.node_told += count;
+    }
+
     /// Enters a mark of which only the chain's counters are known, into the books from an earlier
     /// run that have something left to speak of. Books of this run have it in their base.
     pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
@@ -180,12 +192,14 @@ impl Accounts {
             }
             self.touch(memcg.cgroup_id);
         }
+        self.node_told += u64::from(room != Room::None);
         room
     }
 
     /// Enters `count` counted increments into the books of all containers that they were charged
     /// to. A container registered after them has them in its base.
     pub(crate) fn enter(&mut self, chain: &[Memcg], count: u64) {
+        self.node_told += count;
         for memcg in chain {
             let (Some(account), Some(oom_kill)) =
                 (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
@@ -231,6 +245,7 @@ impl Accounts {
     /// Enters increments that only a counter told of, into the books of a container and of those
     /// above it.
     pub(crate) fn enter_missing(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
+        self.node_told += count;
         for cgroup in lineage {
             if let Some(account) = self.accounts.get_mut(&cgroup) {
                 account.page.accounted += count;

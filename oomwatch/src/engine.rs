@@ -122,6 +122,11 @@ impl Engine {
         true
     }
 
+    /// How many increments of the node's `oom_kill` were spoken of so far.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.reconciler.node_told()
+    }
+
     /// A counter was read, not before `as_of_ns`.
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);

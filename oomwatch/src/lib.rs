@@ -22,6 +22,7 @@ mod attribute;
 mod event;
 mod group;
 mod late;
+mod node;
 mod reconcile;
 mod recount;
 

@@ -133,6 +133,16 @@ impl Reconciler {
         self.accounts.enter_claim(cgroup, kills, recounts);
     }
 
+    /// How many increments of the node's `oom_kill` were spoken of so far.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.accounts.node_told()
+    }
+
+    /// Increments were spoken of that belong to no container.
+    pub(crate) fn tell_outside(&mut self, count: u64) {
+        self.accounts.tell_outside(count);
+    }
+
     /// A container was unregistered.
     pub(crate) fn close_account(&mut self, cgroup: CgroupId) {
         self.accounts.close(cgroup);
@@ -301,6 +311,7 @@ impl Reconciler {
             // With the counters at hand, a counted kill is found when it is marked: what is
             // left for the exit was dying already. Without them nobody can tell.
             return if record.chain.is_empty() {
+                self.accounts.tell_outside(1);
                 self.kill(record, false)
             } else {
                 self.already_exiting(record)

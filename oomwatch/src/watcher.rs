@@ -101,6 +101,9 @@ pub struct Report {
     pub dropped_cgroups: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a
+    /// container's counter told of, as of the last audit.
+    pub residual: u64,
     /// Events that did not fit a publisher's queue, or that it failed to send.
     pub lost_by_publishers: u64,
     /// Events that are not in the history.

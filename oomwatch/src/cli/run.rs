@@ -114,6 +114,8 @@ fn summarize(report: &Report) {
         unregistered = report.totals.unregistered,
         already_exiting = report.totals.already_exiting,
         folded = report.totals.folded,
+        late = report.totals.late,
+        residual = report.residual,
         "stopped"
     );
     let lost = report.dropped_victims

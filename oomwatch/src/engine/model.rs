@@ -112,6 +112,8 @@ struct Model {
     events: Vec<OomEvent>,
     /// The kernel side's map: the counter of each cgroup at its last mark.
     last_counts: HashMap<u64, u64>,
+    /// The node's count when this run had spoken of nothing.
+    node_base: u64,
     store: ModelStore,
 }
 
@@ -121,6 +123,8 @@ struct ModelStore {
     books: HashMap<CgroupId, Book>,
     /// How many of the events are stored.
     events: usize,
+    /// The node's count up to which all was spoken of.
+    node_told_up_to: Option<u64>,
     hangs: bool,
 }
 
@@ -152,12 +156,14 @@ impl Model {
             processes: HashMap::new(),
             events: Vec::new(),
             last_counts: HashMap::new(),
+            node_base: 0,
             store: ModelStore::default(),
         };
         model.engine.resume(Vec::new());
         model.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
         let whole: u64 = past.iter().map(|&count| u64::from(count)).sum();
         model.counters.insert(POD, whole);
+        model.node_base = whole;
         model.engine.baseline(CgroupId(POD), whole, 1);
         model.register(POD, "pod");
         for (index, count) in past.into_iter().enumerate() {
@@ -205,6 +211,7 @@ impl Model {
             self.store.books.remove(&cgroup);
         }
         self.store.events = self.events.len();
+        self.store.node_told_up_to = Some(self.node_base + self.engine.node_told());
     }
 
     fn now(&mut self) -> Now {
@@ -308,9 +315,16 @@ impl Model {
             .resume(self.store.books.values().cloned().collect());
         self.scan();
         self.engine.settle_resumed();
+        let resumed = self.store.node_told_up_to;
+        self.node_base = resumed.unwrap_or(0);
         self.save();
         for record in records {
             self.feed(record);
+        }
+        if resumed.is_none() {
+            // Nobody knows what was before.
+            self.node_base = self.counters[&POD] - self.engine.node_told();
+            self.save();
         }
         let told = self.events.len();
         self.audit();
@@ -463,6 +477,9 @@ impl Model {
     /// `rise == kills + counter_only + recounts` for each container, and for the pod with those
     /// of its containers.
     fn check_law(&self) {
+        // Here all cgroups of the node are in the pod.
+        let node_told = self.node_base + self.engine.node_told();
+        assert_eq!(self.counters[&POD], node_told, "the node");
         let all_told: u64 = self.events.iter().map(|event| event.count).sum();
         for (&cgroup, base) in self.bases.iter().filter(|(cgroup, _)| **cgroup != POD) {
             let told = self.told(cgroup);

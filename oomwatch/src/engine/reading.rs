@@ -170,6 +170,7 @@ impl Engine {
     /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
     pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
         self.totals.counter_only += count;
+        self.reconciler.tell_outside(count);
         self.last_seq += 1;
         self.known(now).residual(self.last_seq, cgroup, count)
     }

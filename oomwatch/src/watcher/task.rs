@@ -1,6 +1,7 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
 mod counted;
+mod node;
 mod persist;
 
 use std::{
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::persist::Persist;
+use self::{node::NodeAudit, persist::Persist};
 use super::{AddError, Command, Options, Report, StartError, Status, has_counters, source::Source};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
@@ -44,6 +45,7 @@ enum Event {
     Command(Option<Command>),
     GroupDeadline,
     AuditDeadline,
+    NodeAudit,
     BooksWanted,
     SourceTimer,
     Stop,
@@ -61,6 +63,7 @@ pub(super) struct Task {
     batch: Vec<Record>,
     /// When to hold all counters against what was said; only after a loss.
     audit_at_ns: Option<u64>,
+    node: NodeAudit,
     persist: Persist,
 }
 
@@ -95,10 +98,12 @@ impl Task {
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
             audit_at_ns: None,
+            node: NodeAudit::default(),
             persist,
             source,
             hierarchy,
         };
+        let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
         task.resume(saved);
         task.scan().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
@@ -110,6 +115,7 @@ impl Task {
         }
         task.engine.settle_resumed();
         task.drain();
+        task.begin_node_audit(told_up_to);
         task.save();
         task.warn_of_limits(root);
         info!(
@@ -152,6 +158,7 @@ impl Task {
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit_at_ns) => Event::AuditDeadline,
+                () = until(self.node.at_ns()) => Event::NodeAudit,
                 () = self.persist.wanted() => Event::BooksWanted,
                 () = until(timer) => Event::SourceTimer,
             };
@@ -179,6 +186,7 @@ impl Task {
                 self.publish(events);
             }
             Event::AuditDeadline => self.audit(),
+            Event::NodeAudit => self.audit_node(),
             Event::BooksWanted => self.save(),
             Event::SourceTimer => self.source_timer(),
         }
@@ -386,6 +394,7 @@ impl Task {
             dropped_victims: self.drops.victims,
             dropped_cgroups: self.drops.cgroups,
             lost_by_store: self.persist.lost_events(),
+            residual: self.node.residual(),
             ..self.report
         }
     }
@@ -396,6 +405,7 @@ impl Task {
         if self.drops.victims > 0 {
             self.audit();
         }
+        self.finish_node_audit();
         let rest = self.engine.release();
         self.publish(rest);
         let mut report = self.current_report();

@@ -8,7 +8,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::Task;
+use super::{Task, node::TOLD_UP_TO};
 use crate::{
     AddError, ContainerId, OomEvent, clock,
     store::{Batch, Limits, STORE_QUEUE, Saved, Store, StoreConfig},
@@ -135,6 +135,11 @@ impl Task {
             (batch.books, batch.closed) = (changes.books, changes.closed);
         }
         if !batch.is_empty() {
+            let told = self.engine.node_told();
+            let told_up_to = self.node.told_up_to(told);
+            batch
+                .meta
+                .extend(told_up_to.map(|value| (TOLD_UP_TO, value)));
             store.write(batch);
         }
     }
