@@ -11,6 +11,7 @@ use crate::hog::MIB;
 
 mod commands;
 mod discovery;
+mod embedded;
 mod hostile;
 mod idle;
 mod limits;
@@ -36,6 +37,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("group_kill_threads", processes::group_kill_threads),
     ("plain_sigkill_at_limit", processes::plain_sigkill_at_limit),
     ("removed_at_once", discovery::removed_at_once),
+    ("late_registration", embedded::late_registration),
     ("discovery_live", discovery::discovery_live),
     ("unregistered", discovery::unregistered),
     ("hostile_names", hostile::hostile_names),
