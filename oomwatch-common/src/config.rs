@@ -18,11 +18,6 @@ pub const MARK_VICTIM_TASK: u32 = 1;
 /// `mark_victim` passes `(int pid)`.
 pub const MARK_VICTIM_PID: u32 = 2;
 
-/// `mm_struct.rss_stat` is an array of `atomic_long_t` (up to v6.1).
-pub const RSS_ATOMIC: u32 = 1;
-/// `mm_struct.rss_stat` is an array of `struct percpu_counter` (since v6.2).
-pub const RSS_PERCPU: u32 = 2;
-
 macro_rules! config {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Offsets in bytes and a few numbers, all `u32`; [`ABSENT`] where unknown.
@@ -41,6 +36,8 @@ macro_rules! config {
 }
 
 config! {
+    /// Bits of [`crate::record::field`]: what this kernel's layout allows to read.
+    known_fields,
     /// [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
     mark_victim_passes,
     /// `task_struct.pid`: the thread id.
@@ -85,8 +82,6 @@ config! {
     mm_rss_stat,
     /// Bytes from one `rss_stat` counter to the next.
     mm_rss_stride,
-    /// [`RSS_ATOMIC`] or [`RSS_PERCPU`].
-    mm_rss_kind,
     /// `css_set.dfl_cgrp`.
     css_set_dfl_cgrp,
     /// `css_set.subsys[memory_cgrp_id]`.
@@ -113,22 +108,18 @@ config! {
     kernfs_name,
     /// `mem_cgroup.css`.
     memcg_css,
-    /// `mem_cgroup.memory_events`.
-    memcg_events,
-    /// `mem_cgroup.memory_events_local`.
-    memcg_events_local,
+    /// `mem_cgroup.memory_events`, one long before `oom_kill`: at `oom`, as a rule.
+    memcg_counters,
+    /// 1 where `oom` is right before `oom_kill`, as on every kernel so far.
+    counts_oom,
+    /// 1 where `oom_group_kill` is right after it, as on every kernel so far; since v5.17.
+    counts_group_kill,
     /// `mem_cgroup.memory`, at its `usage`.
     memcg_usage,
     /// `mem_cgroup.memory`, at its `max`.
     memcg_max,
     /// `mem_cgroup.oom_group`.
     memcg_oom_group,
-    /// Offset of `MEMCG_OOM` in the events arrays.
-    event_oom,
-    /// Offset of `MEMCG_OOM_KILL` in the events arrays.
-    event_oom_kill,
-    /// Offset of `MEMCG_OOM_GROUP_KILL` in the events arrays; absent before v5.17.
-    event_oom_group_kill,
     /// `oom_control.memcg`.
     oc_memcg,
     /// `oom_control.gfp_mask`.

@@ -56,8 +56,6 @@ pub mod field {
     pub const CGROUP: u64 = 1 << 9;
     /// `chain`, of which the first is the owner of the memory.
     pub const CHAIN: u64 = 1 << 10;
-    /// `local_oom_kill`.
-    pub const LOCAL: u64 = 1 << 11;
     /// `invocation` and `index`: `out_of_memory()` was seen for this mark.
     pub const INVOCATION: u64 = 1 << 12;
     /// `limit_memcg_id`; 0 there means no memory cgroup's limit.
@@ -72,19 +70,27 @@ pub mod field {
     pub const CHAIN_TRUNCATED: u64 = 1 << 17;
     /// The chain is in a v1 memory hierarchy: its ids are not v2 ids.
     pub const CHAIN_V1: u64 = 1 << 18;
+    /// The chain's `oom`.
+    pub const OOM_COUNTER: u64 = 1 << 11;
+    /// The chain's `oom_group_kill`.
+    pub const GROUP_COUNTER: u64 = 1 << 23;
     /// `oom_groups`.
     pub const OOM_GROUPS: u64 = 1 << 19;
     /// The counter of the victim's memory cgroup moved since the last mark in it.
     pub const COUNTED: u64 = 1 << 21;
     /// It did not move.
     pub const NOT_COUNTED: u64 = 1 << 22;
+    /// What is read of the victim's `mm`.
+    pub const OF_MM: u64 = TOTAL_VM | PGTABLES | RSS;
+    /// What is read of its memory cgroups.
+    pub const OF_CHAIN: u64 = CHAIN | OOM_COUNTER | GROUP_COUNTER | OOM_GROUPS;
+    /// What is read of a call of `out_of_memory()`.
+    pub const OF_INVOCATION: u64 = LIMIT | LIMIT_USAGE | OOM_CONTROL;
+    /// What is read of the victim itself.
+    pub const OF_TASK: u64 = TGID | NS_TGID | COMM | UID | START | OOM_SCORE_ADJ | CGROUP;
     /// The record was completed when the victim exited, not when it was marked.
     pub const AT_EXIT: u64 = 1 << 20;
 }
-
-/// Counter value that stands for "this kernel does not have it". Counters are kept in 32
-/// bits: the lower half of what the kernel counts, which no boot exceeds.
-pub const NO_COUNTER: u32 = u32::MAX;
 
 /// What every record starts with.
 #[repr(C)]
@@ -128,14 +134,32 @@ pub struct Header {
 pub struct ChainLink {
     /// Id of the cgroup: the inode number of its directory.
     pub cgroup_id: u64,
-    /// Hierarchical `oom_kill`, already raised by the kill of this record.
-    pub oom_kill: u32,
-    /// Low half of the css serial number: another one means the counters started again.
-    pub serial: u32,
-    /// Hierarchical `oom`; [`NO_COUNTER`] where there is none.
-    pub oom: u32,
-    /// Hierarchical `oom_group_kill`; [`NO_COUNTER`] where there is none, before v5.17.
-    pub oom_group_kill: u32,
+    /// Serial number of the css: another one means the counters started again.
+    pub serial: u64,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// Hierarchical counters of a memory cgroup, in the order in which the kernel keeps them. Only
+/// `oom_kill` is there in any case.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct Counters {
+    /// `oom`.
+    pub oom: u64,
+    /// `oom_kill`, already raised by the kill of this record.
+    pub oom_kill: u64,
+    /// `oom_group_kill`; since v5.17.
+    pub oom_group_kill: u64,
 }
 
 /// One `mark_victim`: the OOM killer marked a task.
@@ -159,8 +183,6 @@ pub struct Victim {
     pub cgroup_id: u64,
     /// When the victim's process started, `CLOCK_BOOTTIME` in ns.
     pub start_boottime_ns: u64,
-    /// Local `oom_kill` of the memory cgroup that owns the victim's memory.
-    pub local_oom_kill: u64,
     /// Virtual size in pages.
     pub total_vm_pages: u64,
     /// Anonymous resident pages.
@@ -205,12 +227,10 @@ pub struct Victim {
     pub gfp_mask: u32,
     /// Place of this mark in its invocation, from 0.
     pub index: u32,
-    /// Padding, 0.
-    pub reserved: u32,
     /// `oom_score_adj`.
     pub oom_score_adj: i32,
-    /// Bit `i` is set where `chain[i]` has `memory.oom.group` set.
-    pub oom_groups: u32,
+    /// `memory.oom.group` of each cgroup of the chain, 0 or 1.
+    pub oom_groups: [u8; MAX_CHAIN],
     /// The victim's name.
     pub comm: [u8; COMM_LEN],
     /// The trigger's name.
@@ -225,7 +245,7 @@ pub mod change_field {
     pub const PARENT: u64 = 1 << 0;
     /// `name`.
     pub const NAME: u64 = 1 << 1;
-    /// `counters` and `local_oom_kill`.
+    /// The counters of `last` or `first`.
     pub const COUNTERS: u64 = 1 << 2;
 }
 
@@ -250,9 +270,7 @@ pub struct CgroupChange {
     pub parent_id: u64,
     /// Id and final hierarchical counters; only the id in a creation, or where the
     /// memory controller is off.
-    pub counters: ChainLink,
-    /// Final local `oom_kill`.
-    pub local_oom_kill: u64,
+    pub last: ChainLink,
     /// Name of the directory, NUL-terminated.
     pub name: [u8; NAME_LEN],
 }
@@ -280,16 +298,16 @@ pub struct InvocationEnd {
     pub marks: u32,
     /// Padding, 0.
     pub reserved: u32,
-    /// Counters of the first victim's memory cgroup, when the call was over.
-    pub counters: ChainLink,
+    /// The first victim's memory cgroup, when the call was over.
+    pub first: ChainLink,
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
-    assert!(size_of::<ChainLink>() == 24);
-    assert!(size_of::<Victim>() == 616);
-    assert!(size_of::<CgroupChange>() == 328);
-    assert!(size_of::<InvocationEnd>() == 72);
+    assert!(size_of::<ChainLink>() == 40);
+    assert!(size_of::<Victim>() == 872);
+    assert!(size_of::<CgroupChange>() == 336);
+    assert!(size_of::<InvocationEnd>() == 88);
     // The ring aligns records to 8 bytes and no more.
     assert!(align_of::<Victim>() == 8);
     assert!(align_of::<CgroupChange>() == 8);

@@ -5,12 +5,12 @@
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use oomwatch_common::record::{
-    CgroupChange, ChainLink, DROP_CGROUP, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, NAME_LEN,
-    NO_COUNTER, change_field,
+    CgroupChange, ChainLink, Counters, DROP_CGROUP, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED,
+    NAME_LEN, change_field, field,
 };
 
 use crate::{
-    kernel::{self, Address, config, known},
+    kernel::{self, Address, config, known_fields},
     maps::{self, RECORDS},
 };
 
@@ -50,22 +50,18 @@ fn emit(cgroup: Address, kind: u16) {
     unsafe {
         (*change).header = maps::header::<CgroupChange>(kind, seq, bpf_ktime_get_boot_ns());
         (*change).fields = describe_place(cgroup, change);
-        (*change).local_oom_kill = 0;
-        if kind == KIND_CGROUP_REMOVED && css != 0 {
-            (*change).counters = kernel::chain_link(css);
-            (*change).local_oom_kill = kernel::event_counter(
-                kernel::css_memcg(css),
-                config!(memcg_events_local),
-                config!(event_oom_kill),
-            );
+        if kind == KIND_CGROUP_REMOVED && css != 0 && known_fields(field::CHAIN) != 0 {
+            kernel::write_chain_link(&raw mut (*change).last, css);
             (*change).fields |= change_field::COUNTERS;
         } else {
-            (*change).counters = ChainLink {
+            (*change).last = ChainLink {
                 cgroup_id,
-                oom_kill: 0,
                 serial: 0,
-                oom: NO_COUNTER,
-                oom_group_kill: NO_COUNTER,
+                counters: Counters {
+                    oom: 0,
+                    oom_kill: 0,
+                    oom_group_kill: 0,
+                },
             };
         }
     }
@@ -91,5 +87,5 @@ unsafe fn describe_place(cgroup: Address, change: *mut CgroupChange) -> u64 {
             name as *const _,
         )
     };
-    known!(change_field::PARENT, css_parent) | if read > 0 { change_field::NAME } else { 0 }
+    change_field::PARENT | if read > 0 { change_field::NAME } else { 0 }
 }

@@ -5,12 +5,13 @@
 //! `oom_lock`, so one slot checked against `current` can neither be stale nor mixed up.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
-use oomwatch_common::record::{
-    DROP_VICTIM, InvocationEnd, KIND_INVOCATION_END, Victim, change_field, field,
+use oomwatch_common::{
+    config::ABSENT,
+    record::{DROP_VICTIM, InvocationEnd, KIND_INVOCATION_END, Victim, change_field, field},
 };
 
 use crate::{
-    kernel::{self, Address, config, known},
+    kernel::{self, Address, config, known_fields},
     maps::{self, RECORDS, VICTIM_SEQUENCE},
 };
 
@@ -26,8 +27,8 @@ pub(crate) struct Invocation {
     first_css: Address,
     first_memcg_id: u64,
     marks: u32,
-    /// Its `oom_groups`: 0 where this call cannot kill a group.
-    group: u32,
+    /// 0 where this call cannot kill a group.
+    group: u64,
 }
 
 /// `out_of_memory(oc)` was entered.
@@ -63,7 +64,8 @@ impl Invocation {
     #[inline(always)]
     pub(crate) fn chosen(&self, tid: u32) -> Address {
         let chosen = kernel::read(self.oom_control, config!(oc_chosen));
-        if kernel::read::<u32>(chosen, config!(task_pid)) == tid {
+        let chosen_tid: u32 = kernel::read(chosen, config!(task_pid));
+        if config!(oc_chosen) != ABSENT && chosen_tid == tid {
             chosen
         } else {
             0
@@ -77,39 +79,33 @@ impl Invocation {
         victim.index = self.marks;
         self.marks += 1;
         let oc = self.oom_control;
-        victim.constraint = kernel::read(oc, config!(oc_constraint));
-        victim.order = kernel::read(oc, config!(oc_order));
-        victim.gfp_mask = kernel::read(oc, config!(oc_gfp_mask));
-        victim.total_pages = kernel::read(oc, config!(oc_totalpages));
         let memcg: Address = kernel::read(oc, config!(oc_memcg));
-        kernel::add_bits(
-            &mut victim.fields,
-            field::INVOCATION
-                | known!(field::LIMIT, oc_memcg)
-                | known!(
-                    field::OOM_CONTROL,
-                    oc_constraint,
-                    oc_order,
-                    oc_gfp_mask,
-                    oc_totalpages
-                ),
-        );
-        if memcg == 0 {
-            return;
+        // SAFETY: made from references.
+        unsafe {
+            kernel::read_into(&raw mut victim.constraint, oc, config!(oc_constraint));
+            kernel::read_into(&raw mut victim.order, oc, config!(oc_order));
+            kernel::read_into(&raw mut victim.gfp_mask, oc, config!(oc_gfp_mask));
+            kernel::read_into(&raw mut victim.total_pages, oc, config!(oc_totalpages));
+            kernel::read_into(
+                &raw mut victim.limit_usage_pages,
+                memcg,
+                config!(memcg_usage),
+            );
+            kernel::read_into(&raw mut victim.limit_max_pages, memcg, config!(memcg_max));
         }
-        let css = memcg + kernel::memcg_css();
-        victim.limit_memcg_id = kernel::cgroup_id(kernel::css_cgroup(css));
-        victim.limit_usage_pages = kernel::read(memcg, config!(memcg_usage));
-        victim.limit_max_pages = kernel::read(memcg, config!(memcg_max));
         kernel::add_bits(
             &mut victim.fields,
-            known!(field::LIMIT_USAGE, memcg_usage, memcg_max),
+            field::INVOCATION | known_fields(field::OF_INVOCATION),
         );
+        if memcg != 0 {
+            let css = memcg + u64::from(config!(memcg_css));
+            victim.limit_memcg_id = kernel::cgroup_id(kernel::css_cgroup(css));
+        }
     }
 
     /// Keeps what the end of a group kill needs from its first victim.
     #[inline(always)]
-    pub(crate) fn note_victim(&mut self, css: Address, memcg_id: u64, oom_groups: u32) {
+    pub(crate) fn note_victim(&mut self, css: Address, memcg_id: u64, oom_groups: u64) {
         if self.first_css == 0 {
             self.first_css = css;
             self.first_memcg_id = memcg_id;
@@ -128,12 +124,12 @@ pub(crate) fn end() {
     if invocation.group == 0 || invocation.marks == 0 {
         return;
     }
-    let counters = kernel::chain_link(invocation.first_css);
+    let first = kernel::chain_link(invocation.first_css);
     // The cgroup may be gone, and its memory used for something else.
-    let known = counters.cgroup_id == invocation.first_memcg_id;
+    let known = first.cgroup_id == invocation.first_memcg_id;
     if known {
         // The kernel may have counted its first victim again after the last mark.
-        maps::note_count(&counters);
+        maps::note_count(&first);
     }
     let seq = maps::next_sequence(VICTIM_SEQUENCE);
     let Some(mut entry) = RECORDS.reserve::<InvocationEnd>(0) else {
@@ -148,7 +144,7 @@ pub(crate) fn end() {
         fields: if known { change_field::COUNTERS } else { 0 },
         marks: invocation.marks,
         reserved: 0,
-        counters,
+        first,
     });
     entry.submit(0);
 }

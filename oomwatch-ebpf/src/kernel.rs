@@ -3,8 +3,8 @@
 //! Nothing here returns an `Option`, and a read that fails gives 0. LLVM tests the undefined
 //! payload of a `None` before its tag where that is shorter, for which the verifier rejects the
 //! program; and every branch doubles what the verifier has to walk through at each start.
-//! Whether a value is known is told by the offset, which the verifier takes for a constant, and
-//! by the object's address, which is tested once.
+//! Reads do not ask whether this kernel has the member: where it is absent they give anything,
+//! safely, and [`known_fields`], worked out in user space, says that it means nothing.
 //!
 //! Facts checked with loaded programs on 5.10.218, 6.1, 6.12, 6.18 and 7.3.
 
@@ -15,10 +15,7 @@ use aya_ebpf::{
     bindings::bpf_raw_tracepoint_args,
     helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use oomwatch_common::{
-    config::ABSENT,
-    record::{COMM_LEN, ChainLink, NO_COUNTER},
-};
+use oomwatch_common::record::{COMM_LEN, ChainLink, Counters};
 
 /// Address of a kernel object; 0 where it is unknown, which nothing can be read from.
 pub(crate) type Address = u64;
@@ -30,18 +27,6 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
-
-/// The bit `$bit` where this kernel has all of the members, else 0.
-macro_rules! known {
-    ($bit:expr, $($name:ident),+) => {
-        if $($crate::kernel::config!($name) != oomwatch_common::config::ABSENT)&&+ {
-            $bit
-        } else {
-            0
-        }
-    };
-}
-pub(crate) use known;
 
 /// Volatile, because user space rewrites the configuration after compilation.
 #[inline(always)]
@@ -58,43 +43,39 @@ impl Plain for u32 {}
 impl Plain for i32 {}
 impl Plain for u64 {}
 impl Plain for i64 {}
+impl Plain for Counters {}
+impl<const N: usize> Plain for [u8; N] {}
 
-/// Reads the `T` at `base + offset`; 0 where that is not possible.
+/// Those of `fields` that this kernel's layout allows to read.
 #[inline(always)]
-pub(crate) fn read<T: Plain>(base: Address, offset: u32) -> T {
-    if offset == ABSENT {
-        // SAFETY: all zeros is a `T`.
-        return unsafe { MaybeUninit::zeroed().assume_init() };
-    }
-    read_present(base, offset)
+pub(crate) fn known_fields(fields: u64) -> u64 {
+    u64::from(config!(known_fields)) & fields
 }
 
-/// As [`read`], of a member that every tier demands.
+/// Reads the `T` at `base + offset`; 0 where that is not possible. Of an absent member this reads
+/// nothing that means anything.
 #[inline(always)]
-pub(crate) fn read_present<T: Plain>(base: Address, offset: u32) -> T {
-    let mut value = MaybeUninit::<T>::zeroed();
-    // SAFETY: the helper checks the address, and writes zeros where it fails; so the value is
-    // written either way, and every bit pattern is a `T`.
+pub(crate) fn read<T: Plain>(base: Address, offset: u32) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: `read_into` writes all of it, and every bit pattern is a `T`.
     unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            (base + u64::from(offset)) as *const _,
-        );
+        read_into(value.as_mut_ptr(), base, offset);
         value.assume_init()
     }
 }
 
-/// Reads the bytes at `base + offset` into a record; zeros where that is not possible. Not by way
-/// of the stack, which would be cleared and copied byte by byte.
+/// Reads the `T` at `base + offset` into a record; zeros where that is not possible. Not by way
+/// of the stack, which would be cleared and copied.
+///
+/// # Safety
+/// `into` points to memory of its own.
 #[inline(always)]
-pub(crate) fn read_bytes<const N: usize>(into: &mut [u8; N], base: Address, offset: u32) {
-    // SAFETY: as in `read_present`. Of an absent member this reads nothing that means anything,
-    // and its bit is not set.
+pub(crate) unsafe fn read_into<T: Plain>(into: *mut T, base: Address, offset: u32) {
+    // SAFETY: the helper checks the source, and writes zeros where it fails.
     unsafe {
         bpf_probe_read_kernel(
-            into.as_mut_ptr().cast(),
-            N as u32,
+            into.cast(),
+            size_of::<T>() as u32,
             (base + u64::from(offset)) as *const _,
         )
     };
@@ -158,37 +139,33 @@ pub(crate) fn hierarchy_id(cgroup: Address) -> i32 {
 /// The `mem_cgroup` that a memory css is part of.
 #[inline(always)]
 pub(crate) fn css_memcg(css: Address) -> Address {
-    css - memcg_css()
-}
-
-/// Offset of `css` in `mem_cgroup`: 0 on every kernel so far, but BTF decides.
-#[inline(always)]
-pub(crate) fn memcg_css() -> u64 {
-    match config!(memcg_css) {
-        ABSENT => 0,
-        offset => u64::from(offset),
-    }
-}
-
-/// One counter of the events array at `events` in a `mem_cgroup`.
-#[inline(always)]
-pub(crate) fn event_counter(memcg: Address, events: u32, event: u32) -> u64 {
-    if events == ABSENT || event == ABSENT {
-        return u64::from(NO_COUNTER);
-    }
-    read(memcg, events + event)
+    css - u64::from(config!(memcg_css))
 }
 
 /// Id and hierarchical counters of one memory cgroup; id 0 where it cannot be read.
 #[inline(always)]
 pub(crate) fn chain_link(css: Address) -> ChainLink {
-    let memcg = css_memcg(css);
-    let events = config!(memcg_events);
-    ChainLink {
-        cgroup_id: cgroup_id(css_cgroup(css)),
-        oom_kill: event_counter(memcg, events, config!(event_oom_kill)) as u32,
-        serial: read::<u64>(css, config!(css_serial_nr)) as u32,
-        oom: event_counter(memcg, events, config!(event_oom)) as u32,
-        oom_group_kill: event_counter(memcg, events, config!(event_oom_group_kill)) as u32,
+    let mut link = MaybeUninit::<ChainLink>::uninit();
+    // SAFETY: all of it is written.
+    unsafe {
+        write_chain_link(link.as_mut_ptr(), css);
+        link.assume_init()
+    }
+}
+
+/// Writes what [`chain_link`] returns, without a detour over the stack.
+///
+/// # Safety
+/// `into` points to memory of its own.
+#[inline(always)]
+pub(crate) unsafe fn write_chain_link(into: *mut ChainLink, css: Address) {
+    let cgroup = read(css, config!(css_cgroup));
+    let kn = read(cgroup, config!(cgroup_kn));
+    // SAFETY: as this function's own.
+    unsafe {
+        read_into(&raw mut (*into).cgroup_id, kn, config!(kernfs_id));
+        read_into(&raw mut (*into).serial, css, config!(css_serial_nr));
+        let counters = &raw mut (*into).counters;
+        read_into(counters, css_memcg(css), config!(memcg_counters));
     }
 }

@@ -19,11 +19,12 @@ mod cgroup;
 mod invocation;
 mod kernel;
 mod maps;
+mod pid;
 mod victim;
 
 use aya_ebpf::{
-    macros::{fentry, fexit, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, RawTracePointContext},
+    macros::{fentry, fexit, raw_tracepoint, tracepoint},
+    programs::{FEntryContext, FExitContext, RawTracePointContext, TracePointContext},
 };
 use oomwatch_common::config::Config;
 
@@ -58,6 +59,20 @@ pub fn signal_generate(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: RawTracePointContext) -> u32 {
     victim::exited();
+    0
+}
+
+/// `oom:mark_victim`, where there is no BTF.
+#[tracepoint(category = "oom", name = "mark_victim")]
+pub fn mark_victim_pid(ctx: TracePointContext) -> u32 {
+    pid::marked(&ctx);
+    0
+}
+
+/// `sched:sched_process_exit`, where there is no BTF: `current` may be a victim.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn sched_process_exit_pid(_ctx: RawTracePointContext) -> u32 {
+    pid::exited();
     0
 }
 

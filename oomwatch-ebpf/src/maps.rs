@@ -70,7 +70,8 @@ pub(crate) fn count_drop(drop_kind: u32) {
 /// Keeps a memory cgroup's counter for its next mark; returns whether it moved since the last.
 #[inline(always)]
 pub(crate) fn note_count(link: &ChainLink) -> Option<bool> {
-    let count = u64::from(link.serial) << 32 | u64::from(link.oom_kill);
+    // Their lower halves: no boot exceeds them.
+    let count = link.serial << 32 | link.counters.oom_kill & u64::from(u32::MAX);
     // SAFETY: the value is copied at once, and `oom_lock` is held.
     let moved = unsafe { LAST_COUNTS.get(link.cgroup_id) }.map(|&last| last != count);
     let _ = LAST_COUNTS.insert(link.cgroup_id, count, 0);

@@ -20,7 +20,7 @@ use oomwatch_common::{
 
 use crate::{
     invocation,
-    kernel::{self, Address, argument, config, known},
+    kernel::{self, Address, argument, config, known_fields},
     maps::{self, DEFERRED, RECORDS, SIGNALLED, VICTIM_SEQUENCE},
 };
 
@@ -43,8 +43,8 @@ pub(crate) struct Signalled {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Deferred {
-    seq: u64,
-    boottime_ns: u64,
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
     trigger_pid_tgid: u64,
     trigger_cgroup_id: u64,
     trigger_comm: [u8; COMM_LEN],
@@ -137,7 +137,7 @@ fn find_task(tid: u32) -> Address {
 
 impl Deferred {
     #[inline(always)]
-    fn now(tid: u32) -> Self {
+    pub(crate) fn now(tid: u32) -> Self {
         // SAFETY: the helpers need nothing.
         let (boottime_ns, trigger_cgroup_id) =
             unsafe { (bpf_ktime_get_boot_ns(), bpf_get_current_cgroup_id()) };
@@ -150,6 +150,16 @@ impl Deferred {
             trigger_uid: bpf_get_current_uid_gid() as u32,
             tid,
         }
+    }
+
+    /// Writes who ran the OOM killer.
+    #[inline(always)]
+    pub(crate) fn describe_trigger(&self, victim: &mut Victim) {
+        victim.trigger_tid = self.trigger_pid_tgid as u32;
+        victim.trigger_tgid = (self.trigger_pid_tgid >> 32) as u32;
+        victim.trigger_uid = self.trigger_uid;
+        victim.trigger_cgroup_id = self.trigger_cgroup_id;
+        victim.trigger_comm = self.trigger_comm;
     }
 }
 
@@ -164,19 +174,15 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
     // written below, and integers have no invalid bit patterns.
     let victim = unsafe { &mut *entry.as_mut_ptr() };
     victim.header = maps::header::<Victim>(KIND_VICTIM, mark.seq, mark.boottime_ns);
-    victim.fields = flags | field::TRIGGER_COMM;
+    victim.fields = flags | field::TRIGGER_COMM | known_fields(field::OF_TASK);
     victim.tid = mark.tid;
-    victim.trigger_tid = mark.trigger_pid_tgid as u32;
-    victim.trigger_tgid = (mark.trigger_pid_tgid >> 32) as u32;
-    victim.trigger_uid = mark.trigger_uid;
-    victim.trigger_cgroup_id = mark.trigger_cgroup_id;
-    victim.trigger_comm = mark.trigger_comm;
+    mark.describe_trigger(victim);
     describe_task(task, victim);
     let mm = kernel::read(task, config!(task_mm));
     describe_memory(mm, victim);
     let first = describe_chain(task, mm, victim);
     // At its exit the victim's counter may have moved for others.
-    if flags & field::AT_EXIT == 0 && first != 0 {
+    if flags & field::AT_EXIT == 0 && first != 0 && known_fields(field::CHAIN) != 0 {
         describe_count(victim);
     }
     clear_invocation(victim);
@@ -185,49 +191,32 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
         && let Some(invocation) = invocation::current()
     {
         invocation.describe(victim);
-        invocation.note_victim(first, victim.chain[0].cgroup_id, victim.oom_groups);
+        invocation.note_victim(first, victim.chain[0].cgroup_id, any_group(victim));
     }
     entry.submit(0);
 }
 
-/// Who the victim is.
+/// Who the victim is. What the layout does not allow is read from anywhere, and its bit not set.
 #[inline(always)]
 fn describe_task(task: Address, victim: &mut Victim) {
-    victim.tgid = kernel::read(task, config!(task_tgid));
-    kernel::read_bytes(&mut victim.comm, task, config!(task_comm));
-    victim.uid = kernel::read(kernel::read(task, config!(task_cred)), config!(cred_uid));
+    let cred = kernel::read(task, config!(task_cred));
     let signal = kernel::read(task, config!(task_signal));
-    victim.oom_score_adj = i32::from(kernel::read::<i16>(signal, config!(signal_oom_score_adj)));
     // The process's start is its leader's; a thread has one of its own.
     let leader = kernel::read(task, config!(task_group_leader));
-    victim.start_boottime_ns = kernel::read(leader, config!(task_start_boottime));
-    victim.ns_tgid = namespace_tgid(leader);
     let css_set = kernel::read(task, config!(task_cgroups));
-    victim.cgroup_id = kernel::cgroup_id(kernel::read(css_set, config!(css_set_dfl_cgrp)));
-    kernel::add_bits(
-        &mut victim.fields,
-        known!(field::TGID, task_tgid)
-            | known!(field::COMM, task_comm)
-            | known!(field::UID, task_cred, cred_uid)
-            | known!(field::OOM_SCORE_ADJ, task_signal, signal_oom_score_adj)
-            | known!(field::START, task_group_leader, task_start_boottime)
-            | known!(
-                field::NS_TGID,
-                task_group_leader,
-                task_thread_pid,
-                pid_level,
-                pid_numbers,
-                upid_size,
-                upid_nr
-            )
-            | known!(
-                field::CGROUP,
-                task_cgroups,
-                css_set_dfl_cgrp,
-                cgroup_kn,
-                kernfs_id
-            ),
-    );
+    let cgroup = kernel::read(css_set, config!(css_set_dfl_cgrp));
+    victim.oom_score_adj = i32::from(kernel::read::<i16>(signal, config!(signal_oom_score_adj)));
+    victim.ns_tgid = namespace_tgid(leader);
+    let kn = kernel::read(cgroup, config!(cgroup_kn));
+    // SAFETY: made from references.
+    unsafe {
+        kernel::read_into(&raw mut victim.tgid, task, config!(task_tgid));
+        kernel::read_into(&raw mut victim.comm, task, config!(task_comm));
+        kernel::read_into(&raw mut victim.uid, cred, config!(cred_uid));
+        let start = &raw mut victim.start_boottime_ns;
+        kernel::read_into(start, leader, config!(task_start_boottime));
+        kernel::read_into(&raw mut victim.cgroup_id, kn, config!(kernfs_id));
+    }
 }
 
 /// The process id in the process's own pid namespace: 1 is that namespace's init.
@@ -246,22 +235,21 @@ fn namespace_tgid(leader: Address) -> u32 {
 /// What memory the victim had. Its `mm` is gone when the record is made at exit.
 #[inline(always)]
 fn describe_memory(mm: Address, victim: &mut Victim) {
-    victim.total_vm_pages = kernel::read(mm, config!(mm_total_vm));
-    victim.pgtables_bytes = kernel::read(mm, config!(mm_pgtables_bytes));
     // `enum`: MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES (5.10 to 7.3). The values
     // of per-CPU counters are approximate and can be below 0 for a moment.
     let rss = config!(mm_rss_stat);
-    let stride = config!(mm_rss_stride);
-    victim.file_rss_pages = kernel::read(mm, rss);
-    victim.anon_rss_pages = kernel::read(mm + u64::from(stride), rss);
-    victim.shmem_rss_pages = kernel::read(mm + u64::from(stride) * 3, rss);
+    let stride = u64::from(config!(mm_rss_stride));
+    // SAFETY: made from references.
+    unsafe {
+        kernel::read_into(&raw mut victim.total_vm_pages, mm, config!(mm_total_vm));
+        let pgtables = &raw mut victim.pgtables_bytes;
+        kernel::read_into(pgtables, mm, config!(mm_pgtables_bytes));
+        kernel::read_into(&raw mut victim.file_rss_pages, mm, rss);
+        kernel::read_into(&raw mut victim.anon_rss_pages, mm + stride, rss);
+        kernel::read_into(&raw mut victim.shmem_rss_pages, mm + stride * 3, rss);
+    }
     if mm != 0 {
-        kernel::add_bits(
-            &mut victim.fields,
-            known!(field::TOTAL_VM, mm_total_vm)
-                | known!(field::PGTABLES, mm_pgtables_bytes)
-                | known!(field::RSS, mm_rss_stat, mm_rss_stride),
-        );
+        kernel::add_bits(&mut victim.fields, known_fields(field::OF_MM));
     }
 }
 
@@ -277,7 +265,6 @@ fn clear_invocation(victim: &mut Victim) {
     victim.constraint = 0;
     victim.order = 0;
     victim.gfp_mask = 0;
-    victim.reserved = 0;
 }
 
 /// The memory cgroups that this kill was charged to, with their counters.
@@ -288,31 +275,22 @@ fn clear_invocation(victim: &mut Victim) {
 fn describe_chain(task: Address, mm: Address, victim: &mut Victim) -> Address {
     let owner: Address = kernel::read(mm, config!(mm_owner));
     let first = kernel::task_memory_css(if owner == 0 { task } else { owner });
-    victim.local_oom_kill = kernel::event_counter(
-        kernel::css_memcg(first),
-        config!(memcg_events_local),
-        config!(event_oom_kill),
-    );
     copy_chain(first, victim);
     if first == 0 {
         return 0;
     }
-    kernel::add_bits(
-        &mut victim.fields,
-        known!(field::LOCAL, memcg_events_local, event_oom_kill)
-            | known!(
-                field::CHAIN,
-                css_set_memory,
-                css_parent,
-                memcg_events,
-                event_oom_kill
-            )
-            | known!(field::OOM_GROUPS, memcg_oom_group),
-    );
+    kernel::add_bits(&mut victim.fields, known_fields(field::OF_CHAIN));
     if kernel::hierarchy_id(kernel::css_cgroup(first)) != 0 {
         kernel::add_bits(&mut victim.fields, field::CHAIN_V1);
     }
     first
+}
+
+/// Not 0 if `memory.oom.group` is set anywhere in the chain.
+#[inline(always)]
+fn any_group(victim: &Victim) -> u64 {
+    let groups = u128::from_ne_bytes(victim.oom_groups);
+    groups as u64 | (groups >> 64) as u64
 }
 
 /// Tells whether the counter moved since the last mark in this memory cgroup, which may be one
@@ -332,20 +310,18 @@ fn describe_count(victim: &mut Victim) {
 /// of the chain.
 #[inline(always)]
 fn copy_chain(first: Address, victim: &mut Victim) {
-    let chain = (&raw mut victim.chain).cast::<ChainLink>();
-    let oom_groups = &raw mut victim.oom_groups;
     let mut css = first;
-    // SAFETY: `place` is below the length of the chain.
+    // SAFETY: `place` is below the length of both arrays.
     unsafe {
-        oom_groups.write_volatile(0);
+        let chain = (&raw mut victim.chain).cast::<ChainLink>();
+        let oom_groups = (&raw mut victim.oom_groups).cast::<u8>();
         for place in 0..MAX_CHAIN {
-            chain.add(place).write(kernel::chain_link(css));
-            let in_group: u8 = kernel::read(kernel::css_memcg(css), config!(memcg_oom_group));
-            let groups = oom_groups.read_volatile() | u32::from(in_group & 1) << place;
-            oom_groups.write_volatile(groups);
+            kernel::write_chain_link(chain.add(place), css);
+            let memcg = kernel::css_memcg(css);
+            kernel::read_into(oom_groups.add(place), memcg, config!(memcg_oom_group));
             // Without a condition: up to v6.1 the verifier takes a loop for one without end
             // ("back-edge from insn") where its last helper call may be jumped over.
-            css = kernel::read_present(css, config!(css_parent));
+            css = kernel::read(css, config!(css_parent));
         }
     }
     if css != 0 {

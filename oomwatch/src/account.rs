@@ -5,13 +5,37 @@
 //! `rise of oom_kill == kills + counter_only + recounts`. What is missing on the right becomes
 //! `counter_only`, once. Pure: counter values come in as arguments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::{CgroupId, record::Memcg};
+use crate::{CgroupId, ContainerId, record::Memcg};
+
+/// One container's book, as it is kept from one run of the daemon to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Book {
+    pub(crate) cgroup_id: CgroupId,
+    pub(crate) container_id: ContainerId,
+    /// Registered by hand: nothing finds it again by itself.
+    pub(crate) by_hand: bool,
+    /// `None` where there are no counters to keep books of.
+    pub(crate) page: Option<Page>,
+    /// Double counts of the kernel; `accounted` has them too.
+    pub(crate) recounts: u64,
+}
+
+/// What a book says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// Serial of the counters; `None` until a record told it.
+    pub(crate) serial: Option<u32>,
+    /// The counter at registration.
+    pub(crate) base: u64,
+    /// What was said of its rise: kills, counter-only kills and recounts.
+    pub(crate) accounted: u64,
+}
 
 /// What an increment turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub(crate) enum Told {
     Kill,
     /// A kill that only the counter told of.
     CounterOnly,
@@ -19,49 +43,58 @@ pub(crate) enum Entry {
     Recount,
 }
 
-/// A container's numbers since its registration, with those of all below it.
+/// A container's numbers in this run of the daemon, with those of all below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Book {
-    /// By how much its counter rose, as far as it was last seen.
-    pub(crate) rise: u64,
+pub(crate) struct Numbers {
+    /// The counter up to which all was told before this run, or before the registration in it.
+    start: u64,
+    /// The counter as it was seen last.
+    seen: u64,
+    /// The rise of counters that were there before these.
+    closed: u64,
     pub(crate) kills: u64,
     pub(crate) counter_only: u64,
     pub(crate) recounts: u64,
 }
 
-impl Book {
-    /// What was said of the rise.
-    fn told(&self) -> u64 {
-        self.kills + self.counter_only + self.recounts
+impl Numbers {
+    fn starting_at(start: u64) -> Self {
+        Self {
+            start,
+            ..Self::default()
+        }
     }
 
-    /// What cannot be reconciled: 0 where the law holds, less than 0 where more was said than
-    /// was counted.
+    /// By how much the counter rose, as far as it was seen.
+    pub(crate) fn rise(&self) -> u64 {
+        self.closed + self.seen.saturating_sub(self.start)
+    }
+
+    /// What of the rise cannot be reconciled: 0 where the law holds, less than 0 where more was
+    /// told than was counted.
     pub(crate) fn residual(&self) -> i64 {
-        self.rise.wrapping_sub(self.told()).cast_signed()
+        let told = self.kills + self.counter_only + self.recounts;
+        self.rise().wrapping_sub(told).cast_signed()
     }
 
-    fn enter(&mut self, entry: Entry, count: u64) {
-        *match entry {
-            Entry::Kill => &mut self.kills,
-            Entry::CounterOnly => &mut self.counter_only,
-            Entry::Recount => &mut self.recounts,
+    fn see(&mut self, oom_kill: u64) {
+        self.seen = self.seen.max(oom_kill);
+    }
+
+    fn enter(&mut self, told: Told, count: u64) {
+        *match told {
+            Told::Kill => &mut self.kills,
+            Told::CounterOnly => &mut self.counter_only,
+            Told::Recount => &mut self.recounts,
         } += count;
     }
-}
 
-/// One container's book.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Account {
-    /// Serial of the counters; `None` until a record told it.
-    serial: Option<u32>,
-    /// The counter at registration.
-    base: u64,
-    /// Its rise since, and what was said of it.
-    page: Book,
-    /// The same of counters that were there before these.
-    closed: Book,
-    noted: Option<Noted>,
+    /// The counter began again at 0.
+    fn begin_again(&mut self) {
+        self.closed = self.rise();
+        self.start = 0;
+        self.seen = 0;
+    }
 }
 
 /// A counter that was read, to be compared when the records of all that it counted have arrived.
@@ -72,62 +105,261 @@ struct Noted {
     beyond: u64,
 }
 
+/// One container's account.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    page: Page,
+    /// From an earlier run of the daemon, and not audited in this one: what is missing happened
+    /// while it was down.
+    resumed: bool,
+    /// Double counts that late claims have brought in.
+    claimed_recounts: u64,
+    numbers: Numbers,
+    noted: Option<Noted>,
+}
+
+impl Account {
+    fn of(page: Page) -> Self {
+        Self {
+            page,
+            numbers: Numbers::starting_at(page.told()),
+            ..Self::default()
+        }
+    }
+
+    /// Other counters than before start from 0: the controller was switched off and on.
+    fn meet(&mut self, serial: u32) {
+        if self.page.meet(serial) {
+            self.numbers.begin_again();
+            self.noted = None;
+        }
+    }
+
+    fn enter(&mut self, told: Told, count: u64) {
+        self.page.accounted += count;
+        self.numbers.enter(told, count);
+    }
+
+    /// Enters increments of which the counter is known that they led to.
+    fn enter_at(&mut self, oom_kill: u64, told: Told, count: u64) {
+        self.enter(told, count);
+        if let Some(noted) = self.noted.as_mut()
+            && oom_kill > noted.oom_kill
+        {
+            noted.beyond += count;
+        }
+    }
+}
+
+/// What a mark without a known past is to a book from an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// No such book in its chain.
+    Unknown,
+    /// Everything in the counter was spoken of before: the mark was not counted.
+    None,
+    /// There was something to speak of, and it is entered.
+    Entered,
+}
+
 /// All books.
 #[derive(Debug, Default)]
-pub(crate) struct Accounts(HashMap<CgroupId, Account>);
+pub(crate) struct Accounts {
+    accounts: HashMap<CgroupId, Account>,
+    /// Increments of the whole node that were spoken of.
+    node_told: u64,
+    /// Books that changed since they were last asked for; `None` where nobody keeps them.
+    changed: Option<HashSet<CgroupId>>,
+}
 
 impl Accounts {
-    /// Opens a book for a container whose counter is `base` now.
+    /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
     pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.0.entry(cgroup).or_insert(Account {
-            base,
-            ..Account::default()
+        self.accounts.entry(cgroup).or_insert_with(|| {
+            Account::of(Page {
+                base,
+                ..Page::default()
+            })
         });
+        self.touch(cgroup);
     }
 
     /// Closes a book for good.
     pub(crate) fn close(&mut self, cgroup: CgroupId) {
-        self.0.remove(&cgroup);
+        if self.accounts.remove(&cgroup).is_some() {
+            self.touch(cgroup);
+        }
     }
 
     /// Whether there is a book.
     pub(crate) fn has(&self, cgroup: CgroupId) -> bool {
-        self.0.contains_key(&cgroup)
+        self.accounts.contains_key(&cgroup)
     }
 
-    /// All books as they stand, in no order.
-    pub(crate) fn books(&self) -> impl Iterator<Item = (CgroupId, Book)> {
-        self.0
-            .iter()
-            .map(|(&cgroup, account)| (cgroup, account.book()))
+    /// From now on changes are remembered for [`Self::take_changed`].
+    pub(crate) fn keep(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// Goes on with a book from an earlier run.
+    pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
+        let account = Account {
+            resumed: true,
+            ..Account::of(page)
+        };
+        self.accounts.insert(cgroup, account);
+        self.touch(cgroup);
+    }
+
+    /// Whether a book is from an earlier run; asked once, right before its first audit.
+    pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
+        self.accounts
+            .get_mut(&cgroup)
+            .is_some_and(|account| std::mem::take(&mut account.resumed))
+    }
+
+    /// Whether a book is from an earlier run, and not audited in this one.
+    pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
+        self.accounts
+            .get(&cgroup)
+            .is_some_and(|account| account.resumed)
+    }
+
+    /// The counter of a cgroup was read for the first time in this run. Behind a book from an
+    /// earlier one, it began again at 0 meanwhile: the book starts a new page. Tells whether.
+    pub(crate) fn meet_counter(&mut self, cgroup: CgroupId, oom_kill: u64) -> bool {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return false;
+        };
+        let began_again = account.resumed && oom_kill < account.page.told();
+        if began_again {
+            account.page = Page::default();
+            account.numbers.begin_again();
+            self.touch(cgroup);
+        }
+        began_again
+    }
+
+    /// What a book says now.
+    pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
+        self.accounts.get(&cgroup).map(|account| account.page)
+    }
+
+    /// The cgroups of all books.
+    pub(crate) fn cgroups(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.accounts.keys().copied()
+    }
+
+    /// A book is to be among the changed ones.
+    pub(crate) fn touch(&mut self, cgroup: CgroupId) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(cgroup);
+        }
+    }
+
+    /// Books that changed, or were closed, since the last call.
+    pub(crate) fn take_changed(&mut self) -> HashSet<CgroupId> {
+        self.changed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// Increments that were spoken of, of all containers and of none.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.node_told
+    }
+
+    /// Increments were spoken of that are in no book.
+    pub(crate) fn tell_outside(&mut self, count: u64) {
+        self.node_told += count;
+    }
+
+    /// Enters a mark of which only the chain's counters are known, into the books from an earlier
+    /// run that have something left to speak of. Books of this run have it in their base.
+    pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
+        let mut room = Room::Unknown;
+        for memcg in chain {
+            let (Some(account), Some(oom_kill)) =
+                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            else {
+                continue;
+            };
+            if !account.resumed {
+                continue;
+            }
+            account.meet(memcg.serial);
+            account.numbers.see(oom_kill);
+            if oom_kill > account.page.told() && room != Room::None {
+                account.enter_at(oom_kill, Told::Kill, 1);
+                room = Room::Entered;
+            } else if room == Room::Unknown {
+                // The lowest decides, as with marks that have a past.
+                room = Room::None;
+            }
+            self.touch(memcg.cgroup_id);
+        }
+        self.node_told += u64::from(room != Room::None);
+        room
     }
 
     /// Enters `count` counted increments into the books of all containers that they were charged
     /// to. A container registered after them has them in its base.
-    pub(crate) fn enter(&mut self, chain: &[Memcg], entry: Entry, count: u64) {
+    pub(crate) fn enter(&mut self, chain: &[Memcg], told: Told, count: u64) {
+        self.node_told += count;
         for memcg in chain {
             let (Some(account), Some(oom_kill)) =
-                (self.0.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
             account.meet(memcg.serial);
-            account.see(oom_kill);
-            if oom_kill > account.base {
-                account.page.enter(entry, count);
-                if let Some(noted) = account.noted.as_mut()
-                    && oom_kill > noted.oom_kill
-                {
-                    noted.beyond += count;
-                }
+            account.numbers.see(oom_kill);
+            if oom_kill > account.page.base {
+                account.enter_at(oom_kill, told, count);
             }
+            self.touch(memcg.cgroup_id);
         }
     }
 
-    /// Keeps a container's counter as it was read now.
+    /// Moves the beginning of a book of this run to before `kills` and, in all, `recounts`.
+    pub(crate) fn enter_claim(&mut self, cgroup: CgroupId, kills: u64, recounts: u64) {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return;
+        };
+        let recounts = recounts.saturating_sub(account.claimed_recounts);
+        let claimed = kills.saturating_add(recounts).min(account.page.base);
+        if account.resumed {
+            return;
+        }
+        account.claimed_recounts += recounts;
+        account.page.base -= claimed;
+        account.page.accounted += claimed;
+        account.numbers.start = account.numbers.start.saturating_sub(claimed);
+        account.numbers.enter(Told::Kill, kills.min(claimed));
+        account
+            .numbers
+            .enter(Told::Recount, claimed.saturating_sub(kills));
+        self.touch(cgroup);
+    }
+
+    /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A
+    /// counter behind the books is not news: the ring was quicker than the file.
+    pub(crate) fn missing(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> u64 {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return 0;
+        };
+        if let Some(serial) = serial {
+            account.meet(serial);
+        }
+        account.numbers.see(oom_kill);
+        oom_kill.saturating_sub(account.page.told())
+    }
+
+    /// Keeps a container's counter as it was read now, for [`Self::missing_noted`].
     pub(crate) fn note(&mut self, cgroup: CgroupId, oom_kill: u64) {
-        if let Some(account) = self.0.get_mut(&cgroup) {
-            account.see(oom_kill);
+        if let Some(account) = self.accounts.get_mut(&cgroup) {
+            account.numbers.see(oom_kill);
             account.noted = Some(Noted {
                 oom_kill,
                 beyond: 0,
@@ -138,67 +370,63 @@ impl Accounts {
     /// How many of the increments in the counter that was noted nobody spoke of, and that counter.
     /// `None` where none was noted, or other counters have taken its place.
     pub(crate) fn missing_noted(&mut self, cgroup: CgroupId) -> Option<(u64, u64)> {
-        let account = self.0.get_mut(&cgroup)?;
+        let account = self.accounts.get_mut(&cgroup)?;
         let noted = account.noted.take()?;
         let told = account.page.told().saturating_sub(noted.beyond);
-        let rise = noted.oom_kill.saturating_sub(account.base);
-        Some((rise.saturating_sub(told), noted.oom_kill))
+        Some((noted.oom_kill.saturating_sub(told), noted.oom_kill))
     }
 
-    /// How many increments of a container that is gone nobody spoke of.
-    pub(crate) fn missing(&mut self, last: &Memcg) -> u64 {
-        let (Some(account), Some(oom_kill)) = (self.0.get_mut(&last.cgroup_id), last.oom_kill)
-        else {
-            return 0;
-        };
-        account.meet(last.serial);
-        account.see(oom_kill);
-        let rise = oom_kill.saturating_sub(account.base);
-        rise.saturating_sub(account.page.told())
+    /// What was told as kills turned out to be second counts, in a container and those above it.
+    pub(crate) fn were_recounts(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
+        for cgroup in lineage {
+            if let Some(Account { numbers, .. }) = self.accounts.get_mut(&cgroup) {
+                numbers.counter_only = numbers.counter_only.saturating_sub(count);
+                numbers.recounts += count;
+            }
+        }
     }
 
-    /// Enters increments that no record of a kill told of, into the books of a container and of
-    /// those above it. Where those above were noted before, they may hide a loss there until
+    /// The numbers of all containers, in no order.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
+        let accounts = self.accounts.iter();
+        accounts.map(|(&cgroup, account)| (cgroup, account.numbers))
+    }
+
+    /// Enters increments that no record with counters told of, into the books of a container and
+    /// of those above it. Where those above were noted before, they may hide a loss there until
     /// the next audit: which came first is not known.
     pub(crate) fn enter_missing(
         &mut self,
         lineage: impl Iterator<Item = CgroupId>,
-        entry: Entry,
+        told: Told,
         count: u64,
     ) {
+        self.node_told += count;
         for cgroup in lineage {
-            if let Some(account) = self.0.get_mut(&cgroup) {
-                account.page.enter(entry, count);
+            if let Some(account) = self.accounts.get_mut(&cgroup) {
+                account.enter(told, count);
+                self.touch(cgroup);
             }
         }
     }
 }
 
-impl Account {
+impl Page {
+    /// The counter up to which all was spoken of.
+    fn told(&self) -> u64 {
+        self.base.saturating_add(self.accounted)
+    }
+
     /// Other counters than before start from 0: the controller was switched off and on.
-    fn meet(&mut self, serial: u32) {
-        if self.serial.is_some_and(|known| known != serial) {
-            self.closed = self.book();
-            self.page = Book::default();
+    /// Tells whether.
+    fn meet(&mut self, serial: u32) -> bool {
+        let others = self.serial.is_some_and(|known| known != serial);
+        if others {
             self.base = 0;
-            self.noted = None;
+            self.accounted = 0;
         }
         self.serial = Some(serial);
-    }
-
-    /// The counter was seen at this value.
-    fn see(&mut self, oom_kill: u64) {
-        self.page.rise = self.page.rise.max(oom_kill.saturating_sub(self.base));
-    }
-
-    fn book(&self) -> Book {
-        let Self { page, closed, .. } = self;
-        Book {
-            rise: closed.rise + page.rise,
-            kills: closed.kills + page.kills,
-            counter_only: closed.counter_only + page.counter_only,
-            recounts: closed.recounts + page.recounts,
-        }
+        others
     }
 }
 
@@ -210,29 +438,23 @@ mod tests {
     const C: CgroupId = CgroupId(10);
     const POD: CgroupId = CgroupId(5);
 
-    /// Read and compared at once.
-    fn missing(accounts: &mut Accounts, cgroup: CgroupId, oom_kill: u64) -> u64 {
-        accounts.note(cgroup, oom_kill);
-        accounts.missing_noted(cgroup).unwrap().0
-    }
-
     #[test]
     fn what_is_entered_is_not_missing() {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
-        accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
-        assert_eq!(missing(&mut accounts, C, 4), 0);
-        assert_eq!(missing(&mut accounts, C, 6), 2);
-        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
-        assert_eq!(missing(&mut accounts, C, 6), 0);
+        accounts.enter(&[memcg(10, 4)], Told::Kill, 1);
+        assert_eq!(accounts.missing(C, 4, None), 0);
+        assert_eq!(accounts.missing(C, 6, None), 2);
+        accounts.enter_missing([C].into_iter(), Told::CounterOnly, 2);
+        assert_eq!(accounts.missing(C, 6, None), 0);
     }
 
     #[test]
     fn increments_before_the_registration_are_in_the_base() {
         let mut accounts = Accounts::default();
         accounts.open(C, 3);
-        accounts.enter(&[memcg(10, 3)], Entry::Kill, 1);
-        assert_eq!(missing(&mut accounts, C, 4), 1);
+        accounts.enter(&[memcg(10, 3)], Told::Kill, 1);
+        assert_eq!(accounts.missing(C, 4, None), 1);
     }
 
     #[test]
@@ -240,65 +462,118 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
         accounts.open(POD, 0);
-        accounts.enter(&[memcg(10, 1), memcg(5, 1)], Entry::Kill, 1);
-        accounts.enter_missing([C, POD].into_iter(), Entry::CounterOnly, 1);
-        assert_eq!(missing(&mut accounts, POD, 2), 0);
-        assert_eq!(missing(&mut accounts, C, 2), 0);
+        accounts.enter(&[memcg(10, 1), memcg(5, 1)], Told::Kill, 1);
+        accounts.enter_missing([C, POD].into_iter(), Told::CounterOnly, 1);
+        assert_eq!(accounts.missing(POD, 2, None), 0);
+        assert_eq!(accounts.missing(C, 2, None), 0);
     }
 
     #[test]
     fn counters_that_started_again_start_a_new_page() {
         let mut accounts = Accounts::default();
         accounts.open(C, 7);
-        accounts.enter(&[memcg(10, 8)], Entry::Kill, 1);
-        let mut again = memcg(10, 1);
-        again.serial += 1;
-        assert_eq!(accounts.missing(&again), 1);
+        accounts.enter(&[memcg(10, 8)], Told::Kill, 1);
+        assert_eq!(accounts.missing(C, 1, Some(2)), 1);
     }
 
-    fn book(accounts: &Accounts, cgroup: CgroupId) -> Book {
-        let mut books = accounts.books();
-        books.find(|(found, _)| *found == cgroup).unwrap().1
-    }
-
-    #[test]
-    fn a_book_tells_what_was_entered_as_what() {
+    fn resumed(page: Page) -> Accounts {
         let mut accounts = Accounts::default();
-        accounts.open(C, 3);
-        accounts.enter(&[memcg(10, 4)], Entry::Kill, 1);
-        accounts.enter(&[memcg(10, 5)], Entry::Recount, 1);
-        assert_eq!(missing(&mut accounts, C, 7), 2);
-        assert_eq!(book(&accounts, C).residual(), 2);
-        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 2);
-        let expected = Book {
-            rise: 4,
-            kills: 1,
-            counter_only: 2,
-            recounts: 1,
-        };
-        assert_eq!(book(&accounts, C), expected);
-        assert_eq!(expected.residual(), 0);
+        accounts.resume(C, page);
+        accounts
+    }
+
+    const TOLD_5: Page = Page {
+        serial: Some(1),
+        base: 3,
+        accounted: 2,
+    };
+
+    #[test]
+    fn a_book_from_an_earlier_run_misses_what_rose_meanwhile() {
+        let mut accounts = resumed(TOLD_5);
+        accounts.open(C, 9);
+        assert!(!accounts.meet_counter(C, 9));
+        assert_eq!(accounts.missing(C, 9, None), 4);
+        assert!(accounts.take_resumed(C));
+        assert!(!accounts.take_resumed(C), "said once");
     }
 
     #[test]
-    fn more_said_than_counted_is_a_residual_below_zero() {
+    fn a_counter_behind_a_book_from_an_earlier_run_began_again() {
+        let mut accounts = resumed(TOLD_5);
+        assert!(accounts.meet_counter(C, 2));
+        assert_eq!(accounts.missing(C, 2, None), 2);
+    }
+
+    #[test]
+    fn counters_that_another_run_did_not_know_start_a_new_page() {
+        let mut accounts = resumed(TOLD_5);
+        let mut other = memcg(10, 9);
+        other.serial = 2;
+        assert_eq!(accounts.enter_unjudged(&[other]), Room::Entered);
+        assert_eq!(accounts.missing(C, 9, None), 8);
+    }
+
+    #[test]
+    fn a_mark_that_an_earlier_run_spoke_of_has_no_room() {
+        let mut accounts = resumed(TOLD_5);
+        assert_eq!(accounts.enter_unjudged(&[memcg(10, 5)]), Room::None);
+        assert_eq!(accounts.enter_unjudged(&[memcg(10, 6)]), Room::Entered);
+        assert_eq!(accounts.missing(C, 6, None), 0);
+        assert_eq!(accounts.enter_unjudged(&[memcg(11, 6)]), Room::Unknown);
+    }
+
+    #[test]
+    fn changes_are_remembered_only_where_they_are_kept() {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
-        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
-        accounts.enter_missing([C].into_iter(), Entry::CounterOnly, 1);
-        assert_eq!(book(&accounts, C).residual(), -1);
+        assert!(accounts.take_changed().is_empty());
+        accounts.keep();
+        accounts.enter(&[memcg(10, 1), memcg(5, 1)], Told::Kill, 1);
+        assert!(accounts.take_changed().contains(&C));
+        accounts.close(C);
+        accounts.close(POD);
+        assert_eq!(accounts.take_changed().into_iter().collect::<Vec<_>>(), [C]);
+    }
+
+    fn numbers(accounts: &Accounts, cgroup: CgroupId) -> Numbers {
+        let mut numbers = accounts.numbers();
+        numbers.find(|(found, _)| *found == cgroup).unwrap().1
     }
 
     #[test]
-    fn the_page_before_counters_started_again_is_kept() {
+    fn numbers_tell_what_was_entered_as_what() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 3);
+        accounts.enter(&[memcg(10, 4)], Told::Kill, 1);
+        accounts.enter(&[memcg(10, 5)], Told::Recount, 1);
+        assert_eq!(accounts.missing(C, 7, None), 2);
+        assert_eq!(numbers(&accounts, C).residual(), 2);
+        accounts.enter_missing([C].into_iter(), Told::CounterOnly, 2);
+        let told = numbers(&accounts, C);
+        assert_eq!((told.kills, told.counter_only, told.recounts), (1, 2, 1));
+        assert_eq!((told.rise(), told.residual()), (4, 0));
+    }
+
+    #[test]
+    fn more_told_than_counted_is_a_residual_below_zero() {
+        let mut accounts = Accounts::default();
+        accounts.open(C, 0);
+        accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
+        accounts.enter_missing([C].into_iter(), Told::CounterOnly, 1);
+        assert_eq!(numbers(&accounts, C).residual(), -1);
+    }
+
+    #[test]
+    fn the_rise_before_counters_started_again_is_kept() {
         let mut accounts = Accounts::default();
         accounts.open(C, 7);
-        accounts.enter(&[memcg(10, 8)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 8)], Told::Kill, 1);
         let mut again = memcg(10, 1);
         again.serial += 1;
-        accounts.enter(&[again], Entry::Kill, 1);
-        let kept = book(&accounts, C);
-        assert_eq!((kept.rise, kept.kills, kept.residual()), (2, 2, 0));
+        accounts.enter(&[again], Told::Kill, 1);
+        let kept = numbers(&accounts, C);
+        assert_eq!((kept.rise(), kept.kills, kept.residual()), (2, 2, 0));
     }
 
     /// The counter moves before its record is made: compared at once, the kill was told twice.
@@ -307,9 +582,9 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
         accounts.note(C, 1);
-        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
         assert_eq!(accounts.missing_noted(C), Some((0, 1)));
-        assert_eq!(book(&accounts, C).residual(), 0);
+        assert_eq!(numbers(&accounts, C).residual(), 0);
     }
 
     #[test]
@@ -317,8 +592,8 @@ mod tests {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
         accounts.note(C, 2);
-        accounts.enter(&[memcg(10, 2)], Entry::Kill, 1);
-        accounts.enter(&[memcg(10, 3)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 2)], Told::Kill, 1);
+        accounts.enter(&[memcg(10, 3)], Told::Kill, 1);
         assert_eq!(accounts.missing_noted(C), Some((1, 2)));
     }
 
@@ -326,11 +601,11 @@ mod tests {
     fn a_counter_that_was_noted_is_no_word_on_its_successor() {
         let mut accounts = Accounts::default();
         accounts.open(C, 0);
-        accounts.enter(&[memcg(10, 1)], Entry::Kill, 1);
+        accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
         accounts.note(C, 5);
         let mut again = memcg(10, 1);
         again.serial += 1;
-        accounts.enter(&[again], Entry::Kill, 1);
+        accounts.enter(&[again], Told::Kill, 1);
         assert_eq!(accounts.missing_noted(C), None);
     }
 }

@@ -3,14 +3,20 @@
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod exit;
+pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod run;
+pub(crate) mod time;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use oomwatch::{Tier, TierChoice};
 
 /// Tells, for every OOM kill, which container lost which process, and why.
 #[derive(Debug, Parser)]
@@ -38,6 +44,8 @@ pub(crate) enum Command {
     Check,
     /// Make a harmless OOM kill in a throw-away cgroup and show its event.
     Demo(DemoArgs),
+    /// Show the events of the past, the oldest first.
+    History(HistoryArgs),
     /// The process that `demo` has killed.
     #[command(hide = true)]
     DemoHog,
@@ -72,9 +80,81 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "BYTES", default_value_t = oomwatch::DEFAULT_RING_BYTES, env = "OOMWATCH_RING_SIZE")]
     pub(crate) ring_size: u32,
 
+    /// How victims are found. `auto` takes the best that this host allows; `ebpf` the best that
+    /// is not `counters`; `counters` needs no privilege, and cannot tell who was killed.
+    #[arg(long, value_enum, default_value_t = TierArg::Auto, env = "OOMWATCH_TIER")]
+    pub(crate) tier: TierArg,
+
     /// Name of this node in events; default is the host name.
     #[arg(long, env = "OOMWATCH_NODE")]
     pub(crate) node: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// What is kept between runs.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Directory for the history and for what makes up for the time without a daemon; without
+    /// one nothing is kept. Default is the one that systemd made ($STATE_DIRECTORY).
+    #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// How long the history is kept at most.
+    #[arg(long, value_name = "DURATION", value_parser = time::parse_duration, default_value = "30d", env = "OOMWATCH_HISTORY_MAX_AGE")]
+    pub(crate) history_max_age: Duration,
+
+    /// How large the history may get, the oldest going first.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64MiB",
+        env = "OOMWATCH_HISTORY_MAX_SIZE"
+    )]
+    pub(crate) history_max_size: ByteSize,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The state directory that `run` was given. Default is the one that systemd made
+    /// ($STATE_DIRECTORY), or /var/lib/oomwatch.
+    #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+
+    /// Only what happened since: 24h, or a time such as 2026-08-22T10:00:00Z.
+    #[arg(long, value_name = "WHEN", value_parser = time::parse_since)]
+    pub(crate) since: Option<i128>,
+
+    /// Only this container: its id, the first digits of a hexadecimal one, or its name.
+    #[arg(long, value_name = "ID")]
+    pub(crate) container: Option<String>,
+
+    /// Only this Kubernetes pod.
+    #[arg(long)]
+    pub(crate) pod: Option<String>,
+
+    /// Only this namespace.
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+
+    /// Only the latest N events.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+
+    /// Form of the events.
+    #[arg(long, value_enum, default_value_t = HistoryOutput::Text)]
+    pub(crate) output: HistoryOutput,
+}
+
+/// Form of events of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HistoryOutput {
+    /// A line for a person.
+    Text,
+    /// A JSON object a line, as it was published.
+    Json,
 }
 
 /// Arguments of `demo`.
@@ -103,6 +183,30 @@ pub(crate) enum Discover {
     Cgroup,
     /// No source.
     None,
+}
+
+/// How victims are found. What each is good for is said at `--tier` as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierArg {
+    Auto,
+    Ebpf,
+    Btf,
+    BtfPid,
+    Pid,
+    Counters,
+}
+
+impl From<TierArg> for TierChoice {
+    fn from(argument: TierArg) -> Self {
+        match argument {
+            TierArg::Auto => Self::Auto,
+            TierArg::Ebpf => Self::Ebpf,
+            TierArg::Btf => Self::Only(Tier::Btf),
+            TierArg::BtfPid => Self::Only(Tier::BtfPid),
+            TierArg::Pid => Self::Only(Tier::Pid),
+            TierArg::Counters => Self::Only(Tier::Counters),
+        }
+    }
 }
 
 /// When to use colours.

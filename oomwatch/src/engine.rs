@@ -3,13 +3,18 @@
 //! Records and counter readings in, events out; topology, attribution and reconciliation in
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
-use std::sync::Arc;
+pub(crate) mod books;
+mod claim;
+pub(crate) mod reading;
+
+use std::{collections::HashMap, sync::Arc};
 
 use tracing::{debug, warn};
 
+use self::reading::Cause;
 use crate::{
     CgroupDiscovery, CgroupId, Container, OomEvent,
-    account::Book,
+    account::Numbers,
     attribute::attribute,
     cgroup::tree::Tree,
     discover::cgroup::{container_at, leaf_at},
@@ -19,8 +24,10 @@ use crate::{
     },
     group::GroupBuffer,
     id::printable,
+    late::Late,
     reconcile::{Counting, Reconciler, Verdict},
-    record::{CgroupChanged, Memcg, Record, VictimRecord},
+    record::{CgroupChanged, Record, VictimRecord},
+    recount::Recounts,
     registry::{Registry, RegistryError},
 };
 
@@ -32,6 +39,8 @@ pub struct Totals {
     pub kills: u64,
     /// Of those, kills without a registered container.
     pub unregistered: u64,
+    /// Kills that a container claimed, which was registered after them.
+    pub late: u64,
     /// Kills that only a container's counter told of.
     pub counter_only: u64,
     /// Second counts of one kill by the kernel (`memory.oom.group`): in its counters, never kills.
@@ -61,6 +70,14 @@ pub(crate) struct Engine {
     registry: Registry,
     reconciler: Reconciler,
     group: GroupBuffer,
+    late: Late,
+    /// Since the last claim.
+    newly_registered: bool,
+    kept: books::Kept,
+    /// Only where counters are read and not carried by records.
+    recounts: Recounts,
+    /// As `recounts`.
+    causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
 }
@@ -74,6 +91,11 @@ impl Engine {
             registry: Registry::default(),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
+            late: Late::default(),
+            newly_registered: false,
+            kept: books::Kept::default(),
+            recounts: Recounts::default(),
+            causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
         }
@@ -94,18 +116,18 @@ impl Engine {
         }
     }
 
-    /// The books of all containers that something happened in, by id.
-    pub(crate) fn books(&self) -> Vec<(Arc<Container>, Book)> {
-        let mut books: Vec<_> = self
+    /// The numbers of all containers that lost a process in this run, by id.
+    pub(crate) fn numbers(&self) -> Vec<(Arc<Container>, Numbers)> {
+        let mut numbers: Vec<_> = self
             .reconciler
-            .books()
-            .filter(|(_, book)| *book != Book::default())
-            .filter_map(|(cgroup, book)| Some((self.registry.get(cgroup)?.clone(), book)))
+            .numbers()
+            .filter(|(_, numbers)| numbers.rise() > 0 || numbers.residual() != 0)
+            .filter_map(|(cgroup, numbers)| Some((self.registry.get(cgroup)?.clone(), numbers)))
             .collect();
-        books.sort_by(|(left, _), (right, _)| {
+        numbers.sort_by(|(left, _), (right, _)| {
             (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
         });
-        books
+        numbers
     }
 
     /// Takes in that a cgroup exists, from whichever source, and registers it as a container
@@ -120,6 +142,11 @@ impl Engine {
         true
     }
 
+    /// How many increments of the node's `oom_kill` were spoken of so far.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.reconciler.node_told()
+    }
+
     /// A counter was read, not before `as_of_ns`.
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);
@@ -130,9 +157,15 @@ impl Engine {
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
-        let cgroup = container.cgroup_id;
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
         self.registry.add(container)?;
+        if self.kept.registered(cgroup, &id) {
+            self.reconciler.close_account(cgroup);
+        } else if self.reconciler.is_resumed(cgroup) {
+            self.kept.want_audit();
+        }
         self.reconciler.open_account(cgroup);
+        self.newly_registered = true;
         Ok(())
     }
 
@@ -142,6 +175,9 @@ impl Engine {
     ) -> Result<Arc<Container>, RegistryError> {
         let container = self.registry.remove(id)?;
         self.reconciler.close_account(container.cgroup_id);
+        self.kept.unregistered(container.cgroup_id);
+        self.reconciler.touch(container.cgroup_id);
+        self.recounts.forget(container.cgroup_id);
         Ok(container)
     }
 
@@ -168,8 +204,11 @@ impl Engine {
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
                     // The last word on its kills, and all their records came before.
-                    if let Some(last) = &change.counters {
-                        ready.extend(self.audit_removed(last, now));
+                    if let Some(last) = &change.counters
+                        && let Some(oom_kill) = last.oom_kill
+                    {
+                        let serial = Some(last.serial);
+                        ready.extend(self.audit_one(change.cgroup_id, oom_kill, serial, now));
                     }
                     self.removed(change);
                 }
@@ -181,9 +220,18 @@ impl Engine {
                 }
             }
         }
+        for event in &ready {
+            self.late.published(event);
+        }
+        if self.may_claim() {
+            ready.extend(self.claim(now));
+        }
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
             self.reconciler.forget(id);
+            self.kept.unregistered(id);
+            self.recounts.forget(id);
+            self.causes.remove(&id);
         }
         ready
     }
@@ -195,7 +243,11 @@ impl Engine {
 
     /// Lets go of events that wait for the rest of their group.
     pub(crate) fn release(&mut self) -> Vec<OomEvent> {
-        self.group.release()
+        let released = self.group.release();
+        for event in &released {
+            self.late.published(event);
+        }
+        released
     }
 
     /// Cgroups that live on in the tree but were not found by a scan are gone: their removal
@@ -205,6 +257,7 @@ impl Engine {
         for &id in &gone {
             self.tree.remove(id, now.boottime_ns);
             self.registry.cgroup_removed(id);
+            self.reconciler.touch(id);
         }
         if !gone.is_empty() && self.discovery != CgroupDiscovery::Off {
             self.discover_refused();
@@ -227,7 +280,7 @@ impl Engine {
         let mut audited: Vec<(usize, CgroupId)> = self
             .tree
             .live()
-            .filter(|&id| self.reconciler.has_account(id))
+            .filter(|&id| self.reconciler.has_account(id) && self.registry.get(id).is_some())
             .map(|id| (self.tree.lineage(id).count(), id))
             .collect();
         audited.sort_unstable_by(|left, right| right.cmp(left));
@@ -243,36 +296,49 @@ impl Engine {
     /// Compares one container's counter, as it was noted, with what was said of it by now. Kills
     /// are counted before they are marked: so long after that all marks of the time have arrived.
     pub(crate) fn audit_noted(&mut self, cgroup: CgroupId, now: Now) -> Option<OomEvent> {
+        let container = self.registry.get(cgroup)?.clone();
         let lineage = self.tree.lineage(cgroup);
         let (missing, oom_kill) = self.reconciler.audit_noted(lineage, cgroup)?;
-        self.counter_only(cgroup, missing, oom_kill, now)
+        let while_down = self.reconciler.take_resumed(cgroup);
+        self.counter_only(container, (missing, oom_kill), while_down, now)
     }
 
-    /// Compares the last counters of a container that is gone.
-    fn audit_removed(&mut self, last: &Memcg, now: Now) -> Option<OomEvent> {
-        let cgroup = last.cgroup_id;
-        let lineage = self.tree.lineage(cgroup);
-        let missing = self.reconciler.audit_removed(lineage, last);
-        self.counter_only(cgroup, missing, last.oom_kill?, now)
-    }
-
-    fn counter_only(
+    /// Compares one container's counter with what was said of it. The counter must have been read
+    /// before the ring was drained for the last time, and nothing may be under way, or nothing be
+    /// read any more: then every kill in it was seen, or lost.
+    pub(crate) fn audit_one(
         &mut self,
         cgroup: CgroupId,
-        missing: u64,
         oom_kill: u64,
+        serial: Option<u32>,
         now: Now,
     ) -> Option<OomEvent> {
+        // A book from an earlier run may be there before its container: it waits for it.
         let container = self.registry.get(cgroup)?.clone();
+        let while_down = self.reconciler.take_resumed(cgroup);
+        let lineage = self.tree.lineage(cgroup);
+        let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
+        self.counter_only(container, (missing, oom_kill), while_down, now)
+    }
+
+    /// Speaks of what is `missing` from a container's counter, if anything is.
+    fn counter_only(
+        &mut self,
+        container: Arc<Container>,
+        (missing, oom_kill): (u64, u64),
+        while_down: bool,
+        now: Now,
+    ) -> Option<OomEvent> {
         if missing == 0 {
             return None;
         }
         self.totals.counter_only += missing;
         self.last_seq += 1;
-        Some(
-            self.known(now)
-                .counter_only(self.last_seq, container, missing, oom_kill),
-        )
+        let mut event = self
+            .known(now)
+            .counter_only(self.last_seq, container, missing, oom_kill);
+        event.while_down = while_down;
+        Some(event)
     }
 
     /// `is_new` where the record is that of its creation: its counters start at 0.
@@ -296,6 +362,8 @@ impl Engine {
         let parent = self.tree.parent(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
             self.registry.cgroup_removed(change.cgroup_id);
+            // Its book is not needed in another run.
+            self.reconciler.touch(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
                 && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
             {
@@ -355,19 +423,32 @@ impl Engine {
                 return Vec::new();
             }
         };
+        let event = self.reported(record, (kind, counted), now);
+        self.group.push(event, now.boottime_ns)
+    }
+
+    /// Counts a judged mark, and makes its event.
+    fn reported(
+        &mut self,
+        record: &VictimRecord,
+        (kind, counted): (Kind, bool),
+        now: Now,
+    ) -> OomEvent {
         let attributed = attribute(&self.tree, &self.registry, record);
+        let unregistered = attributed.container.is_none();
         match kind {
             Kind::Kill => {
                 self.totals.kills += 1;
-                self.totals.unregistered += u64::from(attributed.container.is_none());
+                self.totals.unregistered += u64::from(unregistered);
             }
             _ => self.totals.already_exiting += 1,
         }
         self.last_seq += 1;
-        let event = self
-            .known(now)
-            .event(self.last_seq, record, attributed, kind, counted);
-        self.group.push(event, now.boottime_ns)
+        if unregistered {
+            self.keep_for_claims(record, (kind, counted), now);
+        }
+        self.known(now)
+            .event(self.last_seq, record, attributed, kind, counted)
     }
 }
 

@@ -170,6 +170,9 @@ pub struct OomEvent {
     /// Number of kills that this event stands for; more than 1 only for
     /// [`Kind::CounterOnly`], 0 for [`Kind::AlreadyExiting`].
     pub count: u64,
+    /// The number of an event of this run that this one replaces: the same kill, with a container
+    /// that was registered after it. To be counted once.
+    pub supersedes: Option<u64>,
     /// Whether it happened while no daemon ran.
     pub while_down: bool,
     /// What this rests on.

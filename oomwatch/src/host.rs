@@ -9,7 +9,7 @@ use std::{fmt, path::PathBuf};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{
-    CgroupId, ProbeError, Tier,
+    CgroupId, ProbeError, Tier, TierChoice,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     probe::{self, DEFAULT_RING_BYTES, Probe, ProbeConfig},
 };
@@ -113,11 +113,7 @@ fn kernel() -> Finding {
 fn privilege() -> Finding {
     const REMEDY: &str = "run as root, or give the binary CAP_BPF, CAP_PERFMON and \
                           CAP_DAC_READ_SEARCH (CAP_SYS_ADMIN before 5.8)";
-    let Ok(sets) = capabilities(None) else {
-        return Finding::poor("privilege", "unknown", Severity::NoPrivilege, REMEDY);
-    };
-    let has = |capability| sets.effective.contains(capability);
-    if has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON) {
+    if may_load_programs() {
         Finding::good("privilege", "may load eBPF programs")
     } else {
         Finding::poor(
@@ -127,6 +123,14 @@ fn privilege() -> Finding {
             REMEDY,
         )
     }
+}
+
+/// Whether this process has the capabilities to load the programs. The kernel may refuse still.
+pub(crate) fn may_load_programs() -> bool {
+    capabilities(None).is_ok_and(|sets| {
+        let has = |capability| sets.effective.contains(capability);
+        has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON)
+    })
 }
 
 fn cgroups() -> Vec<Finding> {
@@ -180,12 +184,13 @@ fn cgroups() -> Vec<Finding> {
     findings
 }
 
-fn probe() -> Vec<Finding> {
+/// The best that the kernel's types allow.
+fn btf() -> Finding {
     let layout = match probe::read_layout() {
         Ok(layout) => layout,
-        Err(error) => return vec![broken_probe("BTF", &error)],
+        Err(error) => return broken_probe("BTF", &error),
     };
-    let mut findings = vec![match Tier::of(&layout.config) {
+    match Tier::of(&layout.config) {
         Some(tier) => Finding::good("BTF", format_args!("{}: tier {tier}", probe::KERNEL_BTF)),
         None => Finding::poor(
             "BTF",
@@ -193,25 +198,77 @@ fn probe() -> Vec<Finding> {
             Severity::Broken,
             "use a kernel from 5.8 on that is not patched beyond recognition",
         ),
-    }];
+    }
+}
+
+fn probe() -> Vec<Finding> {
+    let mut findings = vec![btf()];
     let config = ProbeConfig {
         ring_bytes: DEFAULT_RING_BYTES,
+        tier: TierChoice::Auto,
         log: false,
     };
     match Probe::start(&config) {
         Ok(probe) => {
             findings.push(Finding::good("probe", "loaded and attached"));
-            findings.push(oom_control(&probe));
-            findings.extend(gaps(&probe));
+            if probe.tier() != Tier::Pid {
+                findings.push(oom_control(&probe));
+                findings.extend(gaps(&probe));
+            }
+            findings.push(tier(probe.tier()));
+            soften(&mut findings);
         }
-        Err(error) => findings.push(broken_probe("probe", &error)),
+        Err(error) => {
+            findings.push(broken_probe("probe", &error));
+            if error.calls_for_lesser_tier() && has_counters() {
+                findings.push(tier(Tier::Counters));
+                soften(&mut findings);
+            }
+        }
     }
     findings
 }
 
+/// What is broken for a better tier is no more than a degradation where another one works.
+fn soften(findings: &mut [Finding]) {
+    for finding in findings {
+        finding.severity = finding.severity.min(Severity::Degraded);
+    }
+}
+
+fn has_counters() -> bool {
+    Hierarchy::find().is_ok_and(|hierarchy| hierarchy.lacks_counters().is_none())
+}
+
+/// The tier that `run` would use.
+fn tier(tier: Tier) -> Finding {
+    match tier {
+        Tier::Btf | Tier::BtfPid => Finding::good("tier", tier),
+        Tier::Pid => Finding::poor(
+            "tier",
+            "pid: who was killed is known; whose limit was hit and how much memory it had is not",
+            Severity::Degraded,
+            "a better tier needs BTF, see above",
+        ),
+        Tier::Counters => Finding::poor(
+            "tier",
+            "counters: kills are counted for each container, and who was killed is unknown",
+            Severity::Degraded,
+            "a better tier needs eBPF, see above",
+        ),
+    }
+}
+
 fn broken_probe(subject: &'static str, error: &ProbeError) -> Finding {
     let (severity, remedy) = match error {
-        ProbeError::Privilege(_) => (Severity::NoPrivilege, "see privilege"),
+        ProbeError::Privilege(_) if may_load_programs() => (
+            Severity::Broken,
+            "lockdown, seccomp or a security module forbids eBPF: see the kernel's log",
+        ),
+        ProbeError::Privilege(_) => (
+            Severity::NoPrivilege,
+            "see privilege; `oomwatch run --tier counters` needs none, and counts only",
+        ),
         ProbeError::NoBtf { .. } => (
             Severity::Broken,
             "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
@@ -219,19 +276,7 @@ fn broken_probe(subject: &'static str, error: &ProbeError) -> Finding {
         ProbeError::NoObject => (Severity::Broken, "build with `cargo xtask build`"),
         _ => (Severity::Broken, "see the error; RUST_LOG=debug says more"),
     };
-    Finding::poor(subject, with_causes(error), severity, remedy)
-}
-
-/// An error with its causes, on one line.
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(error.to_string().lines().next().unwrap_or_default());
-        cause = error.source();
-    }
-    text
+    Finding::poor(subject, error.with_causes(), severity, remedy)
 }
 
 fn oom_control(probe: &Probe) -> Finding {
@@ -281,7 +326,7 @@ fn tracefs() -> Finding {
         if mounted {
             "mounted"
         } else {
-            "not mounted; not needed by this tier (mount -t tracefs none /sys/kernel/tracing)"
+            "not mounted; only tier pid needs it (mount -t tracefs none /sys/kernel/tracing)"
         },
     )
 }

@@ -5,8 +5,8 @@
 //! buffer; user space names the container, holds the kill against the cgroup's `oom_kill`
 //! counter, and publishes an [`OomEvent`]. Start with [`Watcher::builder`].
 //!
-//! Minimum kernel: 5.8 with BTF and cgroup v2. Needs root, or `CAP_BPF`, `CAP_PERFMON` and
-//! `CAP_DAC_READ_SEARCH`. Installs no signal handler, runtime or logger.
+//! Minimum kernel: 5.8 with cgroup v2; without BTF less is known ([`Tier`]). Needs root, or
+//! `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
 
 mod id;
 mod record;
@@ -14,19 +14,24 @@ mod record;
 mod probe;
 
 mod cgroup;
+mod counters;
 mod registry;
 
 mod account;
 mod attribute;
 mod event;
 mod group;
+mod late;
+mod node;
 mod reconcile;
+mod recount;
 
 mod engine;
 
 mod clock;
 mod discover;
 mod publish;
+mod store;
 mod watcher;
 
 pub mod host;
@@ -40,9 +45,16 @@ pub use self::{
     engine::Totals,
     event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
-    probe::{DEFAULT_RING_BYTES, ProbeError, tier::Tier},
+    probe::{
+        DEFAULT_RING_BYTES, ProbeError,
+        tier::{Tier, TierChoice},
+    },
     publish::{PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, stream::Events},
     record::Constraint,
     registry::{Container, ContainerDetails, RegistryError},
+    store::{
+        STORE_QUEUE, StoreError,
+        history::{History, HistoryEntry, HistoryFilter},
+    },
     watcher::{AddError, Builder, Handle, Report, StartError, Status, Watcher},
 };

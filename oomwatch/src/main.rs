@@ -39,6 +39,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Command::Run(args) => cli::run::run(args, cli.color).await,
             Command::Check => cli::check::check(cli.color),
             Command::Demo(args) => cli::demo::demo(&args, cli.color).await,
+            Command::History(args) => cli::history::history(args),
             Command::DemoHog => cli::demo::hog(),
         }
     })

@@ -16,16 +16,17 @@ pub(crate) mod tier;
 use std::{fs::File, io, path::PathBuf};
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use memmap2::Mmap;
+use memmap2::MmapOptions;
 use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
 use tokio::io::unix::AsyncFd;
 
-use self::tier::Tier;
+use self::tier::{Tier, TierChoice};
 pub(crate) use self::{
     layout::{Gap, Layout},
+    load::ProgramLog,
     record::DecodeError,
 };
-use crate::record::Record;
+use crate::{host::may_load_programs, record::Record};
 
 /// Where the kernel describes its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -67,6 +68,14 @@ pub enum ProbeError {
     /// The ring's size is no power of two of pages.
     #[error("a ring of {0} bytes is not possible: use a power of two, at least one page")]
     RingSize(u32),
+    /// The tier that was asked for is not possible here.
+    #[error("tier {tier} is not possible on this host: {reason}")]
+    Tier {
+        /// The tier.
+        tier: Tier,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The kernel refused the programs or their maps.
     #[error("cannot load the eBPF programs")]
     Load(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -81,10 +90,37 @@ pub enum ProbeError {
     },
 }
 
+impl ProbeError {
+    /// Whether what stopped the probe is this host's doing, so that a lesser tier is the best it
+    /// has; and not a mistake of the user's, a build without a probe, or missing privilege, each of
+    /// which somebody should hear of.
+    pub(crate) fn calls_for_lesser_tier(&self) -> bool {
+        match self {
+            Self::Privilege(_) => may_load_programs(),
+            Self::NoObject | Self::RingSize(_) | Self::Tier { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// The error with its causes, on one line: a verifier's log has many.
+    pub(crate) fn with_causes(&self) -> String {
+        use std::error::Error as _;
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(error.to_string().lines().next().unwrap_or_default());
+            cause = error.source();
+        }
+        text
+    }
+}
+
 /// What the probe is to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProbeConfig {
     pub(crate) ring_bytes: u32,
+    pub(crate) tier: TierChoice,
     /// Let the programs log what they do (`RUST_LOG=oomwatch::ebpf=debug`).
     pub(crate) log: bool,
 }
@@ -104,7 +140,7 @@ pub(crate) struct Probe {
     sees_oom_control: bool,
     ring: AsyncFd<RingBuf<MapData>>,
     drops: PerCpuArray<MapData, u64>,
-    log: Option<load::ProgramLog>,
+    log: Option<ProgramLog>,
     /// Holds the programs in the kernel.
     _programs: aya::Ebpf,
     page_bytes: u64,
@@ -164,7 +200,7 @@ impl Probe {
     }
 
     /// Takes the programs' log, to be forwarded beside the probe.
-    pub(crate) fn take_log(&mut self) -> Option<load::ProgramLog> {
+    pub(crate) fn take_log(&mut self) -> Option<ProgramLog> {
         self.log.take()
     }
 }
@@ -176,8 +212,8 @@ pub(crate) fn read_layout() -> Result<Layout, ProbeError> {
         source,
     };
     let file = File::open(KERNEL_BTF).map_err(no_btf)?;
-    // SAFETY: the kernel never changes or truncates its own BTF.
-    let resolved = match unsafe { Mmap::map(&file) } {
+    // Private, or the kernel refuses. SAFETY: it never changes or truncates its own BTF.
+    let resolved = match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
         Ok(image) => layout::resolve(&image),
         // Before v6.16 it can only be read, a page at a time.
         Err(_) => layout::resolve(&std::fs::read(KERNEL_BTF).map_err(no_btf)?),

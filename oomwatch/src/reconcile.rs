@@ -7,11 +7,16 @@
 //!
 //! A pure state machine: records and counter readings in, verdicts out. Reads no file.
 
-use std::collections::{HashMap, VecDeque};
+mod exited;
 
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+
+use tracing::warn;
+
+use self::exited::Exits;
 use crate::{
     CgroupId,
-    account::{Accounts, Book, Entry},
+    account::{Accounts, Book, Numbers, Page, Room, Told},
     record::{GroupEnd, Memcg, VictimRecord},
 };
 
@@ -64,10 +69,12 @@ pub(crate) struct Reconciler {
     remembered: HashMap<Process, bool>,
     by_age: VecDeque<Process>,
     recounts: HashMap<CgroupId, u64>,
-    /// Double counts of the kernel wherever they were, each once.
+    /// Double counts of the kernel wherever they were in this run, each once.
     all_recounts: u64,
     accounts: Accounts,
     members: Members,
+    /// Processes that told of themselves when they exited.
+    exits: Exits,
 }
 
 /// How far the group kill under way was seen.
@@ -109,6 +116,7 @@ impl Reconciler {
             all_recounts: 0,
             accounts: Accounts::default(),
             members: Members::default(),
+            exits: Exits::default(),
         }
     }
 
@@ -122,6 +130,22 @@ impl Reconciler {
         }
     }
 
+    /// A container was registered after `kills` counted ones of its own, and `recounts`: its book
+    /// begins before them. One from an earlier run has them already.
+    pub(crate) fn enter_claim(&mut self, cgroup: CgroupId, kills: u64, recounts: u64) {
+        self.accounts.enter_claim(cgroup, kills, recounts);
+    }
+
+    /// How many increments of the node's `oom_kill` were spoken of so far.
+    pub(crate) fn node_told(&self) -> u64 {
+        self.accounts.node_told()
+    }
+
+    /// Increments were spoken of that belong to no container.
+    pub(crate) fn tell_outside(&mut self, count: u64) {
+        self.accounts.tell_outside(count);
+    }
+
     /// A container was unregistered.
     pub(crate) fn close_account(&mut self, cgroup: CgroupId) {
         self.accounts.close(cgroup);
@@ -132,9 +156,76 @@ impl Reconciler {
         self.accounts.has(cgroup)
     }
 
-    /// The books of all containers, in no order.
-    pub(crate) fn books(&self) -> impl Iterator<Item = (CgroupId, Book)> {
-        self.accounts.books()
+    /// From now on changes of the books are remembered for [`Self::take_changed`].
+    pub(crate) fn keep_books(&mut self) {
+        self.accounts.keep();
+    }
+
+    /// Goes on with a book from an earlier run, before its container is registered again. Not
+    /// where counters are not those that books are about.
+    pub(crate) fn resume(&mut self, book: &Book) {
+        if self.counting == Counting::Hierarchical
+            && let Some(page) = book.page
+        {
+            self.accounts.resume(book.cgroup_id, page);
+            if book.recounts > 0 {
+                self.recounts.insert(book.cgroup_id, book.recounts);
+            }
+        }
+    }
+
+    /// Whether what is missing from a book happened while no daemon ran; asked once, right before
+    /// its first audit.
+    pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
+        self.accounts.take_resumed(cgroup)
+    }
+
+    /// Whether a book is from an earlier run, and not audited in this one.
+    pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
+        self.accounts.is_resumed(cgroup)
+    }
+
+    /// Cgroups that have a book.
+    pub(crate) fn booked(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.accounts.cgroups()
+    }
+
+    /// What a cgroup's book says.
+    pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
+        self.accounts.page(cgroup)
+    }
+
+    /// A cgroup's book is to be among the changed ones.
+    pub(crate) fn touch(&mut self, cgroup: CgroupId) {
+        self.accounts.touch(cgroup);
+    }
+
+    /// Cgroups whose book changed, or was closed, since the last call.
+    pub(crate) fn take_changed(&mut self) -> HashSet<CgroupId> {
+        self.accounts.take_changed()
+    }
+
+    /// Compares a container's counter with what was said of it. What is missing is returned once,
+    /// and from then on accounted for, in the container and in those above it (`lineage`, itself
+    /// first). To be asked from the lowest containers up.
+    pub(crate) fn audit(
+        &mut self,
+        lineage: impl Iterator<Item = CgroupId>,
+        cgroup: CgroupId,
+        oom_kill: u64,
+        serial: Option<u32>,
+    ) -> u64 {
+        let missing = self.accounts.missing(cgroup, oom_kill, serial);
+        if missing > 0 {
+            self.accounts
+                .enter_missing(lineage, Told::CounterOnly, missing);
+        }
+        if let Some(ledger) = self.ledgers.get_mut(&cgroup)
+            && serial.is_none_or(|serial| ledger.serial == Some(serial))
+        {
+            ledger.oom_kill = ledger.oom_kill.max(oom_kill);
+        }
+        missing
     }
 
     /// Keeps a container's counter for [`Self::audit_noted`].
@@ -142,50 +233,103 @@ impl Reconciler {
         self.accounts.note(cgroup, oom_kill);
     }
 
-    /// Compares a container's counter, as it was noted, with what was said of it since. What is
-    /// missing is returned once, with the counter, and from then on accounted for, in the container
-    /// and in those above it (`lineage`, itself first). To be asked from the lowest containers up.
+    /// As [`Self::audit`], with the counter that was noted: what was said since is about that, or
+    /// later. Returns what is missing, and the counter.
     pub(crate) fn audit_noted(
         &mut self,
         lineage: impl Iterator<Item = CgroupId>,
         cgroup: CgroupId,
     ) -> Option<(u64, u64)> {
         let (missing, oom_kill) = self.accounts.missing_noted(cgroup)?;
-        self.accounts
-            .enter_missing(lineage, Entry::CounterOnly, missing);
+        if missing > 0 {
+            self.accounts
+                .enter_missing(lineage, Told::CounterOnly, missing);
+        }
         if let Some(ledger) = self.ledgers.get_mut(&cgroup) {
             ledger.oom_kill = ledger.oom_kill.max(oom_kill);
         }
         Some((missing, oom_kill))
     }
 
-    /// The same with the last counters of a cgroup that is gone: nothing is under way in it.
-    pub(crate) fn audit_removed(
-        &mut self,
-        lineage: impl Iterator<Item = CgroupId>,
-        last: &Memcg,
-    ) -> u64 {
-        let missing = self.accounts.missing(last);
-        self.accounts
-            .enter_missing(lineage, Entry::CounterOnly, missing);
-        missing
+    /// The numbers of all containers in this run, in no order.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
+        self.accounts.numbers()
+    }
+
+    /// Double counts of the kernel on the whole node in this run, as far as seen.
+    pub(crate) fn all_recounts(&self) -> u64 {
+        self.all_recounts
     }
 
     /// A counter was read from a cgroup's `memory.events`, not before `as_of_ns`. A record's
     /// word is newer and stands: the ring may hold kills that the file already counts.
     pub(crate) fn baseline(&mut self, cgroup: CgroupId, oom_kill: u64, as_of_ns: u64) {
-        if self.counting != Counting::LocalV1 {
-            self.ledgers.entry(cgroup).or_insert(Ledger {
+        if self.counting != Counting::LocalV1
+            && let Entry::Vacant(unknown) = self.ledgers.entry(cgroup)
+        {
+            unknown.insert(Ledger {
                 serial: None,
                 oom_kill,
                 as_of_ns,
             });
+            if self.accounts.meet_counter(cgroup, oom_kill) {
+                warn!(
+                    cgroup = cgroup.0,
+                    "a counter began again at 0 while no daemon ran"
+                );
+            }
         }
     }
 
     /// A cgroup was created: its counters start at 0.
     pub(crate) fn created(&mut self, cgroup: CgroupId, at_ns: u64) {
         self.baseline(cgroup, 0, at_ns);
+    }
+
+    /// The last known value of a cgroup's counter.
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> Option<u64> {
+        self.ledgers.get(&cgroup).map(|ledger| ledger.oom_kill)
+    }
+
+    /// A counter was read, and what it rose by since was told or is past: it is the baseline of a
+    /// registration to come. `told` of that was in cgroups below, so it is in those above
+    /// (`lineage`, itself first) too.
+    pub(crate) fn read(
+        &mut self,
+        lineage: &[CgroupId],
+        oom_kill: u64,
+        serial: Option<u32>,
+        told: u64,
+        as_of_ns: u64,
+    ) {
+        let Some((&cgroup, above)) = lineage.split_first() else {
+            return;
+        };
+        let known = self.ledgers.get(&cgroup).and_then(|ledger| ledger.serial);
+        let seen = Ledger {
+            serial: serial.or(known),
+            oom_kill,
+            as_of_ns,
+        };
+        let ledger = self.ledgers.entry(cgroup).or_insert(seen);
+        // Victims may have told of more since the counter was read.
+        if ledger.serial != seen.serial || ledger.oom_kill < oom_kill {
+            *ledger = seen;
+        }
+        for id in above {
+            if let Some(ledger) = self.ledgers.get_mut(id) {
+                ledger.oom_kill += told;
+            }
+        }
+    }
+
+    /// Takes in double counts of the kernel in a cgroup (`lineage`, itself first).
+    pub(crate) fn recounted(&mut self, lineage: &[CgroupId], count: u64) {
+        self.all_recounts += count;
+        self.accounts.were_recounts(lineage.iter().copied(), count);
+        for &cgroup in lineage {
+            *self.recounts.entry(cgroup).or_default() += count;
+        }
     }
 
     /// A cgroup is forgotten.
@@ -200,17 +344,13 @@ impl Reconciler {
         self.recounts.get(&cgroup).copied().unwrap_or(0)
     }
 
-    /// Double counts of the kernel on the whole node, as far as seen.
-    pub(crate) fn all_recounts(&self) -> u64 {
-        self.all_recounts
-    }
-
     /// Judges one mark.
     pub(crate) fn victim(&mut self, record: &VictimRecord) -> Verdict {
         if record.at_exit {
             // With the counters at hand, a counted kill is found when it is marked: what is
             // left for the exit was dying already. Without them nobody can tell.
             return if record.chain.is_empty() {
+                self.accounts.tell_outside(1);
                 self.kill(record, false)
             } else {
                 self.already_exiting(record)
@@ -229,20 +369,23 @@ impl Reconciler {
                 0
             })
         }) {
-            None => self.kill(record, false),
+            None => match self.accounts.enter_unjudged(chain) {
+                Room::None => self.already_exiting(record),
+                Room::Unknown | Room::Entered => self.kill(record, false),
+            },
             Some(0) => self.already_exiting(record),
             Some(advance) => {
                 let verdict = self.kill(record, true);
                 if verdict == Verdict::SameProcess {
                     // This very mark is the second count. What the counter rose beyond it belongs
                     // to marks that were lost.
-                    self.recounted(chain, 1);
+                    self.add_recounts(chain, 1);
                     return verdict;
                 }
-                self.accounts.enter(chain, Entry::Kill, 1);
+                self.accounts.enter(chain, Told::Kill, 1);
                 if let Some(call) = record.invocation.filter(|call| call.kills_group) {
                     let extra = self.members.recounts(call.number, call.index, advance - 1);
-                    self.recounted(chain, extra);
+                    self.add_recounts(chain, extra);
                 }
                 verdict
             }
@@ -272,7 +415,7 @@ impl Reconciler {
         }
         self.all_recounts += extra;
         self.accounts
-            .enter_missing(lineage.iter().copied(), Entry::Recount, extra);
+            .enter_missing(lineage.iter().copied(), Told::Recount, extra);
         for &cgroup in lineage {
             *self.recounts.entry(cgroup).or_default() += extra;
             // The ledgers above moved with it, and the record has only the first one's.
@@ -322,12 +465,12 @@ impl Reconciler {
     }
 
     /// The kernel counted a kill again, in all of a chain.
-    fn recounted(&mut self, chain: &[Memcg], extra: u64) {
+    fn add_recounts(&mut self, chain: &[Memcg], extra: u64) {
         if extra == 0 {
             return;
         }
         self.all_recounts += extra;
-        self.accounts.enter(chain, Entry::Recount, extra);
+        self.accounts.enter(chain, Told::Recount, extra);
         for memcg in chain {
             *self.recounts.entry(memcg.cgroup_id).or_default() += extra;
         }

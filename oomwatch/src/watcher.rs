@@ -5,12 +5,14 @@
 //! join; dropping the probe detaches.
 
 mod audit;
+mod source;
 mod task;
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -20,12 +22,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, Totals,
+    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::cgroup::CgroupDiscovery as Discovery,
     id::ContainerIdError,
     probe::{DEFAULT_RING_BYTES, ProbeError},
     publish::stream::Events,
+    store::Limits,
 };
 
 /// Requests that wait for the watcher's task at most; callers wait beyond that.
@@ -41,6 +44,20 @@ pub enum StartError {
     /// The cgroup hierarchy.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The tier that reads counters only, on a host that has none to read.
+    #[error(
+        "tier counters is not possible on this host: {reason} (cgroup v2 is mounted at {})",
+        mount.display()
+    )]
+    NoCounters {
+        /// Where the hierarchy is mounted.
+        mount: PathBuf,
+        /// Why not, and what would help.
+        reason: &'static str,
+    },
+    /// Watching the counters' files.
+    #[error("cannot watch the counters of cgroups")]
+    Watch(#[source] io::Error),
     /// The first scan of the hierarchy.
     #[error("cannot scan the cgroup hierarchy at {}", mount.display())]
     Scan {
@@ -85,8 +102,13 @@ pub struct Report {
     pub dropped_cgroups: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a
+    /// container's counter told of, as of the last audit.
+    pub residual: u64,
     /// Events that did not fit a publisher's queue, or that it failed to send.
     pub lost_by_publishers: u64,
+    /// Events that are not in the history.
+    pub lost_by_store: u64,
 }
 
 /// How a running watcher works.
@@ -118,8 +140,11 @@ pub struct Builder {
 struct Options {
     discovery: Discovery,
     ring_bytes: u32,
+    tier: TierChoice,
     node: Option<Arc<str>>,
     log_probe: bool,
+    state_dir: Option<PathBuf>,
+    limits: Limits,
 }
 
 impl Default for Options {
@@ -127,8 +152,11 @@ impl Default for Options {
         Self {
             discovery: CgroupDiscovery::Off,
             ring_bytes: DEFAULT_RING_BYTES,
+            tier: TierChoice::Auto,
             node: None,
             log_probe: false,
+            state_dir: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -163,6 +191,13 @@ impl Builder {
         self
     }
 
+    /// How victims are found; default the best way that this host allows.
+    #[must_use]
+    pub fn tier(mut self, tier: TierChoice) -> Self {
+        self.options.tier = tier;
+        self
+    }
+
     /// Name of this node in events; default the host name.
     #[must_use]
     pub fn node(mut self, node: impl Into<Arc<str>>) -> Self {
@@ -177,16 +212,41 @@ impl Builder {
         self
     }
 
+    /// Keeps the history and the containers' books in this directory, so that kills while no
+    /// watcher runs come out as [`crate::Kind::CounterOnly`], with `while_down`; default is not to.
+    /// Where it cannot be used, that is logged and watching goes on without. Read it with
+    /// [`crate::History`].
+    #[must_use]
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.options.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Keeps no older history; default 30 days.
+    #[must_use]
+    pub fn history_max_age(mut self, max_age: Duration) -> Self {
+        self.options.limits.max_age = max_age;
+        self
+    }
+
+    /// Keeps no more bytes of history; default 64 MiB. SQLite's log beside it has up to a few
+    /// MiB more.
+    #[must_use]
+    pub fn history_max_bytes(mut self, max_bytes: u64) -> Self {
+        self.options.limits.max_bytes = max_bytes;
+        self
+    }
+
     /// Loads and attaches the probe, scans the cgroups, and starts watching.
     ///
     /// Returns only after that: a kill that happens later is reported. Must be called in a
     /// tokio runtime with I/O and time enabled; the watcher's task runs there.
     ///
-    /// Minimum kernel: 5.8 with BTF, as root or with `CAP_BPF`, `CAP_PERFMON` and
-    /// `CAP_DAC_READ_SEARCH`.
+    /// Minimum kernel: 5.8, as root or with `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`;
+    /// [`Tier::Counters`] needs neither if it is asked for.
     ///
     /// # Errors
-    /// When the probe cannot be loaded, no cgroup v2 is mounted, or one of the containers
+    /// When no tier that was asked for is possible, no cgroup v2 is mounted, or one of the containers
     /// cannot be registered.
     pub async fn start(self) -> Result<Watcher, StartError> {
         let task = task::Task::start(self.options, self.publishers, &self.containers)?;
@@ -301,6 +361,9 @@ impl Watcher {
 
 impl Handle {
     /// Registers a container: from now on kills in its cgroup and below are its.
+    ///
+    /// With [`Builder::state_dir`] the registration outlives the watcher, within one boot; to make
+    /// it again is then no error, once.
     ///
     /// # Errors
     /// When the id or the path is bad or in use, or the watcher has stopped.

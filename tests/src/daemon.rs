@@ -45,18 +45,25 @@ impl Daemon {
         format: &str,
         arguments: &[A],
     ) -> Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .args(["--log-format", "json", "run", "--output", format])
+            .args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a command that is `oomwatch run`, in whichever way, and waits until it is ready.
+    pub fn spawn(mut command: Command) -> Result<Self> {
         let socket = NotifySocket::bind()?;
         let started = Instant::now();
-        let mut child = Command::new(program)
-            .args(["--log-format", "json", "run", "--output", format])
-            .args(arguments)
+        let mut child = command
             .env("NOTIFY_SOCKET", socket.path())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {command:?}"))?;
         let collector = Collector::default();
         let readers = collect(&mut child, &collector)?;
         let mut daemon = Self {
@@ -66,6 +73,11 @@ impl Daemon {
             ready_after: Duration::ZERO,
         };
         if let Err(error) = socket.wait_ready(&mut daemon.child, READY_LIMIT) {
+            let _ = daemon.child.kill();
+            // Its last words may still be in the pipe.
+            for reader in daemon.readers.drain(..) {
+                let _ = reader.join();
+            }
             let errors = daemon.collector.snapshot().errors.join("\n");
             return Err(error).with_context(|| format!("oomwatch run; it wrote:\n{errors}"));
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -29,6 +30,9 @@ impl NotifySocket {
         let path = std::env::temp_dir().join(name);
         let socket =
             UnixDatagram::bind(&path).with_context(|| format!("binding {}", path.display()))?;
+        // A program without privilege may tell too.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))
+            .with_context(|| format!("opening {} to all", path.display()))?;
         socket.set_read_timeout(Some(DEATH_CHECK))?;
         Ok(Self { socket, path })
     }

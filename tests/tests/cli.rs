@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use oomwatch_tests::host;
 
+const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const NO_PRIVILEGE: i32 = 77;
 const NOBODY: u32 = 65534;
@@ -24,6 +25,11 @@ fn oomwatch(arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// A path of this test's own where nothing is.
+fn absent(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("oomwatch-cli-{}-{name}", std::process::id()))
 }
 
 fn run(arguments: &[&str]) -> Output {
@@ -47,7 +53,7 @@ fn help_names_the_commands_and_goes_to_stdout() {
     for flag in ["--help", "-h"] {
         let output = run(&[flag]);
         assert_eq!(output.status.code(), Some(0), "{flag}: {output:?}");
-        for command in ["run", "check", "demo"] {
+        for command in ["run", "check", "demo", "history"] {
             assert!(
                 stdout(&output).contains(command),
                 "{flag} does not name `{command}`"
@@ -78,6 +84,13 @@ fn usage_errors_exit_2_and_name_what_is_wrong() {
         (&["run", "--container", "malformed"], "malformed"),
         (&["run", "--container", "=/sys/fs/cgroup"], "--container"),
         (&["run", "--discover", "telepathy"], "telepathy"),
+        (&["run", "--history-max-age", "2 fortnights"], "fortnights"),
+        (&["run", "--history-max-size", "much"], "much"),
+        (&["history", "--no-such-flag"], "--no-such-flag"),
+        (&["history", "--since", "yesterday"], "yesterday"),
+        (&["history", "--limit", "-1"], "-1"),
+        (&["history", "--output", "none"], "none"),
+        (&["run", "--tier", "cheese"], "cheese"),
     ];
     for (arguments, named) in mistakes {
         let output = run(arguments);
@@ -131,6 +144,43 @@ fn without_privilege_it_exits_77_and_names_the_remedy() {
     );
 }
 
+/// Whoever asks for more than counters without privilege hears the same as without asking.
+#[test]
+fn without_privilege_no_tier_but_counters_is_possible() {
+    const NAME: &str = "without_privilege_no_tier_but_counters_is_possible";
+    for tier in ["auto", "ebpf", "pid"] {
+        let mut command = oomwatch(&["run", "--output", "json", "--tier", tier]);
+        if is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        match command.output() {
+            Ok(output) => {
+                let message = stderr(&output);
+                assert_eq!(
+                    output.status.code(),
+                    Some(NO_PRIVILEGE),
+                    "{tier}: {message}"
+                );
+            }
+            Err(error) => {
+                let reason = format!("the program cannot be run by another user: {error}");
+                return host::skip(NAME, &reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tier_may_be_chosen_by_the_environment_too() {
+    let mut command = oomwatch(&["run", "--output", "json"]);
+    let output = command.env("OOMWATCH_TIER", "cheese").output().unwrap();
+    assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
+    let help = stdout(&run(&["run", "--help"]));
+    for tier in ["auto", "ebpf", "btf", "btf-pid", "pid", "counters"] {
+        assert!(help.contains(tier), "{tier} is not in the help");
+    }
+}
+
 #[test]
 fn a_reader_that_went_away_is_no_failure() {
     // The pipe is closed before the program can write a byte.
@@ -162,4 +212,42 @@ fn check_with_a_reader_that_went_away_does_not_fail() {
         "{code:?}: {}",
         stderr(&output)
     );
+}
+
+#[test]
+fn history_without_a_store_exits_1_and_names_the_path_and_the_remedy() {
+    let dir = absent("no-store");
+    let output = run(&["history", "--state-dir", dir.to_str().unwrap()]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains(dir.to_str().unwrap()), "{message}");
+    assert!(message.contains("--state-dir"), "{message}");
+    assert_eq!(stdout(&output), "");
+    assert!(!dir.exists(), "looking makes nothing");
+}
+
+#[test]
+fn history_looks_where_the_service_manager_says() {
+    let dir = absent("service");
+    let mut command = oomwatch(&["history"]);
+    command.env("STATE_DIRECTORY", format!("{}:/elsewhere", dir.display()));
+    let output = command.output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains(dir.to_str().unwrap()), "{message}");
+}
+
+#[test]
+fn a_damaged_history_exits_1_and_is_left_as_it_is() {
+    let dir = absent("damaged");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("oomwatch.db");
+    std::fs::write(&path, "no database".repeat(1000)).unwrap();
+    let output = run(&["history", "--state-dir", dir.to_str().unwrap()]);
+    let left = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains("damaged"), "{message}");
+    assert!(left.starts_with("no database"));
 }

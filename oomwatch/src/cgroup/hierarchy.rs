@@ -130,6 +130,19 @@ impl Hierarchy {
         self.local_events
     }
 
+    /// Why counters alone could not tell of kills here.
+    pub(crate) fn lacks_counters(&self) -> Option<&'static str> {
+        match (self.mode, self.local_events) {
+            (MemoryMode::Hybrid, _) => Some(
+                "the memory controller is on cgroup v1; boot with systemd.unified_cgroup_hierarchy=1",
+            ),
+            (MemoryMode::Unified, true) => Some(
+                "memory.events counts each cgroup alone; mount cgroup2 without memory_localevents",
+            ),
+            (MemoryMode::Unified, false) => None,
+        }
+    }
+
     /// Id of the cgroup that is mounted: the root of the hierarchy, or in a foreign cgroup
     /// namespace some cgroup further down, outside of which no victim has a path.
     pub(crate) fn root(&self) -> Result<CgroupId, CgroupError> {
@@ -181,15 +194,17 @@ impl Hierarchy {
         scan_below(&root, id, &mut found)
     }
 
+    /// The directory of the cgroup with this path from the root.
+    pub(crate) fn directory(&self, path: &[u8]) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt as _;
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        self.mount.join(std::ffi::OsStr::from_bytes(relative))
+    }
+
     /// The hierarchical counters of a cgroup; `None` where the cgroup is gone or has no
     /// memory controller.
     pub(crate) fn memory_events(&self, path: &[u8]) -> Result<Option<MemoryEvents>, CgroupError> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let relative = path.strip_prefix(b"/").unwrap_or(path);
-        let path = self
-            .mount
-            .join(std::ffi::OsStr::from_bytes(relative))
-            .join(MEMORY_EVENTS);
+        let path = self.directory(path).join(MEMORY_EVENTS);
         match std::fs::read(&path) {
             Ok(text) => MemoryEvents::parse(&text)
                 .map(Some)
@@ -296,6 +311,22 @@ mod tests {
         );
         assert_eq!(parse_mountinfo("1 2 0:1 / / rw - ext4 /dev/vda rw\n"), None);
         assert_eq!(parse_mountinfo("garbage - cgroup2\n - cgroup2 a b\n"), None);
+    }
+
+    #[test]
+    fn counters_that_tell_too_little_are_named() {
+        let lacks = |mode, local_events| {
+            let mount = "/sys/fs/cgroup".into();
+            let hierarchy = Hierarchy {
+                mount,
+                mode,
+                local_events,
+            };
+            hierarchy.lacks_counters().unwrap_or_default()
+        };
+        assert!(lacks(MemoryMode::Hybrid, false).contains("cgroup v1"));
+        assert!(lacks(MemoryMode::Unified, true).contains("memory_localevents"));
+        assert_eq!(lacks(MemoryMode::Unified, false), "");
     }
 
     #[test]

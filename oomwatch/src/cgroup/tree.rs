@@ -99,6 +99,16 @@ impl Tree {
         expired
     }
 
+    /// The root of the tree.
+    pub(crate) fn root(&self) -> CgroupId {
+        self.root
+    }
+
+    /// Whether the cgroup is known and not removed.
+    pub(crate) fn is_live(&self, id: CgroupId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.removed)
+    }
+
     /// Whether this is the root of the tree.
     pub(crate) fn is_root(&self, id: CgroupId) -> bool {
         id == self.root

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use oomwatch::Watcher;
+use oomwatch::{OomEvent, Watcher};
 use tokio::time::timeout;
 
 use super::{Color, DemoArgs, exit::Exit, output::write_event};
@@ -49,8 +49,12 @@ pub(crate) async fn demo(args: &DemoArgs, color: Color) -> anyhow::Result<Exit> 
             .await
             .context("no event came within 10 s")?
             .context("the watcher stopped")?;
-        // Other kills on the host are not this demo's.
-        if event.victim.pid == Some(hog.0.id()) {
+        // Other kills on the host are not this demo's; tier counters does not know who died.
+        let is_own = match event.victim.pid {
+            Some(pid) => pid == hog.0.id(),
+            None => is_in_demo(&event),
+        };
+        if is_own {
             break event;
         }
     };
@@ -70,6 +74,12 @@ pub(crate) async fn demo(args: &DemoArgs, color: Color) -> anyhow::Result<Exit> 
         }
         _ => Ok(Exit::Done),
     }
+}
+
+/// Whether an event is about the demo's own container.
+fn is_in_demo(event: &OomEvent) -> bool {
+    let container = event.container.as_ref();
+    container.is_some_and(|container| container.id.as_str() == CONTAINER)
 }
 
 /// The victim's side: waits for a byte on stdin, then takes memory.

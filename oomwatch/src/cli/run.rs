@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::{
     Color, Discover, Output, RunArgs,
     exit::Exit,
-    logging, memory,
+    history, limits, logging, memory,
     output::{self, Ended},
 };
 
@@ -19,6 +19,7 @@ use super::{
 /// # Errors
 /// When it cannot start, or stdout fails in another way than by being closed.
 pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
+    limits::raise_open_files();
     // Before anything is attached: a signal in the middle of the start still stops in order.
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
@@ -53,7 +54,15 @@ fn configure(args: &RunArgs) -> Builder {
     let mut builder = Watcher::builder()
         .discover_cgroups(discovery)
         .ring_bytes(args.ring_size)
+        .tier(args.tier.into())
         .log_probe(logging::wants_probe_log());
+    let state_dir = args.store.state_dir.clone();
+    if let Some(dir) = state_dir.or_else(history::service_state_dir) {
+        builder = builder
+            .state_dir(dir)
+            .history_max_age(args.store.history_max_age)
+            .history_max_bytes(args.store.history_max_size.as_u64());
+    }
     for container in &args.container {
         builder = builder.container(&container.id, &container.path);
     }
@@ -106,14 +115,20 @@ fn summarize(report: &Report) {
         unregistered = report.totals.unregistered,
         already_exiting = report.totals.already_exiting,
         folded = report.totals.folded,
+        late = report.totals.late,
+        residual = report.residual,
         "stopped"
     );
-    let lost = report.dropped_victims + report.undecodable + report.lost_by_publishers;
+    let lost = report.dropped_victims
+        + report.undecodable
+        + report.lost_by_publishers
+        + report.lost_by_store;
     if lost > 0 {
         warn!(
             ring = report.dropped_victims,
             undecodable = report.undecodable,
             publishers = report.lost_by_publishers,
+            store = report.lost_by_store,
             "events were lost"
         );
     }

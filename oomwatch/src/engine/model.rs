@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ContainerDetails, ContainerId, Tier,
+    account::Book,
     reconcile::Counting,
     record::{
         GroupEnd, Invocation, Memcg,
@@ -49,12 +50,39 @@ enum Action {
     Replace {
         container: usize,
     },
+    Audit,
     /// The counters are read, a kill being under way. Its record arrives after that.
     ReadCounters {
         container: usize,
     },
     /// Their time has come.
     CompareCounters,
+    /// From now on nothing reaches the store.
+    StoreHangs,
+    /// The daemon is killed, and another one goes on with what the store has.
+    Restart(Restart),
+}
+
+#[derive(Clone, Debug)]
+struct Restart {
+    /// Kills in each container while nobody watches.
+    unseen: [u8; CONTAINERS],
+    /// A container goes and comes back meanwhile.
+    replaced: Option<usize>,
+    /// Marks after the new probe is attached and before the counters are read.
+    early: Vec<(usize, bool)>,
+}
+
+fn restart() -> impl Strategy<Value = Action> {
+    let early = proptest::collection::vec((0..CONTAINERS, any::<bool>()), 0..4);
+    let replaced = proptest::option::of(0..CONTAINERS);
+    (proptest::array::uniform(0..3_u8), replaced, early).prop_map(|(unseen, replaced, early)| {
+        Action::Restart(Restart {
+            unseen,
+            replaced,
+            early,
+        })
+    })
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -69,6 +97,9 @@ fn action() -> impl Strategy<Value = Action> {
         1 => container.clone().prop_map(|container| Action::Replace { container }),
         1 => container.prop_map(|container| Action::ReadCounters { container }),
         1 => Just(Action::CompareCounters),
+        1 => Just(Action::Audit),
+        1 => Just(Action::StoreHangs),
+        2 => restart(),
     ]
 }
 
@@ -89,22 +120,40 @@ struct Model {
     events: Vec<OomEvent>,
     /// The kernel side's map: the counter of each cgroup at its last mark.
     last_counts: HashMap<u64, u64>,
+    /// The node's count when this run had spoken of nothing.
+    node_base: u64,
+    store: ModelStore,
+}
+
+/// What `kill -9` leaves.
+#[derive(Debug, Default)]
+struct ModelStore {
+    books: HashMap<CgroupId, Book>,
+    /// How many of the events are stored.
+    events: usize,
+    /// The node's count up to which all was spoken of.
+    node_told_up_to: Option<u64>,
+    hangs: bool,
+}
+
+fn new_engine() -> Engine {
+    Engine::new(Setting {
+        origin: Origin {
+            boot_id: "boot".into(),
+            node: None,
+            tier: Tier::Btf,
+        },
+        discovery: CgroupDiscovery::Off,
+        root: CgroupId::ROOT,
+        counting: Counting::Hierarchical,
+    })
 }
 
 impl Model {
     /// The first container is registered when it is created, the others are there before.
     fn new(past: [u8; CONTAINERS]) -> Self {
         let mut model = Self {
-            engine: Engine::new(Setting {
-                origin: Origin {
-                    boot_id: "boot".into(),
-                    node: None,
-                    tier: Tier::Btf,
-                },
-                discovery: CgroupDiscovery::Off,
-                root: CgroupId::ROOT,
-                counting: Counting::Hierarchical,
-            }),
+            engine: new_engine(),
             clock: 1,
             next_cgroup: 10,
             next_pid: 1,
@@ -115,10 +164,14 @@ impl Model {
             processes: HashMap::new(),
             events: Vec::new(),
             last_counts: HashMap::new(),
+            node_base: 0,
+            store: ModelStore::default(),
         };
+        model.engine.resume(Vec::new());
         model.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
         let whole: u64 = past.iter().map(|&count| u64::from(count)).sum();
         model.counters.insert(POD, whole);
+        model.node_base = whole;
         model.engine.baseline(CgroupId(POD), whole, 1);
         model.register(POD, "pod");
         for (index, count) in past.into_iter().enumerate() {
@@ -134,18 +187,39 @@ impl Model {
     }
 
     fn register(&mut self, cgroup: u64, id: &str) {
+        self.register_again(cgroup, id);
+        self.bases.insert(cgroup, self.counters[&cgroup]);
+    }
+
+    fn register_again(&mut self, cgroup: u64, id: &str) {
         let container = Container {
             id: ContainerId::new(id).unwrap(),
             cgroup_id: CgroupId(cgroup),
             details: ContainerDetails::default(),
         };
         self.engine.register(container).unwrap();
-        self.bases.insert(cgroup, self.counters[&cgroup]);
     }
 
     fn feed(&mut self, record: Record) {
         let now = self.now();
         self.events.extend(self.engine.apply(&[record], now));
+        self.save();
+    }
+
+    /// As the watcher's task does after each batch.
+    fn save(&mut self) {
+        if self.store.hangs || self.engine.holds_events() {
+            return;
+        }
+        let changes = self.engine.take_changes();
+        for book in changes.books {
+            self.store.books.insert(book.cgroup_id, book);
+        }
+        for cgroup in changes.closed {
+            self.store.books.remove(&cgroup);
+        }
+        self.store.events = self.events.len();
+        self.store.node_told_up_to = Some(self.node_base + self.engine.node_told());
     }
 
     fn now(&mut self) -> Now {
@@ -222,6 +296,7 @@ impl Model {
                 lost,
             } => self.group(container, count, recount_after.min(count - 1), lost),
             Action::Replace { container } => self.replace(container),
+            Action::Audit => self.audit(),
             Action::ReadCounters { container } => {
                 self.count(container);
                 let pid = self.process(container, true);
@@ -230,6 +305,97 @@ impl Model {
                 self.feed(record);
             }
             Action::CompareCounters => self.compare_counters(),
+            Action::StoreHangs => self.store.hangs = true,
+            Action::Restart(ref restart) => self.restart(restart),
+        }
+    }
+
+    fn restart(&mut self, restart: &Restart) {
+        self.events.truncate(self.store.events);
+        self.store.hangs = false;
+        for (container, &kills) in restart.unseen.iter().enumerate() {
+            (0..kills).for_each(|_| self.count(container));
+        }
+        if let Some(container) = restart.replaced {
+            self.cgroups[container] = self.next_cgroup;
+            self.counters.insert(self.next_cgroup, 0);
+            self.next_cgroup += 1;
+            self.count(container);
+        }
+        self.rebase();
+        // Attached: from here on there are records, and the new probe knows no counter.
+        self.last_counts.clear();
+        let records = self.early_marks(&restart.early);
+        self.engine = new_engine();
+        self.engine
+            .resume(self.store.books.values().cloned().collect());
+        self.scan();
+        self.engine.settle_resumed();
+        let resumed = self.store.node_told_up_to;
+        self.node_base = resumed.unwrap_or(0);
+        self.save();
+        for record in records {
+            self.feed(record);
+        }
+        if resumed.is_none() {
+            // Nobody knows what was before.
+            self.node_base = self.counters[&POD] - self.engine.node_told();
+            self.save();
+        }
+        let told = self.events.len();
+        self.audit();
+        let missed = &self.events[told..];
+        assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    /// What the law is about after a restart: of a cgroup that is gone only the pod still tells,
+    /// and a container that the store does not know is new.
+    fn rebase(&mut self) {
+        let mut bases = HashMap::new();
+        for cgroup in self.cgroups.iter().copied().chain([POD]) {
+            let base = if self.store.books.contains_key(&CgroupId(cgroup)) {
+                self.bases[&cgroup]
+            } else {
+                self.counters[&cgroup]
+            };
+            bases.insert(cgroup, base);
+        }
+        self.bases = bases;
+    }
+
+    /// Marks that are older than the counters that are read after them. One of a dying process can
+    /// be told from a kill only where nothing happened while nobody watched, and stands alone here.
+    fn early_marks(&mut self, early: &[(usize, bool)]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for &(container, dying) in early {
+            self.invocation += 1;
+            let told = self.store.books.get(&CgroupId(self.cgroups[container]));
+            let told = told.and_then(|book| Some(book.page?.base + book.page?.accounted));
+            let is_known = told == Some(self.counters[&self.cgroups[container]]);
+            if dying && !is_known {
+                continue;
+            }
+            if !dying {
+                self.count(container);
+            }
+            let pid = self.process(container, !dying);
+            records.push(self.mark(container, pid, None));
+        }
+        records
+    }
+
+    /// The first of a run: all cgroups and their counters, and the containers on them.
+    fn scan(&mut self) {
+        let now = self.now().boottime_ns;
+        self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
+        self.engine
+            .baseline(CgroupId(POD), self.counters[&POD], now);
+        self.register_again(POD, "pod");
+        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
+            self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
+            self.engine
+                .baseline(CgroupId(cgroup), self.counters[&cgroup], now);
+            self.register_again(cgroup, &format!("c{index}"));
         }
     }
 
@@ -285,6 +451,17 @@ impl Model {
             let event = self.engine.audit_noted(cgroup, now);
             self.events.extend(event);
         }
+        self.save();
+    }
+
+    fn audit(&mut self) {
+        for cgroup in self.engine.audited() {
+            let now = self.now();
+            let oom_kill = self.counters[&cgroup.0];
+            let event = self.engine.audit_one(cgroup, oom_kill, None, now);
+            self.events.extend(event);
+        }
+        self.save();
     }
 
     /// Kills and counter-only kills told of a container's cgroup.
@@ -303,12 +480,13 @@ impl Model {
     }
 
     fn check(&mut self) {
-        self.read_counters();
-        self.compare_counters();
+        self.audit();
         let rest = self.engine.release();
         self.events.extend(rest);
         let mut seen = HashSet::new();
+        let mut ids = HashSet::new();
         for event in &self.events {
+            assert!(ids.insert(&event.id), "two events are {}", event.id);
             let Some(pid) = event.victim.pid else {
                 continue;
             };
@@ -330,10 +508,16 @@ impl Model {
     /// `rise == kills + counter_only + recounts` for each container, and for the pod with those
     /// of its containers.
     fn check_law(&self) {
-        let mut all_told = self.told(POD);
+        for (container, numbers) in self.engine.numbers() {
+            let id = &container.id;
+            assert_eq!(numbers.residual(), 0, "{id}: {numbers:?}");
+        }
+        // Here all cgroups of the node are in the pod.
+        let node_told = self.node_base + self.engine.node_told();
+        assert_eq!(self.counters[&POD], node_told, "the node");
+        let all_told: u64 = self.events.iter().map(|event| event.count).sum();
         for (&cgroup, base) in self.bases.iter().filter(|(cgroup, _)| **cgroup != POD) {
             let told = self.told(cgroup);
-            all_told += told;
             let rise = self.counters[&cgroup] - base;
             let recounts = self.engine.reconciler.recounts(CgroupId(cgroup));
             assert_eq!(
@@ -341,14 +525,6 @@ impl Model {
                 told + recounts,
                 "cgroup {cgroup}: recounts {recounts}"
             );
-        }
-        for (container, book) in self.engine.books() {
-            let cgroup = container.cgroup_id.0;
-            assert_eq!(book.residual(), 0, "cgroup {cgroup}: {book:?}");
-            assert_eq!(book.rise, self.counters[&cgroup] - self.bases[&cgroup]);
-            if cgroup != POD {
-                assert_eq!(book.kills + book.counter_only, self.told(cgroup));
-            }
         }
         let rise = self.counters[&POD] - self.bases[&POD];
         let recounts = self.engine.reconciler.recounts(CgroupId(POD));

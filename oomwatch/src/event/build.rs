@@ -66,6 +66,7 @@ impl Known<'_> {
             boottime_ns: record.boottime_ns,
             kind,
             count: u64::from(kind == Kind::Kill),
+            supersedes: None,
             while_down: false,
             evidence,
             scope: attributed.scope,
@@ -103,7 +104,22 @@ impl Known<'_> {
         count: u64,
         oom_kill: u64,
     ) -> OomEvent {
-        let cgroup_id = Some(container.cgroup_id);
+        let cgroup = container.cgroup_id;
+        let mut event = self.nameless(seq, cgroup, count);
+        event.counter = Counter {
+            cgroup_id: Some(cgroup),
+            oom_kill: Some(oom_kill),
+            recounts: Some(self.reconciler.recounts(cgroup)),
+            ..Counter::default()
+        };
+        event.container = Some(container);
+        event.quality.attribution = Attribution::Ancestor;
+        event
+    }
+
+    /// The event of `count` kills somewhere below `cgroup`, of which nothing else is known.
+    fn nameless(&self, seq: u64, cgroup: CgroupId, count: u64) -> OomEvent {
+        let cgroup_id = Some(cgroup);
         OomEvent {
             id: format!("{}-{}-{seq}", self.origin.boot_id, self.now.boottime_ns),
             seq,
@@ -111,6 +127,7 @@ impl Known<'_> {
             boottime_ns: self.now.boottime_ns,
             kind: Kind::CounterOnly,
             count,
+            supersedes: None,
             while_down: false,
             evidence: vec![Evidence::Counter],
             scope: Scope::Unknown,
@@ -123,21 +140,24 @@ impl Known<'_> {
             },
             trigger: Trigger::default(),
             limit: Limit::default(),
-            counter: Counter {
-                cgroup_id,
-                oom_kill: Some(oom_kill),
-                recounts: Some(self.reconciler.recounts(container.cgroup_id)),
-                ..Counter::default()
-            },
-            container: Some(container),
+            counter: Counter::default(),
+            container: None,
             node: self.origin.node.clone(),
             delivered_ns: None,
             quality: Quality {
                 tier: self.origin.tier,
-                attribution: Attribution::Ancestor,
+                attribution: Attribution::Unregistered,
                 missing: vec!["victim", "trigger", "limit", "time"],
             },
         }
+    }
+
+    /// Makes the event of kills somewhere below `cgroup` that can be assigned to no container.
+    pub(crate) fn residual(&self, seq: u64, cgroup: CgroupId, count: u64) -> OomEvent {
+        let mut event = self.nameless(seq, cgroup, count);
+        event.victim.cgroup_id = None;
+        event.quality.missing.extend(["container", "recounts"]);
+        event
     }
 
     fn path(&self, id: Option<CgroupId>) -> Option<String> {

@@ -48,6 +48,9 @@ impl OomEvent {
         if let Some(path) = &self.victim.cgroup_path {
             write!(line, " {dim}{path}{reset}")?;
         }
+        if let Some(seq) = self.supersedes {
+            write!(line, " (registered late: this replaces event {seq})")?;
+        }
         Ok(())
     }
 

@@ -136,22 +136,19 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
+    /// The one pass: a hundred thousand types, at every start.
     fn index(&mut self, wanted: &[(Kind, &str)]) -> Result<(), BtfError> {
+        let wanted = Wanted::new(wanted);
         let mut at = 0;
         while at < self.types.len() {
             let id = self.positions.len() as u32 + 1;
             let found = self.decode(id, at)?;
             self.positions.push(at as u32);
             at = found.trailer_at + found.kind.trailer(found.entries);
-            // Most kinds are not asked for: their names are not even looked at.
-            let mut asked = wanted
-                .iter()
-                .filter(|(kind, _)| *kind == found.kind)
-                .peekable();
-            if asked.peek().is_some()
-                && let Some(name) = self.bytes_at(found.name_at)
-                && asked.any(|(_, want)| starts_with_string(name, want))
+            if let Some(name) = self.bytes_at(found.name_at)
+                && wanted.may_be(found.kind, name)
                 && let Some(name) = self.string_at(found.name_at)
+                && wanted.has(found.kind, name)
             {
                 self.named.entry((found.kind, name)).or_default().push(id);
             }
@@ -313,13 +310,39 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// Whether the NUL-terminated string at the start of `bytes` is `want`.
-fn starts_with_string(bytes: &[u8], want: &str) -> bool {
-    // The first byte decides nearly always, and without a call.
-    bytes.first() == want.as_bytes().first()
-        && bytes
-            .strip_prefix(want.as_bytes())
-            .is_some_and(|rest| rest.first() == Some(&0))
+/// The names asked for, and a quick way to tell that a type has none of them.
+struct Wanted<'w, 'n> {
+    names: &'w [(Kind, &'n str)],
+    /// For each first byte of a name, the kinds that are asked for with it, a bit each.
+    kinds_by_first_byte: [u32; 256],
+}
+
+impl<'w, 'n> Wanted<'w, 'n> {
+    fn new(names: &'w [(Kind, &'n str)]) -> Self {
+        let mut kinds_by_first_byte = [0; 256];
+        for (kind, name) in names {
+            if let Some(&first) = name.as_bytes().first()
+                && let Some(kinds) = kinds_by_first_byte.get_mut(usize::from(first))
+            {
+                *kinds |= 1 << *kind as u32;
+            }
+        }
+        Self {
+            names,
+            kinds_by_first_byte,
+        }
+    }
+
+    /// Whether a type may be asked for, by its kind and the first byte of its name.
+    fn may_be(&self, kind: Kind, name: &[u8]) -> bool {
+        name.first()
+            .and_then(|&first| self.kinds_by_first_byte.get(usize::from(first)))
+            .is_some_and(|kinds| kinds >> kind as u32 & 1 != 0)
+    }
+
+    fn has(&self, kind: Kind, name: &str) -> bool {
+        self.names.contains(&(kind, name))
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {

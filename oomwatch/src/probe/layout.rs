@@ -5,8 +5,9 @@
 //! different layouts becomes [`ABSENT`] and is listed as a [`Gap`]: the field that needs
 //! it is then unknown, never garbage. Pure: reads no file.
 
-use oomwatch_common::config::{
-    ABSENT, Config, MARK_VICTIM_PID, MARK_VICTIM_TASK, RSS_ATOMIC, RSS_PERCPU,
+use oomwatch_common::{
+    config::{ABSENT, Config, MARK_VICTIM_PID, MARK_VICTIM_TASK},
+    record::field,
 };
 
 use super::btf::{Btf, BtfError, Kind, Type};
@@ -111,6 +112,7 @@ impl Resolver<'_> {
         self.cgroup(&mut config);
         self.memcg(&mut config);
         self.oom_control(&mut config);
+        config.known_fields = known_fields(&config);
         config
     }
 
@@ -153,7 +155,6 @@ impl Resolver<'_> {
             if count != ABSENT {
                 config.mm_rss_stat = offset + count;
                 config.mm_rss_stride = self.size("percpu_counter");
-                config.mm_rss_kind = RSS_PERCPU;
             }
             return;
         }
@@ -162,7 +163,6 @@ impl Resolver<'_> {
         if offset != ABSENT && count != ABSENT {
             config.mm_rss_stat = offset + count;
             config.mm_rss_stride = LONG;
-            config.mm_rss_kind = RSS_ATOMIC;
         }
     }
 
@@ -187,21 +187,32 @@ impl Resolver<'_> {
     }
 
     fn memcg(&mut self, config: &mut Config) {
-        use Expect::{Scalar, Scalars, Struct};
+        use Expect::{Scalar, Struct};
         let memcg = "mem_cgroup";
-        let event = "memcg_memory_event";
         config.memcg_css = self.member(memcg, "css", Struct("cgroup_subsys_state"));
-        config.memcg_events = self.member(memcg, "memory_events", Scalars(LONG));
-        config.memcg_events_local = self.member(memcg, "memory_events_local", Scalars(LONG));
         config.memcg_oom_group = self.member(memcg, "oom_group", Scalar(1));
         let counter = self.member(memcg, "memory", Struct("page_counter"));
         let usage = self.member("page_counter", "usage", Scalar(LONG));
         let max = self.member("page_counter", "max", Scalar(LONG));
         config.memcg_usage = sum(counter, usage);
         config.memcg_max = sum(counter, max);
-        config.event_oom = element(0, self.enumerator(event, "MEMCG_OOM"));
-        config.event_oom_kill = element(0, self.enumerator(event, "MEMCG_OOM_KILL"));
-        config.event_oom_group_kill = element(0, self.enumerator(event, "MEMCG_OOM_GROUP_KILL"));
+        self.counters(config);
+    }
+
+    /// Three counters are read at once, so they must be neighbours; `oom_kill` counts most.
+    fn counters(&mut self, config: &mut Config) {
+        let event = "memcg_memory_event";
+        let events = self.member("mem_cgroup", "memory_events", Expect::Scalars(LONG));
+        let oom_kill = self.enumerator(event, "MEMCG_OOM_KILL");
+        let before = oom_kill.checked_sub(1).filter(|_| oom_kill != ABSENT);
+        config.memcg_counters = element(events, before.unwrap_or(ABSENT));
+        if before == Some(self.enumerator(event, "MEMCG_OOM")) {
+            config.counts_oom = 1;
+        }
+        let group_kill = self.enumerator(event, "MEMCG_OOM_GROUP_KILL");
+        if oom_kill.checked_add(1) == Some(group_kill) {
+            config.counts_group_kill = 1;
+        }
     }
 
     fn oom_control(&mut self, config: &mut Config) {
@@ -333,6 +344,79 @@ impl Resolver<'_> {
     fn gap(&mut self, member: String, reason: &'static str) {
         self.gaps.push(Gap { member, reason });
     }
+}
+
+/// The bits of [`field`] for which every member on the way is known.
+fn known_fields(config: &Config) -> u32 {
+    let leader = config.task_group_leader;
+    let ways: [(u64, &[u32]); 17] = [
+        (field::TGID, &[config.task_tgid]),
+        (field::COMM, &[config.task_comm]),
+        (field::UID, &[config.task_cred, config.cred_uid]),
+        (
+            field::OOM_SCORE_ADJ,
+            &[config.task_signal, config.signal_oom_score_adj],
+        ),
+        (field::START, &[leader, config.task_start_boottime]),
+        (
+            field::NS_TGID,
+            &[
+                leader,
+                config.task_thread_pid,
+                config.pid_level,
+                config.pid_numbers,
+                config.upid_size,
+                config.upid_nr,
+            ],
+        ),
+        (
+            field::CGROUP,
+            &[
+                config.task_cgroups,
+                config.css_set_dfl_cgrp,
+                config.cgroup_kn,
+                config.kernfs_id,
+            ],
+        ),
+        (field::TOTAL_VM, &[config.task_mm, config.mm_total_vm]),
+        (field::PGTABLES, &[config.task_mm, config.mm_pgtables_bytes]),
+        (
+            field::RSS,
+            &[config.task_mm, config.mm_rss_stat, config.mm_rss_stride],
+        ),
+        (
+            field::CHAIN,
+            &[
+                config.css_set_memory,
+                config.cgroup_memory,
+                config.memcg_css,
+                config.css_parent,
+                config.memcg_counters,
+                config.css_serial_nr,
+            ],
+        ),
+        (field::OOM_COUNTER, &[config.counts_oom]),
+        (field::GROUP_COUNTER, &[config.counts_group_kill]),
+        (field::OOM_GROUPS, &[config.memcg_oom_group]),
+        (field::LIMIT, &[config.oc_memcg, config.memcg_css]),
+        (
+            field::LIMIT_USAGE,
+            &[config.oc_memcg, config.memcg_usage, config.memcg_max],
+        ),
+        (
+            field::OOM_CONTROL,
+            &[
+                config.oc_constraint,
+                config.oc_order,
+                config.oc_gfp_mask,
+                config.oc_totalpages,
+            ],
+        ),
+    ];
+    let known = ways
+        .iter()
+        .filter(|(_, members)| !members.contains(&ABSENT));
+    known.fold(0, |bits, (bit, _)| bits | *bit as u32)
 }
 
 /// Offset of element `index` of an array of longs or pointers at `base`.

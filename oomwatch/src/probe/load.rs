@@ -1,11 +1,8 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
-use std::{
-    collections::HashMap,
-    io,
-    os::fd::AsRawFd,
-    thread::{self, JoinHandle, ScopedJoinHandle},
-};
+mod pid;
+
+use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -13,16 +10,19 @@ use aya::{
     programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
-use oomwatch_common::config::CONFIG_SYMBOL;
+use oomwatch_common::config::{CONFIG_SYMBOL, Config};
 use rustix::{
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::debug;
+use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
-use super::{Layout, Probe, ProbeConfig, ProbeError, tier::Tier};
+use super::{
+    Gap, Layout, Probe, ProbeConfig, ProbeError,
+    tier::{Tier, TierChoice},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
 
@@ -63,24 +63,59 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     if !config.ring_bytes.is_power_of_two() || u64::from(config.ring_bytes) < page_bytes {
         return Err(ProbeError::RingSize(config.ring_bytes));
     }
+    if config.tier == TierChoice::Only(Tier::Pid) {
+        return pid::start(config);
+    }
+    match start_with_btf(config) {
+        Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
+            warn!(error = %error.with_causes(), "falling back to tier pid");
+            pid::start(config).map_err(|fallback| {
+                warn!(error = %fallback.with_causes(), "tier pid is not possible either");
+                error
+            })
+        }
+        started => started,
+    }
+}
+
+/// The best that the kernel's types allow.
+fn start_with_btf(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader);
     let layout = super::read_layout()?;
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
         reason: describe_gaps(&layout),
     })?;
+    if !config.tier.allows(tier) {
+        return Err(refused(config.tier, tier));
+    }
     debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
-    let hook_id = layout.out_of_memory_id;
-    let hook_btf = thread::spawn(move || function_btf(hook_id?));
     let loader = loader.join().unwrap_or_default();
-    let mut programs = load_object(loader, &layout, config)?;
+    let mut programs = load_object(loader, &layout.config, config)?;
     debug!("maps created");
-    let sees_oom_control = load_and_attach(&mut programs, tier, hook_btf, config)?;
+    let sees_oom_control = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
+    let started = Started {
+        tier,
+        gaps: layout.gaps,
+        sees_oom_control,
+    };
+    finish(programs, started, config)
+}
+
+/// What became of the programs.
+struct Started {
+    tier: Tier,
+    gaps: Vec<Gap>,
+    sees_oom_control: bool,
+}
+
+/// Takes the maps.
+fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let ring = take_map(&mut programs, "RECORDS")?;
     let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
     Ok(Probe {
-        tier,
-        sees_oom_control,
+        tier: started.tier,
+        sees_oom_control: started.sees_oom_control,
         ring: register(ring).map_err(|error| ProbeError::Load(error.into()))?,
         drops: PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?,
         log: if config.log {
@@ -88,10 +123,26 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         } else {
             None
         },
-        gaps: layout.gaps,
+        gaps: started.gaps,
         _programs: programs,
-        page_bytes,
+        page_bytes: rustix::param::page_size() as u64,
     })
+}
+
+/// Why the tier that was asked for is not the one that this kernel allows.
+fn refused(choice: TierChoice, possible: Tier) -> ProbeError {
+    let (tier, reason) = match choice {
+        TierChoice::Only(Tier::Btf) => (
+            Tier::Btf,
+            "this kernel's mark_victim passes a thread id and not the task; use btf-pid",
+        ),
+        TierChoice::Only(Tier::BtfPid) => (
+            Tier::BtfPid,
+            "this kernel's mark_victim passes the task and not a thread id; use btf",
+        ),
+        _ => (possible, "it was not asked for"),
+    };
+    ProbeError::Tier { tier, reason }
 }
 
 /// A loader without the kernel's BTF, which the object has no relocations against. Runs on a
@@ -115,7 +166,7 @@ fn loader() -> EbpfLoader<'static> {
 
 fn load_object(
     loader: EbpfLoader<'_>,
-    layout: &Layout,
+    kernel: &Config,
     config: &ProbeConfig,
 ) -> Result<Ebpf, ProbeError> {
     let (log_level, log_bytes) = if config.log {
@@ -126,7 +177,7 @@ fn load_object(
     // Shortens the loader's life to that of what it borrows here.
     let mut loader = loader;
     loader
-        .override_global(CONFIG_SYMBOL, layout.config.as_bytes(), true)
+        .override_global(CONFIG_SYMBOL, kernel.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("AYA_LOGS", log_bytes)
         .map_max_entries("RECORDS", config.ring_bytes)
@@ -137,7 +188,7 @@ fn load_object(
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
-/// Topology first, so that a cgroup is known before its first victim.
+/// What keeps the tree of cgroups up to date.
 const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
     ("cgroup_mkdir", "cgroup_mkdir"),
     ("cgroup_rmdir", "cgroup_rmdir"),
@@ -157,15 +208,15 @@ fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
     tracepoints
 }
 
-/// Loads and attaches the programs. What is verified and what is attached beside it does not
-/// depend on each other; `mark_victim` is attached last. Tells whether `out_of_memory()` is hooked.
+/// Loads and attaches the programs. The OOM killer's tracepoints come first and alone: from then
+/// on no kill is missed. The hierarchy is scanned after all of this, and a kill before
+/// `out_of_memory()` is hooked does not say which limit was hit. Tells whether it is hooked.
 fn load_and_attach(
     programs: &mut Ebpf,
     tier: Tier,
-    hook_btf: JoinHandle<Option<Btf>>,
+    hook_id: Option<u32>,
     config: &ProbeConfig,
 ) -> Result<bool, ProbeError> {
-    let oom = oom_tracepoints(tier, config);
     let mut by_name: HashMap<String, &mut Program> = programs
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
@@ -174,24 +225,21 @@ fn load_and_attach(
         let missing = || ProbeError::Load(format!("the eBPF object has no program {name}").into());
         by_name.remove(name).ok_or_else(missing)
     };
+    let mut take_all = |tracepoints: Vec<Tracepoint>| -> Result<Vec<_>, ProbeError> {
+        let with_program = |tracepoint: Tracepoint| Ok((take(tracepoint.0)?, tracepoint));
+        tracepoints.into_iter().map(with_program).collect()
+    };
+    let oom = take_all(oom_tracepoints(tier, config))?;
+    let topology = take_all(CGROUP_TRACEPOINTS.to_vec())?;
     let entry = take("out_of_memory_entry")?;
     let exit = take("out_of_memory_exit")?;
+    load_and_attach_all(oom)?;
     thread::scope(|scope| {
-        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_btf));
-        let mut loading = Vec::new();
-        for (name, tracepoint) in CGROUP_TRACEPOINTS.into_iter().chain(oom) {
-            let program = take(name)?;
-            loading.push((name, tracepoint, scope.spawn(move || load_program(program))));
-        }
-        let mut loaded = Vec::new();
-        for (name, tracepoint, thread) in loading {
-            let program = join(thread).map_err(|source| attach_error(name, source))?;
-            loaded.push((name, tracepoint, program));
-        }
-        let hooked = join(hooked);
-        for (name, tracepoint, program) in loaded {
-            attach(program, name, tracepoint).map_err(|source| attach_error(name, source))?;
-        }
+        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_id));
+        load_and_attach_all(topology)?;
+        let hooked = hooked
+            .join()
+            .unwrap_or_else(|_| Err("its thread panicked".into()));
         if let Err(error) = &hooked {
             debug!(%error, "out_of_memory() cannot be hooked");
         }
@@ -199,13 +247,28 @@ fn load_and_attach(
     })
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, Result<T, BoxedError>>) -> Result<T, BoxedError> {
-    thread
-        .join()
-        .unwrap_or_else(|_| Err("the thread that loads it panicked".into()))
+/// Has the kernel verify all of the programs side by side, which is most of the time to start,
+/// and attaches them in their order.
+fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<(), ProbeError> {
+    thread::scope(|scope| {
+        let mut programs = programs;
+        let last = programs.pop();
+        let loading: Vec<_> = programs
+            .into_iter()
+            .map(|(program, tracepoint)| (tracepoint, scope.spawn(move || load_program(program))))
+            .collect();
+        // The last, on this thread, is the one that takes longest.
+        let last = last.map(|(program, tracepoint)| (tracepoint, load_program(program)));
+        for (tracepoint, thread) in loading {
+            let program = thread
+                .join()
+                .unwrap_or_else(|_| Err("its thread panicked".into()));
+            attach(program, tracepoint)?;
+        }
+        last.map_or(Ok(()), |(tracepoint, program)| attach(program, tracepoint))
+    })
 }
 
-/// Has the kernel verify a program, which is most of the time to start: on a thread of its own.
 fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError> {
     let program: &mut RawTracePoint = program.try_into()?;
     program.load()?;
@@ -213,13 +276,15 @@ fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError>
 }
 
 fn attach(
-    program: &mut RawTracePoint,
-    name: &'static str,
-    tracepoint: &str,
-) -> Result<(), BoxedError> {
-    program.attach(tracepoint)?;
-    debug!(program = name, verified = ?verified(program.info()), "attached");
-    Ok(())
+    program: Result<&mut RawTracePoint, BoxedError>,
+    (name, tracepoint): Tracepoint,
+) -> Result<(), ProbeError> {
+    let attached = program.and_then(|program| {
+        program.attach(tracepoint)?;
+        debug!(program = name, verified = ?verified(program.info()), "attached");
+        Ok(())
+    });
+    attached.map_err(|source| attach_error(name, source))
 }
 
 /// Hooks entry and return of `out_of_memory()`. Needs BPF trampolines (x86-64: 5.5, arm64:
@@ -227,11 +292,10 @@ fn attach(
 fn hook_out_of_memory(
     entry: &mut Program,
     exit: &mut Program,
-    btf: JoinHandle<Option<Btf>>,
+    id: Option<u32>,
 ) -> Result<(), BoxedError> {
-    let btf = btf
-        .join()
-        .unwrap_or_default()
+    let btf = id
+        .and_then(function_btf)
         .ok_or("the kernel's BTF has no out_of_memory()")?;
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;

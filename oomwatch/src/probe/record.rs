@@ -4,7 +4,7 @@
 
 use oomwatch_common::record::{
     CgroupChange, ChainLink, Header, InvocationEnd, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED,
-    KIND_INVOCATION_END, KIND_VICTIM, NO_COUNTER, Victim, WIRE_VERSION, change_field, field,
+    KIND_INVOCATION_END, KIND_VICTIM, Victim, WIRE_VERSION, change_field, field,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -143,11 +143,13 @@ fn kills_group(wire: &Victim) -> bool {
         .chain
         .iter()
         .position(|link| link.cgroup_id == wire.limit_memcg_id && link.cgroup_id != 0);
-    let counting = match depth {
-        Some(depth) => u32::MAX >> (31 - depth.min(31)),
-        None => u32::MAX,
-    };
-    wire.fields & field::OOM_GROUPS != 0 && wire.oom_groups & counting != 0
+    let counting = depth.map_or(wire.chain.len(), |depth| depth + 1);
+    wire.fields & field::OOM_GROUPS != 0
+        && wire
+            .oom_groups
+            .iter()
+            .take(counting)
+            .any(|&group| group != 0)
 }
 
 fn limit(wire: &Victim, page_bytes: u64) -> Option<LimitHit> {
@@ -172,18 +174,20 @@ fn chain(wire: &Victim) -> Vec<Memcg> {
     wire.chain
         .iter()
         .take_while(|link| link.cgroup_id != 0)
-        .map(memcg)
+        .map(|link| memcg(link, wire.fields))
         .collect()
 }
 
-fn memcg(link: &ChainLink) -> Memcg {
-    let known = |counter: u32| (counter != NO_COUNTER).then_some(u64::from(counter));
+/// `known` are bits of [`field`].
+fn memcg(link: &ChainLink, known: u64) -> Memcg {
+    let known = |bit, counter| (known & bit != 0).then_some(counter);
     Memcg {
         cgroup_id: CgroupId(link.cgroup_id),
-        serial: link.serial,
-        oom_kill: known(link.oom_kill),
-        oom: known(link.oom),
-        oom_group_kill: known(link.oom_group_kill),
+        // The lower half: no boot makes that many.
+        serial: link.serial as u32,
+        oom_kill: known(field::CHAIN, link.counters.oom_kill),
+        oom: known(field::OOM_COUNTER, link.counters.oom),
+        oom_group_kill: known(field::GROUP_COUNTER, link.counters.oom_group_kill),
     }
 }
 
@@ -192,10 +196,10 @@ fn change(wire: &CgroupChange) -> CgroupChanged {
     CgroupChanged {
         seq: wire.header.seq,
         boottime_ns: wire.header.boottime_ns,
-        cgroup_id: CgroupId(wire.counters.cgroup_id),
+        cgroup_id: CgroupId(wire.last.cgroup_id),
         parent_id: has(change_field::PARENT).then_some(CgroupId(wire.parent_id)),
         name: has(change_field::NAME).then(|| until_nul(&wire.name).into()),
-        counters: has(change_field::COUNTERS).then(|| memcg(&wire.counters)),
+        counters: has(change_field::COUNTERS).then(|| memcg(&wire.last, field::CHAIN)),
     }
 }
 
@@ -205,7 +209,8 @@ fn group_end(wire: &InvocationEnd) -> GroupEnd {
         boottime_ns: wire.header.boottime_ns,
         invocation: wire.invocation,
         marks: wire.marks,
-        first: (wire.fields & change_field::COUNTERS != 0).then(|| memcg(&wire.counters)),
+        first: (wire.fields & change_field::COUNTERS != 0)
+            .then(|| memcg(&wire.first, field::CHAIN)),
     }
 }
 

@@ -11,6 +11,37 @@ pub enum Tier {
     /// The same, but `mark_victim` passes a thread id only, and the task comes from the
     /// SIGKILL just before it.
     BtfPid,
+    /// Without BTF: `mark_victim` tells a thread id, and the victim itself its cgroup when it
+    /// exits. Limits and memory are unknown, and counters are read from files.
+    Pid,
+    /// Without eBPF: `memory.events` tells how many, and nothing tells who.
+    Counters,
+}
+
+/// Which tier a watcher is to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TierChoice {
+    /// The best that this host allows. Without privilege for eBPF this is an error, not
+    /// [`Tier::Counters`]: who has none should hear of it.
+    #[default]
+    Auto,
+    /// The best of those that use eBPF.
+    Ebpf,
+    /// This one, or an error.
+    Only(Tier),
+}
+
+impl TierChoice {
+    /// Whether a tier may be used.
+    #[must_use]
+    pub fn allows(self, tier: Tier) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Ebpf => tier != Tier::Counters,
+            Self::Only(only) => tier == only,
+        }
+    }
 }
 
 impl Tier {
@@ -20,6 +51,8 @@ impl Tier {
         match self {
             Self::Btf => "btf",
             Self::BtfPid => "btf-pid",
+            Self::Pid => "pid",
+            Self::Counters => "counters",
         }
     }
 

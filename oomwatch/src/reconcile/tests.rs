@@ -175,8 +175,8 @@ fn a_second_count_does_not_swallow_kills_that_were_lost() {
     assert_eq!(reconciler.victim(&thread), Verdict::SameProcess);
     assert_eq!(reconciler.recounts(CgroupId(C)), 1);
     assert_eq!(audit(&mut reconciler, C, 4), 2);
-    let (_, book) = reconciler.books().next().unwrap();
-    assert_eq!(book.residual(), 0, "{book:?}");
+    let (_, numbers) = reconciler.numbers().next().unwrap();
+    assert_eq!(numbers.residual(), 0, "{numbers:?}");
 }
 
 #[test]

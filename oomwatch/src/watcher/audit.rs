@@ -38,6 +38,14 @@ impl Audit {
         }
     }
 
+    /// The counters are to be compared without a loss, and nothing has to settle before.
+    pub(super) fn wanted(&mut self, now_ns: u64) {
+        match self {
+            Self::Idle | Self::Read { .. } => *self = Self::Read { at_ns: now_ns },
+            Self::Compare { lost_since, .. } => *lost_since = true,
+        }
+    }
+
     /// The step that was due is done.
     pub(super) fn done(&mut self, now_ns: u64) {
         *self = match *self {

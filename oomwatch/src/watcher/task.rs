@@ -1,5 +1,9 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod counted;
+mod node;
+mod persist;
+
 use std::{
     collections::HashSet,
     io,
@@ -12,14 +16,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{AddError, Command, Options, Report, StartError, Status, audit::Audit, has_counters};
+use self::{node::NodeAudit, persist::Persist};
+use super::{
+    AddError, Command, Options, Report, StartError, Status, audit::Audit, has_counters,
+    source::Source,
+};
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     clock,
     engine::{Engine, Setting},
     event::build::Origin,
-    probe::{Drops, Probe, ProbeConfig},
+    probe::Drops,
     publish::{
         Queue,
         stream::{self, Sent, Subscriber},
@@ -30,6 +38,8 @@ use crate::{
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
 const BATCH: usize = 256;
+/// Between a loss and the audit that makes up for it: the kills of a storm go on for a while.
+const SETTLE_NS: u64 = 1_500_000_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
@@ -38,12 +48,15 @@ enum Event {
     Command(Option<Command>),
     GroupDeadline,
     AuditDeadline,
+    NodeAudit,
+    BooksWanted,
+    SourceTimer,
     Stop,
 }
 
 /// All that the watcher owns.
 pub(super) struct Task {
-    probe: Probe,
+    source: Source,
     hierarchy: Hierarchy,
     engine: Engine,
     queues: Vec<Queue>,
@@ -51,8 +64,10 @@ pub(super) struct Task {
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
-    /// How far the counters are held against what was said; only after a loss.
+    /// How far all counters are held against what was said; only after a loss.
     audit: Audit,
+    node: NodeAudit,
+    persist: Persist,
 }
 
 impl Task {
@@ -64,15 +79,14 @@ impl Task {
     ) -> Result<Self, StartError> {
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
-        let mut probe = Probe::start(&ProbeConfig {
-            ring_bytes: options.ring_bytes,
-            log: options.log_probe,
-        })?;
-        forward_log(&mut probe);
+        let mut source = Source::start(&options, &hierarchy)?;
+        forward_log(&mut source);
+        let boot_id = boot_id();
+        let (persist, saved) = Persist::open(options.state_dir, options.limits, &boot_id);
         let origin = Origin {
-            boot_id: boot_id(),
+            boot_id,
             node: options.node.or_else(host_name),
-            tier: probe.tier(),
+            tier: source.tier(),
         };
         let mut task = Self {
             engine: Engine::new(Setting {
@@ -87,20 +101,28 @@ impl Task {
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
             audit: Audit::default(),
-            probe,
+            node: NodeAudit::default(),
+            persist,
+            source,
             hierarchy,
         };
+        let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
+        task.resume(saved);
         task.scan().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
+        task.watch_counters();
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
+        task.engine.settle_resumed();
         task.drain();
+        task.begin_node_audit(told_up_to);
+        task.save();
         task.warn_of_limits(root);
         info!(
-            tier = %task.probe.tier(),
+            tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),
             containers = task.engine.registry().live_count(),
             "watching"
@@ -118,7 +140,7 @@ impl Task {
         if root != CgroupId::ROOT {
             warn!("in a foreign cgroup namespace: victims outside of it have no path");
         }
-        if !self.probe.sees_oom_control() {
+        if self.source.lacks_oom_control() {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
     }
@@ -131,13 +153,17 @@ impl Task {
     ) -> Report {
         loop {
             let deadline = self.engine.deadline_ns();
+            let timer = self.source.timer_ns();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => Event::Stop,
-                ready = self.probe.readable() => Event::Readable(ready),
+                ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
                 () = until(self.audit.deadline_ns()) => Event::AuditDeadline,
+                () = until(self.node.at_ns()) => Event::NodeAudit,
+                () = self.persist.wanted() => Event::BooksWanted,
+                () = until(timer) => Event::SourceTimer,
             };
             if !self.handle(event) {
                 break;
@@ -153,7 +179,7 @@ impl Task {
         match event {
             Event::Readable(Ok(())) => self.drain(),
             Event::Readable(Err(error)) => {
-                error!(%error, "the ring buffer cannot be waited for any more");
+                error!(%error, "what the kernel says cannot be waited for any more");
                 return false;
             }
             Event::Command(Some(command)) => self.command(command),
@@ -163,6 +189,9 @@ impl Task {
                 self.publish(events);
             }
             Event::AuditDeadline => self.audit_after_loss(),
+            Event::NodeAudit => self.audit_node(),
+            Event::BooksWanted => self.save(),
+            Event::SourceTimer => self.source_timer(),
         }
         true
     }
@@ -171,10 +200,11 @@ impl Task {
         // An asker that went away needs no answer.
         match command {
             Command::Add { id, cgroup, answer } => {
-                let _ = answer.send(self.add(&id, &cgroup));
+                let _ = answer.send(self.add_by_hand(&id, &cgroup));
             }
             Command::Remove { id, answer } => {
                 let removed = self.engine.unregister(&id).map(drop);
+                self.save();
                 let _ = answer.send(removed.map_err(AddError::from));
             }
             Command::Subscribe { answer } => {
@@ -189,12 +219,18 @@ impl Task {
         }
     }
 
-    /// Works through all that is in the ring.
+    /// Works through all that the kernel has said so far.
     fn drain(&mut self) {
+        self.drain_ring();
+        self.drain_counters();
+    }
+
+    /// Works through all that is in the ring.
+    fn drain_ring(&mut self) {
         loop {
             let mut batch = std::mem::take(&mut self.batch);
             let report = &mut self.report;
-            let more = self.probe.drain(BATCH, |record| match record {
+            let more = self.source.drain(BATCH, |record| match record {
                 Ok(record) => batch.push(record),
                 Err(error) => {
                     report.undecodable += 1;
@@ -204,7 +240,7 @@ impl Task {
                 }
             });
             if !batch.is_empty() {
-                let events = self.engine.apply(&batch, clock::now());
+                let events = self.apply(&batch);
                 self.publish(events);
                 batch.clear();
                 self.check_drops();
@@ -217,7 +253,7 @@ impl Task {
     }
 
     fn check_drops(&mut self) {
-        let drops = match self.probe.drops() {
+        let drops = match self.source.drops() {
             Ok(drops) => drops,
             Err(error) => return debug!(%error, "the drop counters cannot be read"),
         };
@@ -243,6 +279,7 @@ impl Task {
     /// The next step of making up for what was lost.
     fn audit_after_loss(&mut self) {
         match self.audit {
+            _ if self.source.counters.is_some() => self.sweep(),
             Audit::Idle => {}
             Audit::Read { .. } => self.note_counters(),
             Audit::Compare { .. } => self.compare_counters(),
@@ -266,6 +303,27 @@ impl Task {
         let audited = self.engine.audited().into_iter();
         let events = audited
             .filter_map(|id| self.engine.audit_noted(id, now))
+            .collect();
+        self.publish(events);
+    }
+
+    /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
+    fn audit(&mut self) {
+        if self.source.counters.is_some() {
+            return self.sweep();
+        }
+        let counters: Vec<(CgroupId, u64)> = self
+            .engine
+            .audited()
+            .into_iter()
+            .filter_map(|id| Some((id, self.read_counter(id)?)))
+            .collect();
+        // The counter moves before its record is made: what was read is in the ring, or lost.
+        self.drain();
+        let now = clock::now();
+        let events = counters
+            .into_iter()
+            .filter_map(|(id, oom_kill)| self.engine.audit_one(id, oom_kill, None, now))
             .collect();
         self.publish(events);
     }
@@ -312,13 +370,24 @@ impl Task {
             // Created a moment ago: its record is still in the ring.
             self.drain();
         }
+        self.read_before(cgroup_id);
         self.engine.register(Container {
             id: id.clone(),
             cgroup_id,
             details: ContainerDetails::default(),
         })?;
+        self.watch_counter(cgroup_id);
+        self.claim();
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(())
+    }
+
+    /// Publishes what a container that was just registered has lost before.
+    fn claim(&mut self) {
+        if self.engine.may_claim() {
+            let events = self.engine.claim(clock::now());
+            self.publish(events);
+        }
     }
 
     fn publish(&mut self, events: Vec<OomEvent>) {
@@ -326,6 +395,7 @@ impl Task {
             let now = clock::now();
             event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
             let event = Arc::new(event);
+            self.persist.push(&event);
             for queue in &mut self.queues {
                 queue.push(&event);
             }
@@ -336,12 +406,13 @@ impl Task {
                 sent != Sent::Gone
             });
         }
+        self.save();
     }
 
     fn status(&self) -> Status {
         Status {
-            tier: self.probe.tier(),
-            sees_limits: self.probe.sees_oom_control(),
+            tier: self.source.tier(),
+            sees_limits: self.source.sees_oom_control(),
             has_counters: has_counters(&self.hierarchy),
             cgroups: self.engine.tree().live_count(),
             containers: self.engine.registry().live_count(),
@@ -354,14 +425,19 @@ impl Task {
             totals: self.engine.totals(),
             dropped_victims: self.drops.victims,
             dropped_cgroups: self.drops.cgroups,
+            lost_by_store: self.persist.lost_events(),
+            residual: self.node.residual(),
             ..self.report
         }
     }
 
     async fn finish(mut self) -> Report {
-        // Nothing is read after this, so a kill that is counted and not marked yet is told here.
-        self.note_counters();
-        self.compare_counters();
+        self.sweep();
+        self.settle(u64::MAX);
+        if self.drops.victims > 0 {
+            self.audit();
+        }
+        self.finish_node_audit();
         let rest = self.engine.release();
         self.publish(rest);
         self.log_books();
@@ -370,6 +446,7 @@ impl Task {
         for queue in self.queues {
             report.lost_by_publishers += queue.finish().await;
         }
+        report.lost_by_store = self.persist.finish().await;
         report
     }
 }
@@ -377,15 +454,15 @@ impl Task {
 impl Task {
     /// Says of each container that lost a process by how much its counter rose, and what that was.
     fn log_books(&self) {
-        for (container, book) in self.engine.books() {
+        for (container, numbers) in self.engine.numbers() {
             info!(
                 container = %container.id,
                 cgroup = container.cgroup_id.0,
-                rise = book.rise,
-                kills = book.kills,
-                counter_only = book.counter_only,
-                recounts = book.recounts,
-                residual = book.residual(),
+                rise = numbers.rise(),
+                kills = numbers.kills,
+                counter_only = numbers.counter_only,
+                recounts = numbers.recounts,
+                residual = numbers.residual(),
                 "books"
             );
         }
@@ -401,8 +478,8 @@ fn counting(hierarchy: &Hierarchy) -> Counting {
 }
 
 /// The programs' log has a task of its own: it must not keep the loop awake.
-fn forward_log(probe: &mut Probe) {
-    if let Some(mut log) = probe.take_log() {
+fn forward_log(source: &mut Source) {
+    if let Some(mut log) = source.take_log() {
         tokio::spawn(async move {
             loop {
                 log.forward().await;

@@ -12,7 +12,7 @@ use super::context::Context;
 use super::findings::{Findings, Watched};
 use super::law::Home;
 use crate::cgroup::{Cgroup, Counters};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Output};
 use crate::event::Event;
 use crate::hog::{Hog, HogSpec};
 use crate::kernel_log::{KernelLog, LoggedKill};
@@ -41,6 +41,11 @@ impl Case {
             true => None,
             false => Some(Daemon::start(&context.oomwatch, arguments)?),
         };
+        Self::beside(daemon)
+    }
+
+    /// The same with a daemon that was started in a way of its own.
+    pub(super) fn beside(daemon: Option<Daemon>) -> Result<Self> {
         Ok(Self {
             daemon,
             log: KernelLog::from_now()?,
@@ -137,6 +142,17 @@ impl Case {
         let wanted = |event: &Event| event.kind().is_ok_and(|found| found == kind);
         let daemon = self.daemon.as_ref();
         daemon.is_some_and(|daemon| daemon.has_event(wanted))
+    }
+
+    /// The same for kills of any kind of event, by their number in it.
+    pub(super) fn wait_for_count(&self, number: u64) {
+        if let Some(daemon) = &self.daemon {
+            let counts = |output: &Output| -> u64 {
+                let counts = output.events.iter().map(Event::count);
+                counts.map(Result::unwrap_or_default).sum()
+            };
+            let _ = daemon.wait_for_output(EVENT_LIMIT, |output| counts(output) >= number);
+        }
     }
 
     /// Stops the daemon, which reconciles for the last time, and reads every witness.

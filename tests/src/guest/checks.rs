@@ -130,6 +130,21 @@ impl<'a> Checks<'a> {
         }
     }
 
+    /// The promise for the tiers that read counters (no marks are at hand for the rest of the law): what the kernel counted for a container is what was reported for it.
+    ///
+    /// `rise == kills + counter_only + recounts`, all in the subtree of the container's cgroup.
+    pub(super) fn conserved(&mut self, container: &str, cgroup: &Cgroup) {
+        if self.findings.dry {
+            return;
+        }
+        let what = format!("reported for {container}, against the rise of oom_kill");
+        let rise = self.findings.rise(cgroup, "oom_kill");
+        match rise {
+            Ok(rise) => self.eq(&what, reported(self.findings.events(), container), rise),
+            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+        }
+    }
+
     /// The promise as of each event: its `oom_kill` is made of the kills so far and the recounts
     /// it admits. For a container whose cgroup is new, so that its counters began at zero.
     ///
@@ -164,4 +179,20 @@ impl<'a> Checks<'a> {
         }
         bail!("{}\n{}", self.failures.join("\n"), self.findings)
     }
+}
+
+fn reported(events: &[Event], container: &str) -> Result<i64> {
+    let mut total = 0;
+    // The recounts an event carries are the container's so far, so the last word counts.
+    let mut recounts = 0;
+    for event in events {
+        if event.container_id()?.as_deref() != Some(container) {
+            continue;
+        }
+        if event.kind()? != "already_exiting" {
+            total += event.count()?;
+        }
+        recounts = recounts.max(event.number_or_null("counter.recounts")?.unwrap_or(0));
+    }
+    Ok(i64::try_from(total + recounts)?)
 }

@@ -12,6 +12,7 @@ use crate::hog::MIB;
 mod commands;
 mod counters;
 mod discovery;
+mod embedded;
 mod groups;
 mod hostile;
 mod idle;
@@ -21,6 +22,8 @@ mod nesting;
 mod node;
 mod outside;
 mod processes;
+mod restart;
+mod tiers;
 
 /// What one scenario is.
 pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
@@ -51,6 +54,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("controller_toggled", counters::controller_toggled),
     ("local_events", counters::local_events),
     ("removed_at_once", discovery::removed_at_once),
+    ("late_registration", embedded::late_registration),
     ("discovery_live", discovery::discovery_live),
     ("unregistered", discovery::unregistered),
     ("hostile_names", hostile::hostile_names),
@@ -59,10 +63,31 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("unprivileged", commands::unprivileged),
     ("bad_input", commands::bad_input),
     ("idle_syscalls", idle::idle_syscalls),
+    ("restart_while_down", restart::while_down),
+    ("store_in_trouble", restart::store_in_trouble),
+    ("store_on_full_disk", restart::store_on_full_disk),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
     ("group_lost", groups::group_lost),
     ("group_large", groups::group_large),
+    ("tier_counters_single", tiers::counters::single),
+    ("tier_counters_group", tiers::counters::group),
+    ("tier_counters_pod", tiers::counters::pod),
+    ("tier_counters_removed", tiers::counters::removed),
+    ("tier_counters_discovery", tiers::counters::discovery),
+    ("tier_counters_nested", tiers::counters::nested),
+    ("tier_counters_leaves", tiers::counters::leaves),
+    ("tier_counters_user", tiers::counters::user),
+    ("tier_counters_many", tiers::counters::many),
+    ("tier_counters_limited", tiers::counters::limited),
+    ("tier_pid_single", tiers::pid::single),
+    ("tier_pid_group", tiers::pid::group),
+    ("tier_pid_threads", tiers::pid::threads),
+    ("tier_pid_removed", tiers::pid::removed),
+    ("tier_pid_unregistered", tiers::pid::unregistered),
+    ("tier_forced", tiers::forced),
+    ("tier_auto_without_btf", tiers::auto_without_btf),
+    ("tier_auto_without_programs", tiers::auto_without_programs),
     ("global_oom", node::global_oom),
 ];
 

@@ -60,8 +60,8 @@ fn only_fields_that_were_read_are_known() {
 #[test]
 fn a_counter_that_the_kernel_lacks_is_unknown() {
     let mut wire = wire_victim();
-    wire.chain[0].oom = NO_COUNTER;
-    wire.chain[0].oom_kill = 5;
+    wire.chain[0].counters.oom = 99;
+    wire.chain[0].counters.oom_kill = 5;
     let Ok(Record::Victim(victim)) = decode_aligned(wire.as_bytes()) else {
         panic!("a victim");
     };
@@ -88,7 +88,7 @@ fn only_groups_up_to_the_limit_count() {
     for (link, id) in wire.chain.iter_mut().zip([10, 11, 12]) {
         link.cgroup_id = id;
     }
-    wire.oom_groups = 0b010;
+    wire.oom_groups[1] = 1;
     for (limit, expected) in [(10, false), (11, true), (12, true), (0, true)] {
         wire.limit_memcg_id = limit;
         assert_eq!(kills_group(&wire), expected, "limit of {limit}");
@@ -100,7 +100,7 @@ fn cut_records_name_their_length() {
     let wire = wire_victim();
     let bytes = wire.as_bytes();
     assert_eq!(decode_aligned(&bytes[..8]), Err(DecodeError::NoHeader(8)));
-    for length in [24, 600, 615] {
+    for length in [24, 600, 871] {
         let expected = DecodeError::Length {
             kind: KIND_VICTIM,
             expected: size_of::<Victim>(),

@@ -1,0 +1,71 @@
+//! `oomwatch history`: what happened, from the store. Needs no daemon and does not talk to one.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, Write, stdout},
+    ops::ControlFlow,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use oomwatch::{History, HistoryEntry, HistoryFilter};
+
+use super::{HistoryArgs, HistoryOutput, exit::Exit};
+
+/// Where a daemon keeps its state if nobody said otherwise.
+const DEFAULT_STATE_DIR: &str = "/var/lib/oomwatch";
+
+/// The state directory that the service manager made: the first, if it made several.
+pub(crate) fn service_state_dir() -> Option<PathBuf> {
+    let dirs = std::env::var_os("STATE_DIRECTORY")?;
+    let first = dirs.as_bytes().split(|&byte| byte == b':').next()?;
+    (!first.is_empty()).then(|| OsString::from_vec(first.to_vec()).into())
+}
+
+/// Prints the wanted events, the oldest first.
+///
+/// # Errors
+/// When there is no history, it cannot be read, or stdout fails in another way than by being
+/// closed.
+pub(crate) fn history(args: HistoryArgs) -> anyhow::Result<Exit> {
+    let dir = args.state_dir.clone().or_else(service_state_dir);
+    let history = History::open(dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
+    let output = args.output;
+    let mut stream = BufWriter::new(stdout().lock());
+    let mut written = Ok(());
+    history.each(&filter(args), |entry| {
+        written = write_entry(&mut stream, &entry, output);
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    match written.and_then(|()| stream.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn filter(args: HistoryArgs) -> HistoryFilter {
+    let mut filter = HistoryFilter::default();
+    filter.since_unix_time_ns = args.since;
+    filter.container = args.container;
+    filter.pod = args.pod;
+    filter.namespace = args.namespace;
+    filter.limit = args.limit;
+    filter
+}
+
+fn write_entry(
+    stream: &mut impl Write,
+    entry: &HistoryEntry,
+    output: HistoryOutput,
+) -> io::Result<()> {
+    match output {
+        HistoryOutput::Text => writeln!(stream, "{}", entry.text),
+        HistoryOutput::Json => writeln!(stream, "{}", entry.json),
+    }
+}

@@ -1,0 +1,219 @@
+//! Late registration: what is claimed, how it is told, and that the books still add up.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use crate::{
+    CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Tier,
+    attribute::Attribution,
+    engine::{Engine, Setting},
+    event::{
+        Kind,
+        build::{Now, Origin},
+    },
+    late::CLAIM_NS,
+    reconcile::Counting,
+    record::{
+        GroupEnd, Invocation, Record,
+        fixture::{change, memcg, victim},
+    },
+};
+
+const C: CgroupId = CgroupId(10);
+const SECOND: u64 = 1_000_000_000;
+
+/// A kernel with one cgroup, and the loop around the engine.
+struct Bench {
+    engine: Engine,
+    clock_ns: u64,
+    oom_kill: u64,
+    next_pid: u32,
+    invocation: u64,
+    events: Vec<OomEvent>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut engine = Engine::new(Setting {
+            origin: Origin {
+                boot_id: "boot".into(),
+                node: None,
+                tier: Tier::Btf,
+            },
+            discovery: CgroupDiscovery::Off,
+            root: CgroupId::ROOT,
+            counting: Counting::Hierarchical,
+        });
+        let now = Now {
+            boottime_ns: 1,
+            unix_time_ns: 1,
+        };
+        let created = Record::CgroupCreated(change(C.0, CgroupId::ROOT.0, "c", 1));
+        assert!(engine.apply(&[created], now).is_empty());
+        Self {
+            engine,
+            clock_ns: 1,
+            oom_kill: 0,
+            next_pid: 1,
+            invocation: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            boottime_ns: self.clock_ns,
+            unix_time_ns: i128::from(self.clock_ns),
+        }
+    }
+
+    fn feed(&mut self, record: Record) {
+        let events = self.engine.apply(&[record], self.now());
+        self.events.extend(events);
+    }
+
+    /// `size` processes; more than one are a group, and counted once more.
+    fn kill(&mut self, size: u32) {
+        self.invocation += 1;
+        for index in 0..size {
+            self.clock_ns += 1;
+            self.oom_kill += 1;
+            let mut record = victim(self.next_pid, self.clock_ns, &[memcg(C.0, self.oom_kill)]);
+            self.next_pid += 1;
+            record.invocation = Some(Invocation {
+                number: self.invocation,
+                index,
+                kills_group: size > 1,
+            });
+            self.feed(Record::Victim(Box::new(record)));
+        }
+        if size > 1 {
+            self.oom_kill += 1;
+            self.feed(Record::GroupEnd(GroupEnd {
+                seq: 0,
+                boottime_ns: self.clock_ns,
+                invocation: self.invocation,
+                marks: size,
+                first: Some(memcg(C.0, self.oom_kill)),
+            }));
+        }
+    }
+
+    fn register(&mut self) {
+        let container = Container {
+            id: ContainerId::new("web-1").unwrap(),
+            cgroup_id: C,
+            details: ContainerDetails::default(),
+        };
+        self.engine.register(container).unwrap();
+        if self.engine.may_claim() {
+            let events = self.engine.claim(self.now());
+            self.events.extend(events);
+        }
+    }
+
+    /// The last word on each kill.
+    fn last_words(&self) -> HashMap<&str, &OomEvent> {
+        self.events
+            .iter()
+            .map(|event| (event.id.as_str(), event))
+            .collect()
+    }
+
+    fn told_of_container(&self) -> u64 {
+        self.last_words()
+            .values()
+            .filter(|event| event.container.is_some())
+            .map(|event| event.count)
+            .sum()
+    }
+}
+
+#[test]
+fn a_late_container_claims_its_kill() {
+    let mut bench = Bench::new();
+    bench.kill(1);
+    bench.register();
+    let [at_once, late] = bench.events.as_slice() else {
+        panic!("two events: {:?}", bench.events);
+    };
+    assert_eq!(at_once.quality.attribution, Attribution::Unregistered);
+    assert_eq!(late.quality.attribution, Attribution::Late);
+    assert_eq!(late.id, at_once.id);
+    assert_eq!(late.supersedes, Some(at_once.seq));
+    assert_eq!((late.kind, late.count), (Kind::Kill, 1));
+    assert_eq!(late.unix_time_ns, at_once.unix_time_ns);
+    let totals = bench.engine.totals();
+    assert_eq!((totals.kills, totals.unregistered, totals.late), (1, 0, 1));
+}
+
+/// The members of a group are held back for their number: the container does not overtake them.
+#[test]
+fn a_claim_does_not_overtake_what_it_supersedes() {
+    let mut bench = Bench::new();
+    bench.invocation = 1;
+    let mut record = victim(1, 2, &[memcg(C.0, 1)]);
+    record.invocation = Some(Invocation {
+        number: 1,
+        index: 0,
+        kills_group: true,
+    });
+    bench.feed(Record::Victim(Box::new(record)));
+    assert!(bench.events.is_empty(), "held back");
+    bench.register();
+    let seqs: Vec<u64> = bench.events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 2]);
+    assert!(bench.events.iter().all(|event| event.group.is_some()));
+}
+
+#[test]
+fn a_container_claims_nothing_from_elsewhere() {
+    let mut bench = Bench::new();
+    let elsewhere = victim(1, 2, &[memcg(77, 1)]);
+    bench.feed(Record::Victim(Box::new(elsewhere)));
+    bench.register();
+    assert_eq!(bench.engine.totals().late, 0);
+}
+
+/// Groups and single kills, each some seconds after the one before.
+fn kills() -> impl Strategy<Value = Vec<(u64, u32)>> {
+    proptest::collection::vec((0..20_u64, 1..4_u32), 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn the_law_holds_from_the_first_claimed_kill_on(
+        before in kills(),
+        wait_s in 0..20_u64,
+        after in kills(),
+    ) {
+        let mut bench = Bench::new();
+        let mut past = Vec::new();
+        for (gap_s, size) in before {
+            bench.clock_ns += gap_s * SECOND;
+            past.push((bench.clock_ns + 1, bench.oom_kill));
+            bench.kill(size);
+        }
+        bench.clock_ns += wait_s * SECOND + 100;
+        let now_ns = bench.clock_ns;
+        let counter_then = bench.oom_kill;
+        bench.register();
+        for (gap_s, size) in after {
+            bench.clock_ns += gap_s * SECOND;
+            bench.kill(size);
+        }
+        let now = bench.now();
+        prop_assert_eq!(bench.engine.audit_one(C, bench.oom_kill, None, now), None);
+        let first = past.iter().find(|(at_ns, _)| at_ns + CLAIM_NS >= now_ns);
+        let base = first.map_or(counter_then, |(_, counter)| *counter);
+        let page = bench.engine.reconciler.page(C).unwrap();
+        prop_assert_eq!((page.base, page.base + page.accounted), (base, bench.oom_kill));
+        let recounts = page.accounted - bench.told_of_container();
+        prop_assert!(recounts <= bench.engine.reconciler.recounts(C));
+        let kills: u64 = bench.last_words().values().map(|event| event.count).sum();
+        prop_assert_eq!(kills, u64::from(bench.next_pid - 1));
+    }
+}

@@ -1,0 +1,56 @@
+//! Without BTF: two programs that read no structure of the kernel.
+
+use std::thread;
+
+use aya::{
+    Ebpf,
+    programs::{RawTracePoint, TracePoint},
+};
+use oomwatch_common::config::Config;
+
+use super::{
+    super::{Probe, ProbeConfig, ProbeError, tier::Tier},
+    BoxedError, Started, attach_error, finish, load_object, loader,
+};
+
+const MARK: &str = "mark_victim_pid";
+const EXIT: &str = "sched_process_exit_pid";
+
+/// Loads and attaches what needs no knowledge of the kernel's types.
+///
+/// Needs tracefs, for the number of a classic tracepoint.
+pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
+    let loader = thread::spawn(loader).join().unwrap_or_default();
+    let mut programs = load_object(loader, &Config::UNKNOWN, config)?;
+    // The exit first: a victim that is marked is waited for.
+    attach_exit(&mut programs).map_err(|source| attach_error(EXIT, source))?;
+    attach_mark(&mut programs).map_err(|source| attach_error(MARK, source))?;
+    let started = Started {
+        tier: Tier::Pid,
+        gaps: Vec::new(),
+        sees_oom_control: false,
+    };
+    finish(programs, started, config)
+}
+
+fn attach_exit(programs: &mut Ebpf) -> Result<(), BoxedError> {
+    let program: &mut RawTracePoint = find(programs, EXIT)?.try_into()?;
+    program.load()?;
+    program.attach("sched_process_exit")?;
+    Ok(())
+}
+
+fn attach_mark(programs: &mut Ebpf) -> Result<(), BoxedError> {
+    let program: &mut TracePoint = find(programs, MARK)?.try_into()?;
+    program.load()?;
+    program.attach("oom", "mark_victim")?;
+    Ok(())
+}
+
+fn find<'a>(
+    programs: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut aya::programs::Program, BoxedError> {
+    let missing = || format!("the eBPF object has no program {name}").into();
+    programs.program_mut(name).ok_or_else(missing)
+}

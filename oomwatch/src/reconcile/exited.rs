@@ -1,0 +1,162 @@
+//! Judging victims that tell of themselves when they exit, where nothing of the kernel's counters
+//! was seen at the mark: by a counter that was read after it.
+//!
+//! The counter was raised before the mark. If it rose by more than was told of, one increment is
+//! this victim's; if not, the task was dying already.
+
+use std::collections::HashMap;
+
+use super::{Reconciler, Verdict};
+use crate::{CgroupId, account::Told, record::VictimRecord};
+
+/// Threads of one process are marked and exit within this time; after it the id may be another's.
+const SAME_PROCESS_NS: u64 = 60_000_000_000;
+/// Beyond this the old ones are forgotten.
+const MAX_EXITS: usize = 1024;
+
+/// When a process was marked, and whether it was reported as killed, by process id.
+pub(super) type Exits = HashMap<u32, (u64, bool)>;
+
+impl Reconciler {
+    /// How far a container's counter is beyond what was said of it.
+    pub(crate) fn unexplained(
+        &mut self,
+        cgroup: CgroupId,
+        oom_kill: u64,
+        serial: Option<u32>,
+    ) -> u64 {
+        self.accounts.missing(cgroup, oom_kill, serial)
+    }
+
+    /// Judges a victim by the `counter` of the cgroup that its kill was charged to (`lineage`,
+    /// itself first); without one nobody can tell.
+    pub(crate) fn exited(
+        &mut self,
+        record: &VictimRecord,
+        lineage: &[CgroupId],
+        counter: Option<(u64, Option<u32>)>,
+    ) -> Verdict {
+        let pid = record.victim.pid.unwrap_or(record.victim.tid);
+        let before = self
+            .exits
+            .get(&pid)
+            .copied()
+            .filter(|(at_ns, _)| record.boottime_ns.abs_diff(*at_ns) < SAME_PROCESS_NS);
+        if let Some((_, true)) = before {
+            return Verdict::SameProcess;
+        }
+        let counted = lineage
+            .first()
+            .zip(counter)
+            .and_then(|(&cgroup, (oom_kill, serial))| self.is_left(cgroup, oom_kill, serial));
+        self.remember_exit(pid, record.boottime_ns, counted != Some(false));
+        if counted == Some(false) {
+            return match before {
+                Some(_) => Verdict::SameProcess,
+                None => Verdict::AlreadyExiting,
+            };
+        }
+        self.accounts
+            .enter_missing(lineage.iter().copied(), Told::Kill, 1);
+        for id in lineage {
+            if let Some(ledger) = self.ledgers.get_mut(id) {
+                ledger.oom_kill += 1;
+            }
+        }
+        Verdict::Kill {
+            counted: counted.is_some(),
+        }
+    }
+
+    /// Whether a counter has an increment that was not told of; `None` where its past is unknown.
+    fn is_left(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> Option<bool> {
+        if self.accounts.has(cgroup) {
+            return Some(self.accounts.missing(cgroup, oom_kill, serial) > 0);
+        }
+        let known = self.ledgers.get(&cgroup)?;
+        Some(oom_kill > known.oom_kill)
+    }
+
+    fn remember_exit(&mut self, pid: u32, at_ns: u64, killed: bool) {
+        if self.exits.len() >= MAX_EXITS {
+            self.exits
+                .retain(|_, (then_ns, _)| at_ns.abs_diff(*then_ns) < SAME_PROCESS_NS);
+        }
+        self.exits.insert(pid, (at_ns, killed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{reconcile::Counting, record::fixture::victim};
+
+    const C: CgroupId = CgroupId(10);
+    const POD: CgroupId = CgroupId(5);
+    const KILL: Verdict = Verdict::Kill { counted: true };
+
+    fn reconciler() -> Reconciler {
+        let mut reconciler = Reconciler::new(Counting::Hierarchical);
+        for cgroup in [C, POD] {
+            reconciler.baseline(cgroup, 3, 1);
+            reconciler.open_account(cgroup);
+        }
+        reconciler
+    }
+
+    fn exit(reconciler: &mut Reconciler, pid: u32, at_ns: u64, oom_kill: u64) -> Verdict {
+        let record = victim(pid, at_ns, &[]);
+        reconciler.exited(&record, &[C, POD], Some((oom_kill, Some(1))))
+    }
+
+    #[test]
+    fn two_killed_before_the_first_exits_are_two() {
+        let mut reconciler = reconciler();
+        assert_eq!(exit(&mut reconciler, 1, 10, 5), KILL);
+        assert_eq!(exit(&mut reconciler, 2, 11, 5), KILL);
+        assert_eq!(reconciler.unexplained(C, 5, Some(1)), 0);
+        assert_eq!(reconciler.unexplained(POD, 5, Some(1)), 0);
+    }
+
+    #[test]
+    fn one_that_the_counter_does_not_know_was_dying_already() {
+        let mut reconciler = reconciler();
+        assert_eq!(exit(&mut reconciler, 1, 10, 3), Verdict::AlreadyExiting);
+        assert_eq!(exit(&mut reconciler, 1, 11, 3), Verdict::SameProcess);
+        // And was killed for good after that.
+        assert_eq!(exit(&mut reconciler, 1, 12, 4), KILL);
+    }
+
+    #[test]
+    fn threads_of_one_process_are_one_kill() {
+        let mut reconciler = reconciler();
+        assert_eq!(exit(&mut reconciler, 1, 10, 5), KILL);
+        assert_eq!(exit(&mut reconciler, 1, 11, 5), Verdict::SameProcess);
+        assert_eq!(reconciler.unexplained(C, 5, Some(1)), 1);
+    }
+
+    #[test]
+    fn an_id_that_was_used_again_is_another_process() {
+        let mut reconciler = reconciler();
+        assert_eq!(exit(&mut reconciler, 1, 10, 4), KILL);
+        assert_eq!(exit(&mut reconciler, 1, 10 + SAME_PROCESS_NS, 5), KILL);
+    }
+
+    #[test]
+    fn without_a_counter_it_is_the_tracepoints_word() {
+        let mut reconciler = reconciler();
+        let record = victim(1, 10, &[]);
+        let verdict = reconciler.exited(&record, &[C, POD], None);
+        assert_eq!(verdict, Verdict::Kill { counted: false });
+        // What its parent tells of it later is this kill.
+        assert_eq!(reconciler.unexplained(C, 4, None), 0);
+    }
+
+    #[test]
+    fn cgroups_without_a_book_are_judged_by_their_baseline() {
+        let mut reconciler = Reconciler::new(Counting::Hierarchical);
+        reconciler.baseline(C, 3, 1);
+        assert_eq!(exit(&mut reconciler, 1, 10, 4), KILL);
+        assert_eq!(exit(&mut reconciler, 2, 11, 4), Verdict::AlreadyExiting);
+    }
+}

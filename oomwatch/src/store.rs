@@ -1,0 +1,240 @@
+//! The store: events, and the books of containers, in an SQLite file under the state directory.
+//!
+//! One transaction holds the events of a batch and the books that they changed, so the history
+//! and the books agree at every moment, also after `kill -9`: what a transaction missed is missing
+//! in the books too, and comes out as `counter_only` after the restart. [`open`] reads what an
+//! earlier run left; after that only the writer's thread touches the file. A file that is damaged
+//! is moved aside; one of a newer version is left alone. Never touches the engine, the ring or a
+//! cgroup.
+//!
+//! [`open`]: Store::open
+
+mod database;
+mod error;
+mod files;
+#[cfg(test)]
+mod fixture;
+pub(crate) mod history;
+mod retention;
+mod schema;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::Thread,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, oneshot};
+use tracing::warn;
+
+pub use self::error::StoreError;
+use self::{database::Database, files::Files, writer::Writer};
+use crate::{CgroupId, OomEvent, account::Book};
+
+/// Events that wait for the store's thread at most; what comes beyond that is lost to the
+/// history, and counted.
+pub const STORE_QUEUE: usize = 4096;
+/// Batches that wait: a batch may have books and no event.
+const BATCH_QUEUE: usize = 1024;
+/// How long the last batches may take when the daemon stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the store is, and how much it keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreConfig {
+    pub(crate) dir: PathBuf,
+    pub(crate) limits: Limits,
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_age: Duration,
+    pub(crate) max_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(30 * 24 * 3600),
+            max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What an earlier run of this boot left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Saved {
+    pub(crate) books: Vec<Book>,
+    /// Numbers of the node by name; of this boot too.
+    pub(crate) meta: HashMap<String, u64>,
+}
+
+/// What is written at once, or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) events: Vec<Arc<OomEvent>>,
+    /// The books are all there are: those that are stored already go.
+    pub(crate) all_books: bool,
+    pub(crate) books: Vec<Book>,
+    pub(crate) closed: Vec<CgroupId>,
+    pub(crate) meta: Vec<(&'static str, u64)>,
+}
+
+impl Batch {
+    /// Whether writing it would change nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.all_books
+            && self.events.is_empty()
+            && self.books.is_empty()
+            && self.closed.is_empty()
+            && self.meta.is_empty()
+    }
+}
+
+/// What the watcher's task and the writer's thread both see.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting_events: AtomicUsize,
+    waiting_batches: AtomicUsize,
+    lost_events: AtomicU64,
+    /// The stored books are not those of the engine any more: only all of them help.
+    wants_all_books: AtomicBool,
+    wanted: Notify,
+    stopping: AtomicBool,
+}
+
+/// The store, as the watcher's task has it. Nothing here waits for the disk.
+#[derive(Debug)]
+pub(crate) struct Store {
+    batches: SyncSender<Box<Batch>>,
+    shared: Arc<Shared>,
+    thread: Thread,
+    done: oneshot::Receiver<()>,
+    overflowing: bool,
+}
+
+impl Store {
+    /// Opens the store, or begins one, and starts its thread. Returns what an earlier run of this
+    /// boot left.
+    pub(crate) fn open(config: StoreConfig, boot_id: &str) -> Result<(Self, Saved), StoreError> {
+        let files = Files::lock(&config.dir)?;
+        let (database, saved) = Database::open_or_begin(&files, boot_id)?;
+        let shared = Arc::new(Shared::default());
+        // The first batch of a run has all books: those of another boot, or of containers that
+        // went away, are gone with it.
+        shared.wants_all_books.store(true, Ordering::Relaxed);
+        let (batches, receiver) = sync_channel(BATCH_QUEUE);
+        let (end, done) = oneshot::channel();
+        let writer = Writer::new(database, files, boot_id, config.limits, Arc::clone(&shared));
+        let handle = std::thread::Builder::new()
+            .name("oomwatch-store".into())
+            .spawn(move || {
+                writer.run(&receiver);
+                // Nobody may be waiting for the end any more.
+                let _ = end.send(());
+            })
+            .map_err(|source| StoreError::Thread { source })?;
+        let store = Self {
+            batches,
+            shared,
+            thread: handle.thread().clone(),
+            done,
+            overflowing: false,
+        };
+        Ok((store, saved))
+    }
+
+    /// Whether the next batch must have all books.
+    pub(crate) fn wants_all_books(&self) -> bool {
+        self.shared.wants_all_books.load(Ordering::Acquire)
+    }
+
+    /// Waits until the writer can do something with all books.
+    pub(crate) async fn wanted(&self) {
+        self.shared.wanted.notified().await;
+    }
+
+    /// Whether a batch with so many events may be handed over now.
+    pub(crate) fn has_room(&self, events: usize) -> bool {
+        let waiting = self.shared.waiting_events.load(Ordering::Acquire);
+        (waiting == 0 || waiting.saturating_add(events) <= STORE_QUEUE)
+            && self.shared.waiting_batches.load(Ordering::Acquire) < BATCH_QUEUE
+    }
+
+    /// Hands a batch over.
+    pub(crate) fn write(&mut self, batch: Batch) {
+        let (events, all_books) = (batch.events.len(), batch.all_books);
+        self.shared
+            .waiting_events
+            .fetch_add(events, Ordering::AcqRel);
+        self.shared.waiting_batches.fetch_add(1, Ordering::AcqRel);
+        if all_books {
+            // Before it is handed over: the writer may ask anew as soon as it has it.
+            self.shared.wants_all_books.store(false, Ordering::Release);
+        }
+        match self.batches.try_send(Box::new(batch)) {
+            Ok(()) => self.overflowing = false,
+            Err(_) => {
+                self.shared.taken(events);
+                self.lose(events);
+            }
+        }
+    }
+
+    /// Counts events that are not handed over. The books of what is stored are wrong from now on.
+    pub(crate) fn lose(&mut self, events: usize) {
+        self.shared.lose(events);
+        if !std::mem::replace(&mut self.overflowing, true) {
+            warn!(
+                lost = self.lost_events(),
+                "the store is too slow: events are lost to the history"
+            );
+        }
+    }
+
+    /// Events that are in no history.
+    pub(crate) fn lost_events(&self) -> u64 {
+        self.shared.lost_events.load(Ordering::Acquire)
+    }
+
+    /// Waits for the rest to be written; returns the number of events lost in all.
+    pub(crate) async fn finish(self) -> u64 {
+        self.shared.stopping.store(true, Ordering::Release);
+        drop(self.batches);
+        self.thread.unpark();
+        if tokio::time::timeout(STOP_LIMIT, self.done).await.is_err() {
+            let waiting = self.shared.waiting_events.load(Ordering::Acquire);
+            warn!(
+                lost = waiting,
+                "the store does not come to an end: events are lost to the history"
+            );
+            self.shared.lose(waiting);
+        }
+        self.shared.lost_events.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    /// A batch is not waiting any more.
+    fn taken(&self, events: usize) {
+        self.waiting_events.fetch_sub(events, Ordering::AcqRel);
+        self.waiting_batches.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn lose(&self, events: usize) {
+        let events = u64::try_from(events).unwrap_or(u64::MAX);
+        self.lost_events.fetch_add(events, Ordering::AcqRel);
+        self.wants_all_books.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;

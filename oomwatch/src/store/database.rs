@@ -1,0 +1,270 @@
+//! One open SQLite file: what an earlier run left in it, and writing one batch. Blocks on the
+//! disk; knows no thread and no retry.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
+use tracing::{debug, warn};
+
+use super::{
+    Batch, Saved, StoreError,
+    files::Files,
+    schema::{self, MIGRATIONS, Version},
+};
+use crate::{
+    CgroupId, ContainerId,
+    account::{Book, Page},
+    clock, printable,
+};
+
+/// Readers do not keep a writer waiting; whoever copies the file might.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// `auto_vacuum` must come first, and is of effect only in a new file.
+const SETTINGS: &str = "
+    PRAGMA auto_vacuum = INCREMENTAL;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    PRAGMA cache_size = -256;
+    PRAGMA wal_autocheckpoint = 256;
+    PRAGMA journal_size_limit = 1048576;
+";
+
+/// An open store.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens the store; moves it aside and begins a new one where it is damaged.
+    pub(super) fn open_or_begin(files: &Files, boot_id: &str) -> Result<(Self, Saved), StoreError> {
+        match Self::open(&files.database(), boot_id) {
+            Err(StoreError::Damaged { path, source }) => {
+                let aside = move_aside(files)?;
+                warn!(
+                    path = %path.display(), aside = %aside.display(), error = %source,
+                    "the store is damaged: it was moved aside and a new one is begun"
+                );
+                Self::open(&files.database(), boot_id)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open(path: &Path, boot_id: &str) -> Result<(Self, Saved), StoreError> {
+        let failed = |error| StoreError::opening(path, error);
+        // The one thread that uses it need not lock it against others.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(BUSY).map_err(failed)?;
+        // Before anything is changed in it.
+        if let Version::Newer(found) = schema::version(&connection, MIGRATIONS).map_err(failed)? {
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found,
+                known: schema::known(MIGRATIONS),
+            });
+        }
+        connection.execute_batch(SETTINGS).map_err(failed)?;
+        schema::migrate(&mut connection, MIGRATIONS).map_err(failed)?;
+        let saved = load(&connection, boot_id).map_err(failed)?;
+        let path = path.to_owned();
+        Ok((Self { connection, path }, saved))
+    }
+
+    /// Writes a batch, or nothing of it.
+    pub(super) fn write(&mut self, batch: &Batch, boot_id: &str) -> Result<(), StoreError> {
+        self.try_write(batch, boot_id)
+            .map_err(|error| StoreError::new("write to", &self.path, error))
+    }
+
+    fn try_write(&mut self, batch: &Batch, boot_id: &str) -> Result<(), rusqlite::Error> {
+        let transaction = self.connection.transaction()?;
+        insert_events(&transaction, batch)?;
+        if batch.all_books {
+            begin_boot(&transaction, boot_id)?;
+        }
+        insert_books(&transaction, batch)?;
+        for (key, value) in &batch.meta {
+            let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
+            transaction.execute(sql, params![key, value.cast_signed()])?;
+        }
+        transaction.commit()
+    }
+
+    /// Makes what was written last through a power cut. What does not work now works the next time.
+    pub(super) fn sync(&self) {
+        let synced = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = synced {
+            debug!(%error, "the store is not on its disk yet");
+        }
+    }
+
+    /// Looks at every page. `Damaged` where one is.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let check = self
+            .connection
+            .pragma_query_value(None, "quick_check", |row| row.get::<_, String>(0));
+        match check {
+            Ok(answer) if answer == "ok" => Ok(()),
+            Ok(answer) => Err(StoreError::Damaged {
+                path: self.path.clone(),
+                source: answer.into(),
+            }),
+            Err(error) => Err(StoreError::new("check", &self.path, error)),
+        }
+    }
+
+    /// Runs something on the connection.
+    pub(super) fn run(
+        &mut self,
+        operation: &'static str,
+        work: impl FnOnce(&mut Connection) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), StoreError> {
+        work(&mut self.connection).map_err(|error| StoreError::new(operation, &self.path, error))
+    }
+}
+
+/// Moves a damaged store aside, under a name with the time.
+pub(super) fn move_aside(files: &Files) -> Result<PathBuf, StoreError> {
+    let seconds = clock::now().unix_time_ns / 1_000_000_000;
+    files.move_aside(u64::try_from(seconds).unwrap_or(0))
+}
+
+fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error> {
+    let sql = "SELECT id FROM boot";
+    let boot: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    // Cgroup ids mean nothing in another boot.
+    if boot.is_none_or(|boot| boot != boot_id) {
+        return Ok(Saved::default());
+    }
+    let mut books = Vec::new();
+    let mut statement = connection.prepare(
+        "SELECT cgroup_id, container_id, by_hand, serial, base, accounted, recounts FROM book",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let container_id: String = row.get(1)?;
+        // Only a changed file has a bad one.
+        let Ok(container_id) = ContainerId::new(&container_id) else {
+            continue;
+        };
+        books.push(Book {
+            cgroup_id: CgroupId(row.get::<_, i64>(0)?.cast_unsigned()),
+            container_id,
+            by_hand: row.get(2)?,
+            page: page(row)?,
+            recounts: row.get::<_, i64>(6)?.cast_unsigned(),
+        });
+    }
+    let meta = load_meta(connection)?;
+    Ok(Saved { books, meta })
+}
+
+fn page(row: &Row<'_>) -> Result<Option<Page>, rusqlite::Error> {
+    let (base, accounted): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
+    let serial = row.get(3)?;
+    Ok(base.zip(accounted).map(|(base, accounted)| Page {
+        serial,
+        base: base.cast_unsigned(),
+        accounted: accounted.cast_unsigned(),
+    }))
+}
+
+fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT key, value FROM meta")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    rows.collect()
+}
+
+/// What follows is all that is known of this boot.
+fn begin_boot(transaction: &Transaction<'_>, boot_id: &str) -> Result<(), rusqlite::Error> {
+    transaction.execute("DELETE FROM book", [])?;
+    let sql = "DELETE FROM meta WHERE NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
+    transaction.execute(sql, [boot_id])?;
+    let sql = "INSERT OR REPLACE INTO boot (one, id) VALUES (1, ?1)";
+    transaction.execute(sql, [boot_id])?;
+    Ok(())
+}
+
+fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
+    if batch.events.is_empty() {
+        return Ok(());
+    }
+    // A kill that is reported again has the same id. After a restart nothing new is said of it;
+    // a container that claims it is.
+    let mut insert = transaction.prepare(
+        "INSERT INTO event
+         (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (id) DO UPDATE SET
+           container_id = excluded.container_id, container_name = excluded.container_name,
+           pod = excluded.pod, namespace = excluded.namespace,
+           json = excluded.json, text = excluded.text
+         WHERE ?11",
+    )?;
+    for event in &batch.events {
+        let container = event.container.as_deref();
+        let details = container.map(|container| &container.details);
+        // As in the JSON, which is where a person takes them from.
+        let text = |value: Option<&Option<String>>| {
+            value
+                .and_then(Option::as_ref)
+                .map(|value| printable(value.as_bytes()))
+        };
+        insert.execute(params![
+            event.id,
+            schema::stored_time(event.unix_time_ns),
+            event.kind.as_str(),
+            event.count.cast_signed(),
+            container.map(|container| container.id.as_str()),
+            text(details.map(|details| &details.name)),
+            text(details.map(|details| &details.pod)),
+            text(details.map(|details| &details.namespace)),
+            event.to_json(),
+            event.to_text(false),
+            event.supersedes.is_some(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn insert_books(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
+    if !batch.books.is_empty() {
+        let mut insert = transaction.prepare(
+            "INSERT OR REPLACE INTO book
+             (cgroup_id, container_id, by_hand, serial, base, accounted, recounts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?;
+        for book in &batch.books {
+            insert.execute(params![
+                book.cgroup_id.0.cast_signed(),
+                book.container_id.as_str(),
+                book.by_hand,
+                book.page.and_then(|page| page.serial),
+                book.page.map(|page| page.base.cast_signed()),
+                book.page.map(|page| page.accounted.cast_signed()),
+                book.recounts.cast_signed(),
+            ])?;
+        }
+    }
+    if !batch.closed.is_empty() {
+        let mut delete = transaction.prepare("DELETE FROM book WHERE cgroup_id = ?1")?;
+        for cgroup in &batch.closed {
+            delete.execute([cgroup.0.cast_signed()])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! How much history is kept: not older, and not more bytes, than the limits say. The oldest goes
+//! first; books are never counted out.
+
+use rusqlite::{Connection, params};
+
+use super::{Limits, schema::stored_time};
+
+/// Trims the history.
+pub(super) fn trim(
+    connection: &Connection,
+    limits: &Limits,
+    unix_time_ns: i128,
+) -> Result<(), rusqlite::Error> {
+    let max_age_ns = i128::try_from(limits.max_age.as_nanos()).unwrap_or(i128::MAX);
+    let oldest = stored_time(unix_time_ns.saturating_sub(max_age_ns));
+    connection.execute("DELETE FROM event WHERE time_ns < ?1", [oldest])?;
+    while used_bytes(connection)? > limits.max_bytes {
+        // An eighth at a time: between too few and too many statements.
+        let trimmed = connection.execute(
+            "DELETE FROM event WHERE number IN (
+                 SELECT number FROM event ORDER BY time_ns, number
+                 LIMIT (SELECT count(*) / 8 + 1 FROM event))",
+            params![],
+        )?;
+        if trimmed == 0 {
+            break;
+        }
+    }
+    // Gives the freed pages back to the file system: a row for each, to be stepped through.
+    let mut vacuum = connection.prepare("PRAGMA incremental_vacuum")?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+/// Bytes of the pages that hold something.
+fn used_bytes(connection: &Connection) -> Result<u64, rusqlite::Error> {
+    let number = |pragma| -> Result<u64, rusqlite::Error> {
+        let value: i64 = connection.pragma_query_value(None, pragma, |row| row.get(0))?;
+        Ok(value.cast_unsigned())
+    };
+    let pages = number("page_count")?.saturating_sub(number("freelist_count")?);
+    Ok(pages.saturating_mul(number("page_size")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{
+        Batch,
+        database::Database,
+        files::Files,
+        fixture::{BOOT, event_at, state_dir},
+    };
+
+    const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+    fn filled(files: &Files, events: u64) -> Database {
+        let (mut database, _) = Database::open_or_begin(files, BOOT).unwrap();
+        let batch = Batch {
+            events: (1..=events).map(|second| event_at(second).into()).collect(),
+            ..Batch::default()
+        };
+        database.write(&batch, BOOT).unwrap();
+        database
+    }
+
+    fn left(database: &Database) -> (u64, Option<i64>) {
+        let sql = "SELECT count(*), min(time_ns) / 1000000000 FROM event";
+        let row = database.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?))
+        });
+        row.unwrap()
+    }
+
+    #[test]
+    fn what_is_too_old_goes() {
+        let dir = state_dir();
+        let files = Files::lock(dir.path()).unwrap();
+        let database = filled(&files, 100);
+        let limits = Limits {
+            max_age: Duration::from_secs(10),
+            max_bytes: u64::MAX,
+        };
+        trim(&database.connection, &limits, 100_000_000_000).unwrap();
+        assert_eq!(left(&database), (11, Some(90)));
+        trim(&database.connection, &limits, 1 << 80).unwrap();
+        assert_eq!(left(&database), (0, None));
+    }
+
+    #[test]
+    fn what_is_too_much_goes_and_the_file_shrinks() {
+        let dir = state_dir();
+        let files = Files::lock(dir.path()).unwrap();
+        let database = filled(&files, 2000);
+        let before = used_bytes(&database.connection).unwrap();
+        let limits = Limits {
+            max_age: FOR_EVER,
+            max_bytes: before / 2,
+        };
+        trim(&database.connection, &limits, 0).unwrap();
+        assert!(used_bytes(&database.connection).unwrap() <= before / 2);
+        let (count, oldest) = left(&database);
+        assert!((500..1500).contains(&count), "{count} of 2000 are left");
+        assert_eq!(
+            oldest,
+            Some(2001 - count.cast_signed()),
+            "the newest are left"
+        );
+        // The log is emptied into the file when the last connection is closed.
+        drop(database);
+        let size = std::fs::metadata(files.database()).unwrap().len();
+        assert!(size <= before / 2 + 65536, "{size} bytes, {before} before");
+    }
+
+    #[test]
+    fn a_limit_below_an_empty_store_is_no_endless_loop() {
+        let dir = state_dir();
+        let files = Files::lock(dir.path()).unwrap();
+        let database = filled(&files, 5);
+        let limits = Limits {
+            max_age: FOR_EVER,
+            max_bytes: 0,
+        };
+        trim(&database.connection, &limits, 0).unwrap();
+        assert_eq!(left(&database), (0, None));
+    }
+}

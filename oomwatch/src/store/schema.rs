@@ -1,0 +1,147 @@
+//! The tables, and how a store of an older version becomes one of this version.
+//!
+//! The version is `PRAGMA user_version`: how many of [`MIGRATIONS`] were applied. They are only
+//! ever added to. Numbers without sign are stored as the signed number of the same bits.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// What leads from each version to the next.
+pub(super) const MIGRATIONS: &[&str] = &["
+    CREATE TABLE event (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        container_id TEXT,
+        container_name TEXT,
+        pod TEXT,
+        namespace TEXT,
+        json TEXT NOT NULL,
+        text TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_by_time ON event (time_ns);
+    CREATE TABLE book (
+        cgroup_id INTEGER PRIMARY KEY,
+        container_id TEXT NOT NULL,
+        by_hand INTEGER NOT NULL,
+        serial INTEGER,
+        -- NULL where there are no counters.
+        base INTEGER,
+        accounted INTEGER,
+        recounts INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE meta (
+        key TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT;
+    -- The boot that the books and the numbers in meta are of.
+    CREATE TABLE boot (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        id TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.
+pub(super) fn stored_time(unix_time_ns: i128) -> i64 {
+    let stored = unix_time_ns.clamp(i64::MIN.into(), i64::MAX.into());
+    i64::try_from(stored).unwrap_or(i64::MAX)
+}
+
+/// What a store's version is to this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// It has not all of the migrations.
+    Older(u32),
+    Current,
+    Newer(u32),
+}
+
+/// The version of the newest store that is known here.
+pub(super) fn known(migrations: &[&str]) -> u32 {
+    u32::try_from(migrations.len()).unwrap_or(u32::MAX)
+}
+
+/// Reads a store's version.
+pub(super) fn version(
+    connection: &Connection,
+    migrations: &[&str],
+) -> Result<Version, rusqlite::Error> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(match found.cmp(&known(migrations)) {
+        std::cmp::Ordering::Less => Version::Older(found),
+        std::cmp::Ordering::Equal => Version::Current,
+        std::cmp::Ordering::Greater => Version::Newer(found),
+    })
+}
+
+/// Applies what an older store lacks: all of it, or nothing.
+pub(super) fn migrate(
+    connection: &mut Connection,
+    migrations: &[&str],
+) -> Result<(), rusqlite::Error> {
+    let Version::Older(found) = version(connection, migrations)? else {
+        return Ok(());
+    };
+    let applied = usize::try_from(found).unwrap_or(usize::MAX);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in migrations.iter().skip(applied) {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", known(migrations))?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: &[&str] = &[
+        "CREATE TABLE a (x INTEGER); INSERT INTO a VALUES (1);",
+        "ALTER TABLE a ADD COLUMN y INTEGER; UPDATE a SET y = x + 1;",
+        "CREATE TABLE b AS SELECT x + y AS z FROM a;",
+    ];
+
+    fn z(connection: &Connection) -> i64 {
+        connection
+            .query_row("SELECT z FROM b", [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn migrations_are_applied_in_order_and_once() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, THREE).unwrap();
+        migrate(&mut connection, THREE).unwrap();
+        assert_eq!(z(&connection), 3);
+        assert_eq!(version(&connection, THREE), Ok(Version::Current));
+    }
+
+    #[test]
+    fn a_store_of_an_older_version_gets_only_what_it_lacks() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &THREE[..1]).unwrap();
+        connection.execute("UPDATE a SET x = 5", []).unwrap();
+        assert_eq!(version(&connection, THREE), Ok(Version::Older(1)));
+        migrate(&mut connection, THREE).unwrap();
+        assert_eq!(z(&connection), 11);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_old_version() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, &THREE[..1]).unwrap();
+        let broken = [THREE[0], THREE[1], "no SQL at all"];
+        assert!(migrate(&mut connection, &broken).is_err());
+        assert_eq!(version(&connection, THREE), Ok(Version::Older(1)));
+        migrate(&mut connection, THREE).unwrap();
+        assert_eq!(z(&connection), 3);
+    }
+
+    #[test]
+    fn the_tables_can_be_made() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, MIGRATIONS).unwrap();
+        assert_eq!(version(&connection, MIGRATIONS), Ok(Version::Current));
+    }
+}

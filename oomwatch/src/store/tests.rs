@@ -1,0 +1,357 @@
+//! The store from the outside: what is there after a restart, however the run before ended.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    fixture::{BOOT, book, event_at, state_dir},
+    *,
+};
+use crate::{History, HistoryFilter};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn open(dir: &Path) -> (Store, Saved) {
+    try_open(dir).unwrap()
+}
+
+fn try_open(dir: &Path) -> Result<(Store, Saved), StoreError> {
+    let config = StoreConfig {
+        dir: dir.to_owned(),
+        limits: Limits {
+            // The tests' events are from 1970.
+            max_age: Duration::from_secs(1 << 40),
+            ..Limits::default()
+        },
+    };
+    Store::open(config, BOOT)
+}
+
+fn finish(store: Store) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(store.finish())
+}
+
+fn batch(events: std::ops::Range<u64>) -> Batch {
+    Batch {
+        events: events.map(|number| event_at(number).into()).collect(),
+        ..Batch::default()
+    }
+}
+
+fn stored(dir: &Path) -> u64 {
+    let history = History::open(dir).unwrap();
+    let entries = history.entries(&HistoryFilter::default()).unwrap();
+    entries.iter().map(|entry| entry.count).sum()
+}
+
+fn files_like(dir: &Path, pattern: &str) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap();
+    names
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.contains(pattern))
+        .collect()
+}
+
+#[test]
+fn books_and_numbers_come_back() {
+    let dir = state_dir();
+    let (mut store, saved) = open(dir.path());
+    assert_eq!(saved, Saved::default());
+    assert!(store.wants_all_books());
+    let mut without = book(6, 0);
+    without.page = None;
+    let kept = without.clone();
+    store.write(Batch {
+        all_books: true,
+        books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX), without],
+        meta: vec![("oom_kill", u64::MAX)],
+        ..Batch::default()
+    });
+    assert!(!store.wants_all_books());
+    store.write(Batch {
+        books: vec![book(4, 5)],
+        closed: vec![CgroupId(3)],
+        ..batch(1..4)
+    });
+    assert_eq!(finish(store), 0);
+    let (_store, mut saved) = open(dir.path());
+    saved.books.sort_by_key(|book| book.cgroup_id);
+    assert_eq!(saved.books, [book(4, 5), kept, book(u64::MAX, u64::MAX)]);
+    assert_eq!(saved.meta["oom_kill"], u64::MAX);
+    assert_eq!(stored(dir.path()), 3);
+}
+
+#[test]
+fn another_boot_begins_without_books_and_with_the_history() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    store.write(Batch {
+        all_books: true,
+        books: vec![book(3, 1)],
+        meta: vec![("oom_kill", 1)],
+        ..batch(1..3)
+    });
+    finish(store);
+    let config = || StoreConfig {
+        dir: dir.path().to_owned(),
+        limits: Limits {
+            max_age: Duration::from_secs(1 << 40),
+            ..Limits::default()
+        },
+    };
+    let (mut store, saved) = Store::open(config(), "another boot").unwrap();
+    assert_eq!(saved, Saved::default());
+    store.write(Batch {
+        all_books: true,
+        ..Batch::default()
+    });
+    finish(store);
+    let (_store, saved) = open(dir.path());
+    assert_eq!(saved, Saved::default(), "the first boot's are gone");
+    assert_eq!(stored(dir.path()), 2);
+}
+
+#[test]
+fn an_event_is_stored_once() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    store.write(batch(1..4));
+    store.write(batch(2..6));
+    finish(store);
+    assert_eq!(stored(dir.path()), 5);
+}
+
+#[test]
+fn a_second_daemon_is_refused_until_the_first_is_gone() {
+    let dir = state_dir();
+    let (store, _) = open(dir.path());
+    let error = try_open(dir.path()).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("--state-dir"), "{error}");
+    finish(store);
+    assert!(try_open(dir.path()).is_ok());
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_left_as_it_is() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    store.write(batch(1..4));
+    finish(store);
+    let path = files::database(dir.path());
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let before = fs::read(&path).unwrap();
+    let error = try_open(dir.path()).map(drop).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Newer {
+                found: 99,
+                known: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("upgrade"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert!(files_like(dir.path(), "corrupt").is_empty());
+}
+
+#[test]
+fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 3] = [
+        ("garbage", |path| {
+            fs::write(path, "garbage".repeat(3000)).unwrap();
+        }),
+        ("cut off", |path| {
+            let half = fs::metadata(path).unwrap().len() / 2;
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(half)
+                .unwrap();
+        }),
+        ("without its tables", |path| {
+            let connection = Connection::open(path).unwrap();
+            connection.execute("DROP TABLE book", []).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let dir = state_dir();
+        let (mut store, _) = open(dir.path());
+        store.write(Batch {
+            all_books: true,
+            books: vec![book(3, 1)],
+            ..batch(1..200)
+        });
+        finish(store);
+        damage(&files::database(dir.path()));
+        let (mut store, saved) = open(dir.path());
+        assert_eq!(saved, Saved::default(), "{what}");
+        assert_eq!(
+            files_like(dir.path(), "oomwatch.db.corrupt-").len(),
+            1,
+            "{what}"
+        );
+        store.write(batch(1..3));
+        finish(store);
+        assert_eq!(stored(dir.path()), 2, "{what}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_a_store_to_be_begun() {
+    let dir = state_dir();
+    fs::write(files::database(dir.path()), "").unwrap();
+    let (mut store, _) = open(dir.path());
+    store.write(batch(1..3));
+    finish(store);
+    assert_eq!(stored(dir.path()), 2);
+    assert!(files_like(dir.path(), "corrupt").is_empty());
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_named() {
+    let dir = state_dir();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = try_open(&file.join("state")).map(drop).unwrap_err();
+    assert!(
+        matches!(error, StoreError::CreateDirectory { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("file/state"), "{error}");
+    let error = try_open(Path::new("/proc/self")).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Lock { .. }), "{error}");
+}
+
+#[test]
+fn a_new_directory_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = state_dir();
+    let path = dir.path().join("a/b");
+    let (store, _) = open(&path);
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    finish(store);
+}
+
+/// While the disk does not take anything the caller is not kept waiting, loses only what does not
+/// fit the queue, and is asked for all books afterwards.
+#[test]
+fn a_disk_that_hangs_costs_what_does_not_fit_the_queue() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    store.write(Batch {
+        all_books: true,
+        ..batch(0..1)
+    });
+    let blocker = Connection::open(files::database(dir.path())).unwrap();
+    blocker.busy_timeout(DEADLINE).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut number = 1;
+    while store.has_room(64) {
+        store.write(batch(number..number + 64));
+        number += 64;
+    }
+    assert!(number > 4000, "the queue is as long as it says: {number}");
+    assert!(number < 2 * 4096, "and not longer: {number}");
+    store.lose(64);
+    assert!(store.wants_all_books());
+    blocker.execute_batch("COMMIT").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(DEADLINE, store.wanted())
+            .await
+            .unwrap();
+    });
+    assert!(store.has_room(0));
+    store.write(Batch {
+        all_books: true,
+        books: vec![book(3, number)],
+        ..Batch::default()
+    });
+    assert_eq!(finish(store), 64);
+    assert_eq!(stored(dir.path()), number);
+}
+
+const CHILD: &str = "OOMWATCH_TEST_STORE_DIR";
+
+/// Not a test by itself: the daemon of the next one, which writes until it is killed.
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let (mut store, saved) = open(Path::new(&dir));
+    let mut accounted = saved
+        .books
+        .first()
+        .map_or(0, |book| book.page.unwrap().accounted);
+    for round in 0_u64.. {
+        while !store.has_room(8) {
+            std::thread::yield_now();
+        }
+        let events = 1 + round % 7;
+        store.write(Batch {
+            all_books: store.wants_all_books(),
+            books: vec![book(3, accounted + events)],
+            ..batch(accounted..accounted + events)
+        });
+        accounted += events;
+    }
+}
+
+/// The law of the store: after `kill -9` at any moment the history has exactly what the books say
+/// was spoken of.
+#[test]
+fn history_and_books_agree_after_kill_9_at_any_moment() {
+    let dir = state_dir();
+    let mut last = 0;
+    for round in 0..6_u32 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::tests::child_that_writes_until_it_is_killed",
+            ])
+            .env(CHILD, dir.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let wanted = last + 1 + u64::from(round) * 100;
+        while History::open(dir.path())
+            .and_then(|history| history.entries(&HistoryFilter::default()))
+            .map_or(0, |entries| entries.len())
+            < usize::try_from(wanted).unwrap()
+        {
+            assert!(start.elapsed() < DEADLINE, "the child does not write");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (store, saved) = open(dir.path());
+        last = stored(dir.path());
+        assert_eq!(saved.books, [book(3, last)]);
+        assert!(last >= wanted);
+        finish(store);
+    }
+    assert!(files_like(dir.path(), "corrupt").is_empty());
+}

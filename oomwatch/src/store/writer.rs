@@ -1,0 +1,230 @@
+//! The writer's thread: the only one that touches the file once the watcher runs.
+//!
+//! A batch that cannot be written is tried again until it can, while others queue up behind it;
+//! the watcher's task never waits for any of this. A damaged file is moved aside and a new one is
+//! begun, for which the watcher is asked for all books.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use super::{Batch, Limits, Shared, StoreError, database, files::Files, retention};
+use crate::{clock, store::database::Database};
+
+/// Between two tries to write: at first, and at most.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Events are safe from a power cut so long after they were written: a node that runs out of memory
+/// may be about to go down.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// The history is trimmed this long after the start, when the host is less busy...
+const FIRST_TRIM: Duration = Duration::from_secs(5);
+/// ...and again this often, or after so many events.
+const TRIM_EVERY: Duration = Duration::from_secs(3600);
+const TRIM_AFTER_EVENTS: usize = 4096;
+
+/// The thread's own.
+#[derive(Debug)]
+pub(super) struct Writer {
+    database: Option<Database>,
+    files: Files,
+    boot_id: String,
+    limits: Limits,
+    shared: Arc<Shared>,
+    /// The last wait between two tries, while nothing can be written.
+    failing: Option<Duration>,
+    /// When what was written is to be synced.
+    sync_at: Option<Instant>,
+    trim_at: Instant,
+    untrimmed: usize,
+    checked: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        database: Database,
+        files: Files,
+        boot_id: &str,
+        limits: Limits,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            database: Some(database),
+            files,
+            boot_id: boot_id.to_owned(),
+            limits,
+            shared,
+            failing: None,
+            sync_at: None,
+            trim_at: Instant::now() + FIRST_TRIM,
+            untrimmed: 0,
+            checked: false,
+        }
+    }
+
+    /// Writes batches until there are no more.
+    pub(super) fn run(mut self, batches: &Receiver<Box<Batch>>) {
+        loop {
+            let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
+            match batches.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(batch) => self.take(&batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Closing syncs too.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.do_what_is_due(Instant::now());
+        }
+    }
+
+    fn do_what_is_due(&mut self, now: Instant) {
+        if self.sync_at.is_some_and(|due| due <= now) {
+            self.sync_at = None;
+            if let Some(database) = &self.database {
+                database.sync();
+            }
+        }
+        if self.trim_at <= now || self.untrimmed >= TRIM_AFTER_EVENTS {
+            self.trim();
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let written = self.write_at_last(batch);
+        self.shared.taken(batch.events.len());
+        if written {
+            self.untrimmed += batch.events.len();
+            if !batch.events.is_empty() {
+                self.sync_at
+                    .get_or_insert_with(|| Instant::now() + SYNC_AFTER);
+            }
+        } else {
+            self.shared.lose(batch.events.len());
+        }
+        if self.shared.wants_all_books.load(Ordering::Acquire) {
+            self.shared.wanted.notify_one();
+        }
+    }
+
+    /// Writes a batch, however long it takes; gives up only when the daemon stops.
+    fn write_at_last(&mut self, batch: &Batch) -> bool {
+        loop {
+            match self.write(batch) {
+                Ok(()) => {
+                    if self.failing.take().is_some() {
+                        info!("the store is written again");
+                    }
+                    return true;
+                }
+                Err(error) => {
+                    self.say_failing(&error);
+                    if self.shared.stopping.load(Ordering::Acquire) {
+                        return false;
+                    }
+                    self.wait_for_retry();
+                }
+            }
+        }
+    }
+
+    fn say_failing(&self, error: &StoreError) {
+        if self.failing.is_none() {
+            warn!(%error, cause = cause(error), "the history cannot be written for now; watching goes on");
+        }
+    }
+
+    fn wait_for_retry(&mut self) {
+        let wait = self
+            .failing
+            .map_or(FIRST_RETRY, |last| last.saturating_mul(2).min(LAST_RETRY));
+        self.failing = Some(wait);
+        // Woken when the daemon stops.
+        thread::park_timeout(wait);
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let written = match &mut self.database {
+            Some(database) => database.write(batch, &self.boot_id),
+            None => self.begin_anew(batch),
+        };
+        match written {
+            Err(error @ StoreError::Damaged { .. }) => {
+                self.put_aside(&error)?;
+                self.begin_anew(batch)
+            }
+            written => written,
+        }
+    }
+
+    fn put_aside(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        // Closed before it is renamed.
+        self.database = None;
+        let aside = database::move_aside(&self.files)?;
+        warn!(
+            %error, cause = cause(error), aside = %aside.display(),
+            "the store is damaged: it was moved aside and a new one is begun"
+        );
+        Ok(())
+    }
+
+    fn begin_anew(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let (mut database, _) = Database::open_or_begin(&self.files, &self.boot_id)?;
+        database.write(batch, &self.boot_id)?;
+        self.database = Some(database);
+        if !batch.all_books {
+            self.shared.wants_all_books.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Keeps the history within its limits; looks for damage the first time.
+    fn trim(&mut self) {
+        self.trim_at = Instant::now() + TRIM_EVERY;
+        self.untrimmed = 0;
+        let Some(database) = &mut self.database else {
+            return;
+        };
+        let check = if std::mem::replace(&mut self.checked, true) {
+            Ok(())
+        } else {
+            database.check()
+        };
+        let limits = &self.limits;
+        let trimmed = check.and_then(|()| {
+            database.run("trim", |connection| {
+                retention::trim(connection, limits, clock::now().unix_time_ns)
+            })
+        });
+        match trimmed {
+            Ok(()) => {}
+            Err(error @ StoreError::Damaged { .. }) => {
+                let begun = self
+                    .put_aside(&error)
+                    .and_then(|()| self.begin_anew(&Batch::default()));
+                if let Err(error) = begun {
+                    // The next batch tries again.
+                    warn!(%error, cause = cause(&error), "no new store can be begun for now");
+                }
+                self.shared.wanted.notify_one();
+            }
+            Err(error) => {
+                warn!(%error, cause = cause(&error), "the history is not trimmed for now");
+            }
+        }
+    }
+}
+
+/// What SQLite or the system says, for the log.
+fn cause(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! A disk that is full, and a file that is damaged while it is in use.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+};
+
+use super::*;
+use crate::{
+    History, HistoryFilter,
+    store::fixture::{BOOT, book, event_at, state_dir},
+};
+
+fn writer(dir: &std::path::Path) -> Writer {
+    let files = Files::lock(dir).unwrap();
+    let (database, _) = Database::open_or_begin(&files, BOOT).unwrap();
+    Writer::new(
+        database,
+        files,
+        BOOT,
+        Limits::default(),
+        Arc::new(Shared::default()),
+    )
+}
+
+fn events(numbers: std::ops::Range<u64>) -> Batch {
+    Batch {
+        events: numbers.map(|number| event_at(number).into()).collect(),
+        books: vec![book(3, 1)],
+        ..Batch::default()
+    }
+}
+
+fn stored(dir: &std::path::Path) -> usize {
+    let history = History::open(dir).unwrap();
+    history.entries(&HistoryFilter::default()).unwrap().len()
+}
+
+fn set_pages(writer: &Writer, pages: u32) {
+    let connection = &writer.database.as_ref().unwrap().connection;
+    connection
+        .pragma_update(None, "max_page_count", pages)
+        .unwrap();
+}
+
+#[test]
+fn a_full_disk_writes_all_of_a_batch_later_and_none_of_it_now() {
+    let dir = state_dir();
+    let mut writer = writer(dir.path());
+    writer.write(&events(1..2)).unwrap();
+    set_pages(&writer, 1);
+    let error = writer.write(&events(2..1000)).unwrap_err();
+    assert!(matches!(error, StoreError::Database { .. }), "{error:?}");
+    assert!(cause(&error).contains("full"), "{}", cause(&error));
+    assert_eq!(stored(dir.path()), 1);
+    set_pages(&writer, u32::MAX / 2);
+    writer.write(&events(2..1000)).unwrap();
+    assert_eq!(stored(dir.path()), 999);
+}
+
+#[test]
+fn what_cannot_be_written_at_the_end_is_counted() {
+    let dir = state_dir();
+    let mut writer = writer(dir.path());
+    set_pages(&writer, 1);
+    writer.shared.stopping.store(true, Ordering::Release);
+    let batch = events(1..500);
+    writer.shared.waiting_events.store(499, Ordering::Release);
+    writer.shared.waiting_batches.store(1, Ordering::Release);
+    writer.take(&batch);
+    assert_eq!(writer.shared.lost_events.load(Ordering::Acquire), 499);
+    assert_eq!(writer.shared.waiting_events.load(Ordering::Acquire), 0);
+}
+
+#[test]
+fn a_file_damaged_in_use_is_moved_aside_and_all_books_are_asked_for() {
+    let dir = state_dir();
+    let mut filling = writer(dir.path());
+    filling.write(&events(1..1000)).unwrap();
+    // Closing empties the log into the file.
+    drop(filling);
+    let mut writer = writer(dir.path());
+    let path = writer.files.database();
+    let pages = fs::metadata(&path).unwrap().len() / 4096;
+    let file = File::options().write(true).open(&path).unwrap();
+    for page in 2..pages {
+        file.write_at(&[0xa5; 4096], page * 4096).unwrap();
+    }
+    writer.trim();
+    assert!(writer.shared.wants_all_books.load(Ordering::Acquire));
+    writer.write(&events(2000..2005)).unwrap();
+    assert_eq!(stored(dir.path()), 5);
+    let names = fs::read_dir(dir.path()).unwrap();
+    let aside = names
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .any(|name| name.starts_with("oomwatch.db.corrupt-") && !name.ends_with("-wal"));
+    assert!(aside, "the damaged file is kept");
+}

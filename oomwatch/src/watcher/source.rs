@@ -1,0 +1,217 @@
+//! Where the watcher's knowledge comes from: the probe, the counters' files, or both; and which
+//! of them this host allows.
+
+use std::{collections::VecDeque, io};
+
+use tracing::warn;
+
+use super::{Options, StartError};
+use crate::{
+    Tier, TierChoice,
+    cgroup::hierarchy::Hierarchy,
+    clock,
+    counters::CounterWatch,
+    engine::reading::Reading,
+    probe::{DecodeError, Drops, Probe, ProbeConfig, ProgramLog},
+    record::Record,
+};
+
+/// Between two looks at everything where all is watched: for what the kernel does without a word.
+const SWEEP_NS: u64 = 60_000_000_000;
+/// The same where something cannot be watched.
+const LIMITED_SWEEP_NS: u64 = 5_000_000_000;
+/// Until the first look for the counters of a container that has none yet; doubled each time.
+const FIRST_SWEEP_NS: u64 = 500_000_000;
+
+/// From a counter's rise to the exit of the process that it counts, at most: where it takes
+/// longer, the kill is told by number only.
+const DEATH_NS: u64 = 2_000_000_000;
+
+/// How well the counters are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// All of them.
+    All,
+    /// Some have no memory controller, or not yet.
+    NotYet,
+    /// Descriptors or watches ran out.
+    Limited,
+}
+
+/// The probe in all tiers but `counters`; the files in `pid` and `counters`.
+pub(super) struct Source {
+    tier: Tier,
+    probe: Option<Probe>,
+    pub(super) counters: Option<CounterWatch>,
+    /// Readings that wait for the victims to tell of themselves, oldest first.
+    waiting: VecDeque<(u64, Vec<Reading>)>,
+    sweep_at_ns: Option<u64>,
+    sweep_wait_ns: u64,
+}
+
+impl Source {
+    /// Takes the best tier that was asked for and that works.
+    pub(super) fn start(options: &Options, hierarchy: &Hierarchy) -> Result<Self, StartError> {
+        let choice = options.tier;
+        if choice == TierChoice::Only(Tier::Counters) {
+            return Self::counters(hierarchy);
+        }
+        let config = ProbeConfig {
+            ring_bytes: options.ring_bytes,
+            tier: choice,
+            log: options.log_probe,
+        };
+        match Probe::start(&config) {
+            Ok(probe) => Self::probe(probe),
+            Err(error) if choice.allows(Tier::Counters) && error.calls_for_lesser_tier() => {
+                warn!(
+                    error = %error.with_causes(),
+                    "no eBPF program can be loaded: kills are counted from memory.events, and who was killed is unknown; `oomwatch check` says what is missing"
+                );
+                Self::counters(hierarchy)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Without BTF the records know no counters and no cgroups but the victim's.
+    fn probe(probe: Probe) -> Result<Self, StartError> {
+        let counters = match probe.tier() {
+            Tier::Pid => Some(CounterWatch::start().map_err(StartError::Watch)?),
+            _ => None,
+        };
+        Ok(Self {
+            tier: probe.tier(),
+            probe: Some(probe),
+            counters,
+            waiting: VecDeque::new(),
+            sweep_at_ns: None,
+            sweep_wait_ns: 0,
+        })
+    }
+
+    fn counters(hierarchy: &Hierarchy) -> Result<Self, StartError> {
+        if let Some(reason) = hierarchy.lacks_counters() {
+            return Err(StartError::NoCounters {
+                mount: hierarchy.mount().to_owned(),
+                reason,
+            });
+        }
+        Ok(Self {
+            tier: Tier::Counters,
+            probe: None,
+            counters: Some(CounterWatch::start().map_err(StartError::Watch)?),
+            waiting: VecDeque::new(),
+            sweep_at_ns: None,
+            sweep_wait_ns: 0,
+        })
+    }
+
+    pub(super) fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Whether events say which limit was hit.
+    pub(super) fn sees_oom_control(&self) -> bool {
+        self.probe.as_ref().is_some_and(Probe::sees_oom_control)
+    }
+
+    /// Whether events of this tier would say which limit was hit, if this host allowed it.
+    pub(super) fn lacks_oom_control(&self) -> bool {
+        matches!(self.tier, Tier::Btf | Tier::BtfPid) && !self.sees_oom_control()
+    }
+
+    /// Waits until there is something to read.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        match (&mut self.probe, &mut self.counters) {
+            (Some(probe), Some(counters)) => tokio::select! {
+                ready = probe.readable() => ready,
+                ready = counters.readable() => ready,
+            },
+            (Some(probe), None) => probe.readable().await,
+            (None, Some(counters)) => counters.readable().await,
+            (None, None) => std::future::pending().await,
+        }
+    }
+
+    /// See [`Probe::drain`].
+    pub(super) fn drain(
+        &mut self,
+        limit: usize,
+        take: impl FnMut(Result<Record, DecodeError>),
+    ) -> bool {
+        let probe = self.probe.as_mut();
+        probe.is_some_and(|probe| probe.drain(limit, take))
+    }
+
+    /// See [`Probe::drops`].
+    pub(super) fn drops(&self) -> io::Result<Drops> {
+        let probe = self.probe.as_ref();
+        probe.map_or_else(|| Ok(Drops::default()), Probe::drops)
+    }
+
+    /// See [`Probe::take_log`].
+    pub(super) fn take_log(&mut self) -> Option<ProgramLog> {
+        self.probe.as_mut()?.take_log()
+    }
+
+    /// When to sweep or to settle, on the boot-time clock.
+    pub(super) fn timer_ns(&self) -> Option<u64> {
+        let settle = self.waiting.front().map(|(at_ns, _)| *at_ns);
+        settle.into_iter().chain(self.sweep_at_ns).min()
+    }
+
+    /// Whether it is time to look at everything again.
+    pub(super) fn is_sweep_due(&self, now_ns: u64) -> bool {
+        self.sweep_at_ns.is_some_and(|at_ns| at_ns <= now_ns)
+    }
+
+    /// Whether readings are explained by victims that have yet to tell of themselves.
+    pub(super) fn waits_for_victims(&self) -> bool {
+        self.tier == Tier::Pid
+    }
+
+    /// Keeps readings until the victims that they count had time to die.
+    pub(super) fn wait(&mut self, readings: Vec<Reading>) {
+        let at_ns = clock::now().boottime_ns + DEATH_NS;
+        self.waiting.push_back((at_ns, readings));
+    }
+
+    /// The readings that waited until `now_ns`.
+    pub(super) fn settled(&mut self, now_ns: u64) -> Vec<Vec<Reading>> {
+        let due = self
+            .waiting
+            .iter()
+            .take_while(|(at_ns, _)| *at_ns <= now_ns);
+        let due = due.count();
+        self.waiting
+            .drain(..due)
+            .map(|(_, readings)| readings)
+            .collect()
+    }
+
+    /// Everything was looked at just now, and this much of it is watched.
+    pub(super) fn swept(&mut self, watched: Watched) {
+        self.sweep_wait_ns = match watched {
+            Watched::All => SWEEP_NS,
+            Watched::Limited => LIMITED_SWEEP_NS,
+            Watched::NotYet => (self.sweep_wait_ns * 2).clamp(FIRST_SWEEP_NS, SWEEP_NS),
+        };
+        self.sweep_in(self.sweep_wait_ns);
+    }
+
+    /// A container has no counters yet: have a look soon.
+    pub(super) fn sweep_soon(&mut self) {
+        self.sweep_wait_ns = FIRST_SWEEP_NS;
+        self.sweep_in(FIRST_SWEEP_NS);
+    }
+
+    /// There is more to read.
+    pub(super) fn sweep_now(&mut self) {
+        self.sweep_in(0);
+    }
+
+    fn sweep_in(&mut self, wait_ns: u64) {
+        self.sweep_at_ns = Some(clock::now().boottime_ns + wait_ns);
+    }
+}

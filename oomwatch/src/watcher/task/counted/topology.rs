@@ -1,0 +1,253 @@
+//! Cgroups that come and go, as their parents' directories and a scan tell; and what those that
+//! went counted last.
+
+use std::collections::HashSet;
+
+use tracing::{debug, error, warn};
+
+use super::Task;
+use crate::{
+    CgroupError, CgroupId, clock,
+    counters::{CounterWatch, directories::Change, family::Family},
+    record::{CgroupChanged, Record},
+};
+
+impl Task {
+    /// Takes in which cgroups came and went; tells whether any did.
+    pub(super) fn take_changes(&mut self, watch: &mut CounterWatch) -> bool {
+        let found = watch.directories.changes();
+        if found.overflow {
+            warn!("changes of cgroups were lost; scanning again");
+            self.rescan(watch, true);
+        }
+        let any = !found.changes.is_empty();
+        let mut removed: Vec<(CgroupId, Vec<CgroupId>, bool)> = Vec::new();
+        for change in found.changes {
+            match change {
+                Change::Created { parent, name } => self.created(watch, parent, &name),
+                Change::Removed { parent, id } => {
+                    let known = removed.iter_mut().find(|(known, ..)| *known == parent);
+                    match known {
+                        Some((_, ids, nameless)) => {
+                            ids.extend(id);
+                            *nameless |= id.is_none();
+                        }
+                        None => {
+                            removed.push((parent, id.into_iter().collect(), id.is_none()));
+                        }
+                    }
+                }
+            }
+        }
+        for (parent, ids, nameless) in removed {
+            self.removed(watch, parent, ids, nameless);
+        }
+        any
+    }
+
+    /// A cgroup came; it may have children already, made before anybody watched it.
+    pub(super) fn created(&mut self, watch: &mut CounterWatch, parent: CgroupId, name: &[u8]) {
+        let Some(mut path) = self.engine.tree().path(parent) else {
+            return;
+        };
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        let directory = self.hierarchy.directory(&path);
+        let id = match self.hierarchy.id(&directory) {
+            Ok(id) => id,
+            // Gone already; the removal tells.
+            Err(CgroupError::NotFound { .. }) => return,
+            Err(error) => return warn!(%error, "a new cgroup cannot be looked at"),
+        };
+        let is_new = !self.engine.tree().contains(id);
+        let now = clock::now();
+        let record = Record::CgroupCreated(change(id, parent, Some(name), now.boottime_ns));
+        let events = self.engine.apply(&[record], now);
+        self.publish(events);
+        self.watch_directory(watch, id);
+        self.follow(watch, id);
+        if self.engine.registry().get(id).is_some() && !watch.is_open(id) {
+            self.source.sweep_soon();
+        }
+        // With `--all-cgroups` its parent is no leaf any more.
+        self.follow(watch, parent);
+        if is_new {
+            self.tell(watch, &[id]);
+            for name in children(&directory) {
+                self.created(watch, id, &name);
+            }
+        }
+    }
+
+    /// Children of one parent are gone: what they counted last is told by the parent. `nameless`
+    /// where one of them was never known.
+    pub(super) fn removed(
+        &mut self,
+        watch: &mut CounterWatch,
+        parent: CgroupId,
+        mut gone: Vec<CgroupId>,
+        nameless: bool,
+    ) {
+        // A victim tells of itself before its cgroup can go.
+        self.drain_ring();
+        if let Some(mut before) = watch.families.remove(&parent) {
+            if self.total(parent) == Some(before.total) {
+                // Nothing was killed since.
+                gone.iter().for_each(|&id| before.bury(id));
+                watch.families.insert(parent, before);
+            } else if let Some((after, listed)) = self.read_family(parent) {
+                // More may have gone since, of which the queue tells later.
+                let listed: HashSet<CgroupId> = listed.into_iter().collect();
+                gone.extend(
+                    watch
+                        .directories
+                        .take_missing(parent, |id| listed.contains(&id)),
+                );
+                gone.sort_unstable();
+                gone.dedup();
+                // One that was taken in before is in the counts of before.
+                gone.retain(|&id| self.engine.tree().is_live(id));
+                self.settle_family(parent, &before, &after, &gone, nameless);
+                watch.families.insert(parent, after);
+            } else {
+                debug!(
+                    parent = parent.0,
+                    "cgroups went with their parent: their last count is unknown"
+                );
+            }
+        }
+        let now = clock::now();
+        for id in gone {
+            watch.close(id);
+            watch.directories.forget(id);
+            watch.families.remove(&id);
+            let record = Record::CgroupRemoved(change(id, parent, None, now.boottime_ns));
+            let events = self.engine.apply(&[record], now);
+            self.publish(events);
+        }
+        self.follow(watch, parent);
+    }
+
+    /// Speaks of what the children that are gone counted last, if it is certain whose it was.
+    fn settle_family(
+        &mut self,
+        parent: CgroupId,
+        before: &Family,
+        after: &Family,
+        gone: &[CgroupId],
+        nameless: bool,
+    ) {
+        let told = |id: CgroupId| self.engine.last_known(id).unwrap_or(0);
+        let untold = before.untold(after, gone.iter().map(|&id| (id, told(id))));
+        if untold == 0 {
+            return;
+        }
+        let now = clock::now();
+        let is_container = |id: &CgroupId| self.engine.owner(*id) == Some(*id);
+        let event = if let [only] = gone
+            && is_container(only)
+            && !nameless
+        {
+            let last = before.last_known(*only, told(*only)) + untold;
+            self.engine.read_last(*only, last, now)
+        } else if self.engine.owner(parent).is_some() {
+            // A container above tells of it by its own counter.
+            None
+        } else if nameless || gone.iter().any(is_container) {
+            warn!(
+                kills = untold,
+                parent = parent.0,
+                "several cgroups were removed at once, with kills that cannot be assigned"
+            );
+            Some(self.engine.residual(parent, untold, now))
+        } else {
+            None
+        };
+        self.publish(event.into_iter().collect());
+    }
+
+    /// Looks at the whole hierarchy, and takes in what came and went without a word. `is_new`
+    /// where cgroups that were not known were created since the start, so that their counters
+    /// began at 0.
+    pub(super) fn rescan(&mut self, watch: &mut CounterWatch, is_new: bool) {
+        let mut live = HashSet::from([self.engine.tree().root()]);
+        let mut created = Vec::new();
+        let now = clock::now();
+        let tree = self.engine.tree();
+        let scanned = self.hierarchy.scan(|id, parent, name| {
+            live.insert(id);
+            if is_new && !tree.contains(id) {
+                let change = change(id, parent, Some(name), now.boottime_ns);
+                created.push(Record::CgroupCreated(change));
+            }
+        });
+        if let Err(error) = scanned {
+            error!(%error, "the cgroup hierarchy cannot be scanned");
+            return;
+        }
+        let gone: Vec<CgroupId> = tree.live().filter(|id| !live.contains(id)).collect();
+        for id in gone {
+            if let Some(parent) = self.engine.tree().parent(id) {
+                self.removed(watch, parent, vec![id], false);
+            }
+        }
+        let events = self.engine.apply(&created, now);
+        self.publish(events);
+        if let Err(error) = self.scan() {
+            error!(%error, "the cgroup hierarchy cannot be scanned");
+        }
+        self.watch_all(watch);
+    }
+
+    /// `None` for the root, which has no counters, and where counters are not hierarchical.
+    pub(super) fn read_family(&self, parent: CgroupId) -> Option<(Family, Vec<CgroupId>)> {
+        if self.engine.tree().is_root(parent) || self.hierarchy.counts_locally() {
+            return None;
+        }
+        let path = self.engine.tree().path(parent)?;
+        match Family::read(&self.hierarchy.directory(&path)) {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "the counters of a container's parent cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Hierarchical `oom_kill` of a parent.
+    fn total(&self, parent: CgroupId) -> Option<u64> {
+        let path = self.engine.tree().path(parent)?;
+        self.hierarchy.memory_events(&path).ok()??.oom_kill
+    }
+}
+
+fn change(
+    cgroup_id: CgroupId,
+    parent: CgroupId,
+    name: Option<&[u8]>,
+    boottime_ns: u64,
+) -> CgroupChanged {
+    CgroupChanged {
+        seq: 0,
+        boottime_ns,
+        cgroup_id,
+        parent_id: Some(parent),
+        name: name.map(Box::from),
+        counters: None,
+    }
+}
+
+/// Names of the directories in a directory; none where it is gone.
+fn children(directory: &std::path::Path) -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name().into_vec())
+        .collect()
+}

@@ -1,0 +1,128 @@
+//! The slow audit: one read of `/proc/vmstat`, and a look at containers only where it does not add up.
+
+use std::{fs, path::Path};
+
+use tracing::{debug, warn};
+
+use super::{SETTLE_NS, Task};
+use crate::{clock, node, node::NodeBook};
+
+const VMSTAT: &str = "/proc/vmstat";
+/// Between two audits.
+const PERIOD_NS: u64 = 60_000_000_000;
+/// Reads at the start until no kill comes between two of them.
+const MAX_READS: usize = 16;
+/// The name in the store of the count up to which everything was spoken of.
+pub(super) const TOLD_UP_TO: &str = "node_told_up_to";
+
+/// The audit's state; nothing where the node does not count.
+#[derive(Debug, Default)]
+pub(super) struct NodeAudit {
+    book: Option<NodeBook>,
+    /// When to look again.
+    at_ns: Option<u64>,
+    /// A mismatch was seen, and has until `at_ns` to resolve itself.
+    settling: bool,
+    /// What was said aloud.
+    warned: u64,
+}
+
+impl NodeAudit {
+    pub(super) fn at_ns(&self) -> Option<u64> {
+        self.at_ns
+    }
+
+    pub(super) fn residual(&self) -> u64 {
+        self.book.map_or(0, |book| book.residual())
+    }
+
+    pub(super) fn told_up_to(&self, told: u64) -> Option<u64> {
+        Some(self.book?.told_up_to(told))
+    }
+}
+
+impl Task {
+    /// Begins at the end of the start, or where another run of this boot ended.
+    pub(super) fn begin_node_audit(&mut self, told_up_to: Option<u64>) {
+        self.node.at_ns = Some(clock::now().boottime_ns + PERIOD_NS);
+        if let Some(told_up_to) = told_up_to {
+            self.node.book = Some(NodeBook::resume(told_up_to));
+            return;
+        }
+        let mut before = read();
+        for _ in 0..MAX_READS {
+            self.drain();
+            let after = read();
+            if after == before {
+                break;
+            }
+            before = after;
+        }
+        let told = self.engine.node_told();
+        self.node.book = before.map(|oom_kill| NodeBook::begin(oom_kill, told));
+    }
+
+    /// Compares. A mismatch is given time to settle; then the containers are asked, and what is left
+    /// is the residual.
+    pub(super) fn audit_node(&mut self) {
+        let matches = self.compare_node();
+        let now_ns = clock::now().boottime_ns;
+        if matches || self.node.settling {
+            if !matches {
+                self.audit();
+                self.compare_node();
+                self.warn_of_residual();
+            }
+            self.node.settling = false;
+            self.node.at_ns = Some(now_ns + PERIOD_NS);
+        } else {
+            self.node.settling = true;
+            self.node.at_ns = Some(now_ns + SETTLE_NS);
+        }
+    }
+
+    /// The last look, when nothing is waited for any more.
+    pub(super) fn finish_node_audit(&mut self) {
+        if !self.compare_node() {
+            self.audit();
+            self.compare_node();
+            self.warn_of_residual();
+        }
+    }
+
+    /// Whether everything was spoken of that was not part of the residual before.
+    fn compare_node(&mut self) -> bool {
+        let before = self.node.residual();
+        let Some(oom_kill) = read() else {
+            return true;
+        };
+        // The count moves before the record is made.
+        self.drain();
+        let told = self.engine.node_told();
+        match &mut self.node.book {
+            Some(book) => book.compare(oom_kill, told) <= before,
+            None => true,
+        }
+    }
+
+    fn warn_of_residual(&mut self) {
+        let residual = self.node.residual();
+        if residual > self.node.warned {
+            warn!(
+                residual,
+                "the node counts OOM kills that no record and no container's counter tells of"
+            );
+        }
+        self.node.warned = residual;
+    }
+}
+
+fn read() -> Option<u64> {
+    match fs::read_to_string(Path::new(VMSTAT)) {
+        Ok(text) => node::oom_kill(&text),
+        Err(error) => {
+            debug!(%error, path = VMSTAT, "the node's count cannot be read");
+            None
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! oomwatch as a library inside another program, which registers its containers itself, and late.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use oomwatch::{Attribution, Events, Kind, OomEvent, Watcher};
+use tokio::time::timeout;
+
+use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id};
+use crate::cgroup::Cgroup;
+use crate::guest::case::KILL_LIMIT;
+use crate::guest::context::Context;
+use crate::guest::report::Outcome;
+use crate::hog::Hog;
+
+const ROUNDS: u64 = 200;
+/// Between the kill and the registration.
+const LATE_BY: Duration = Duration::from_millis(50);
+/// Far beyond what an event takes.
+const EVENT_LIMIT: Duration = Duration::from_secs(20);
+
+/// A runtime that registers its container only after a process of it was killed.
+pub(super) fn late_registration(context: &Context) -> Result<Outcome> {
+    if let Some(skipped) = context.dry_skip() {
+        return Ok(skipped);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting a runtime")?;
+    runtime.block_on(async {
+        let watcher = Watcher::builder().start().await?;
+        let mut events = watcher.events().await?;
+        for round in 0..ROUNDS {
+            late_by_a_moment(context, &watcher, &mut events, round)
+                .await
+                .with_context(|| format!("round {round}"))?;
+        }
+        let report = watcher.shutdown().await;
+        let totals = report.totals;
+        ensure!(
+            (totals.kills, totals.late, totals.unregistered) == (ROUNDS, ROUNDS, 0),
+            "{totals:?}"
+        );
+        ensure!(totals.counter_only == 0, "{totals:?}");
+        ensure!(report.residual == 0, "residual {}", report.residual);
+        Ok(Outcome::Passed(format!(
+            "{ROUNDS} kills claimed by containers registered {} ms after them",
+            LATE_BY.as_millis()
+        )))
+    })
+}
+
+async fn late_by_a_moment(
+    context: &Context,
+    watcher: &Watcher,
+    events: &mut Events,
+    round: u64,
+) -> Result<()> {
+    let id = hex_id(round);
+    let container = context.cgroup(&format!("late-{round}"))?;
+    container.limit_memory(LIMIT_BYTES)?;
+    let pid = kill_one(context, &container)?;
+    let at_once = next(events).await?;
+    ensure!(at_once.victim.pid == Some(pid), "killed {pid}: {at_once:?}");
+    ensure!(
+        at_once.quality.attribution == Attribution::Unregistered && at_once.container.is_none(),
+        "not unregistered: {at_once:?}"
+    );
+    thread::sleep(LATE_BY);
+    let path: PathBuf = container.path().to_owned();
+    watcher.add(&id, path).await?;
+    let late = next(events).await?;
+    ensure!(
+        late.id == at_once.id && late.supersedes == Some(at_once.seq),
+        "another kill: {late:?}"
+    );
+    ensure!(
+        late.kind == Kind::Kill && late.quality.attribution == Attribution::Late,
+        "not late: {late:?}"
+    );
+    let named = late.container.as_ref().map(|found| found.id.as_str());
+    ensure!(named == Some(id.as_str()), "misattributed: {late:?}");
+    watcher.remove(&id).await?;
+    Ok(())
+}
+
+fn kill_one(context: &Context, container: &Cgroup) -> Result<u32> {
+    let mut hog = Hog::spawn(&context.hog("late-hog"))?;
+    container.add(hog.pid())?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    Ok(hog.pid())
+}
+
+async fn next(events: &mut Events) -> Result<std::sync::Arc<OomEvent>> {
+    let event = timeout(EVENT_LIMIT, events.next()).await;
+    event
+        .context("no event came")?
+        .context("the events have ended")
+}

@@ -1,0 +1,192 @@
+//! Daemons that are killed and started again, and their store.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::Value;
+
+use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
+use crate::cgroup::Cgroup;
+use crate::daemon::{Daemon, Output};
+use crate::event::Event;
+use crate::guest::case::KILL_LIMIT;
+use crate::guest::context::Context;
+use crate::guest::report::Outcome;
+use crate::hog::Hog;
+use crate::wait::wait_until;
+
+/// Far more than fill what is allocated to an empty store.
+const MOST_KILLS: usize = 100;
+
+/// Kills while no daemon runs come out once, and the history adds up to what the kernel counted.
+pub(super) fn while_down(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let state = Path::new("/run/oomwatch-while-down");
+    let app = context.cgroup("restarted")?;
+    app.limit_memory(LIMIT_BYTES)?;
+    let before = app.events()?;
+    let arguments = arguments(state, &app);
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
+    wait_until(KILL_LIMIT, "the kill in the history", || {
+        Ok((history(context, state)?.len() == 1).then_some(()))
+    })?;
+    // Dropped: SIGKILL.
+    drop(daemon);
+    lose_a_process(context, &app)?;
+    lose_a_process(context, &app)?;
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    let missed = daemon.wait_for_event(KILL_LIMIT, "of the time between", |event| {
+        event.kind().is_ok_and(|kind| kind == "counter_only")
+    })?;
+    lose_a_process(context, &app)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the second run", Event::is_kill)?;
+    let second = daemon.stop()?;
+    ensure!(second.events.len() == 2, "{:?}", second.events);
+    ensure!(missed.count()? == 2, "{missed}");
+    ensure!(
+        missed.field("while_down")? == &Value::Bool(true),
+        "{missed}"
+    );
+    ensure!(missed.container_id()?.as_deref() == Some("app"), "{missed}");
+
+    // Nothing happened since: a third run has nothing to say.
+    let third = Daemon::start(&context.oomwatch, &arguments)?.stop()?;
+    ensure!(third.events.is_empty(), "said again: {:?}", third.events);
+
+    let events = history(context, state)?;
+    let told: u64 = events.iter().map(Event::count).sum::<Result<u64>>()?;
+    let rise = app.events()?.rise(&before, "oom_kill");
+    let rise = u64::try_from(rise.context("no oom_kill")?)?;
+    ensure!(
+        told == rise && rise == 4,
+        "{told} in the history, {rise} counted"
+    );
+    Ok(Outcome::Passed(format!(
+        "{rise} kills over three runs, each once"
+    )))
+}
+
+/// A damaged store is moved aside, and one that cannot be is done without; kills are reported.
+pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let state = Path::new("/run/oomwatch-in-trouble");
+    std::fs::create_dir_all(state)?;
+    std::fs::write(state.join("oomwatch.db"), "no database".repeat(1000))?;
+    let app = context.cgroup("troubled")?;
+    app.limit_memory(LIMIT_BYTES)?;
+
+    let arguments = arguments(state, &app);
+    let first = Daemon::start(&context.oomwatch, &arguments)?;
+    // Two daemons on one directory: the second one does without.
+    let second = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    for daemon in [&first, &second] {
+        daemon.wait_for_event(KILL_LIMIT, "in spite of its store", Event::is_kill)?;
+    }
+    let (first, second) = (first.stop()?, second.stop()?);
+    let said = |errors: &[String], what: &str| errors.iter().any(|line| line.contains(what));
+    ensure!(said(&first.errors, "moved aside"), "{:?}", first.errors);
+    ensure!(
+        said(&second.errors, "without history"),
+        "{:?}",
+        second.errors
+    );
+    ensure!(
+        history(context, state)?.len() == 1,
+        "the new store has the kill once"
+    );
+    Ok(Outcome::Passed("moved aside; done without".to_owned()))
+}
+
+/// While the disk is full kills are reported all the same, and stored as soon as there is room.
+pub(super) fn store_on_full_disk(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let state = Path::new("/run/oomwatch-full-disk");
+    std::fs::create_dir_all(state)?;
+    let options = Some(c"size=512k");
+    mount("tmpfs", state, "tmpfs", MountFlags::empty(), options).context("mounting a tmpfs")?;
+    let app = context.cgroup("full-disk")?;
+    app.limit_memory(LIMIT_BYTES)?;
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments(state, &app))?;
+    let filler = state.join("filler");
+    fill(&filler)?;
+    let says_so = |output: &Output| output.errors.iter().any(|line| line.contains("for now"));
+    let mut kills = 0;
+    // What is allocated to the store's files already takes some.
+    while !daemon.wait_for_output(Duration::ZERO, says_so) {
+        ensure!(kills < MOST_KILLS, "nothing said of the full disk");
+        lose_a_process(context, &app)?;
+        kills += 1;
+        ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "kill {kills}");
+    }
+    lose_a_process(context, &app)?;
+    kills += 1;
+    ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "the last kill");
+    ensure!(history(context, state)?.len() < kills, "the disk was full");
+    std::fs::remove_file(&filler)?;
+    wait_until(KILL_LIMIT, "all kills in the history", || {
+        Ok((history(context, state)?.len() == kills).then_some(()))
+    })?;
+    let output = daemon.stop()?;
+    ensure!(output.events.len() == kills, "{:?}", output.events);
+    unmount(state, UnmountFlags::empty()).context("unmounting the tmpfs")?;
+    Ok(Outcome::Passed(format!(
+        "{kills} kills, reported and stored"
+    )))
+}
+
+/// Takes all that is left of a disk.
+fn fill(path: &Path) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    loop {
+        match file.write_all(&[0; 4096]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error).context("filling the disk"),
+        }
+    }
+}
+
+fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
+    let mut arguments = registering(&[("app", app)]);
+    arguments.extend(["--state-dir".into(), state.into()]);
+    arguments
+}
+
+fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<()> {
+    let mut hog = Hog::spawn(&context.hog("restart-hog"))?;
+    cgroup.add(hog.pid())?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    Ok(())
+}
+
+fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
+    let mut command = context.command(&["history", "--output", "json", "--container", "app"]);
+    command.arg("--state-dir").arg(state);
+    let output = context.run_to_end(command)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "oomwatch history: {errors}");
+    let text = String::from_utf8(output.stdout).context("oomwatch history")?;
+    text.lines()
+        .map(|line| {
+            let value = serde_json::from_str(line)?;
+            Event::from_json(&value).with_context(|| format!("no event: {line}"))
+        })
+        .collect()
+}
