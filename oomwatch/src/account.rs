@@ -5,7 +5,7 @@
 //! `rise of oom_kill == kills + counter_only + recounts`. What is missing on the right becomes
 //! `counter_only`, once. Pure: counter values come in as arguments.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use crate::{CgroupId, ContainerId, record::Memcg};
 

@@ -13,7 +13,7 @@ use crate::{
     CgroupDiscovery, CgroupId, OomEvent, ProbeError, Tier, TierChoice, clock,
     engine::{Engine, Setting},
     event::build::Origin,
-    probe::{self, Probe, ProbeConfig},
+    probe::{Probe, ProbeConfig, bench},
     reconcile::Counting,
     record::Record,
 };
@@ -75,7 +75,7 @@ impl Host {
         for records in wire.0.chunks(BATCH) {
             let decoded = records
                 .iter()
-                .map(|record| probe::decode(record.as_bytes(), PAGE_BYTES));
+                .map(|record| bench::decode(record.as_bytes(), PAGE_BYTES));
             batch.extend(decoded.filter_map(Result::ok));
             apply(&mut self.engine, &batch, &mut publish);
             batch.clear();

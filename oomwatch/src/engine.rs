@@ -97,6 +97,11 @@ impl Engine {
         &self.registry
     }
 
+    /// The container registered on exactly this cgroup, dead or alive.
+    pub(crate) fn container(&self, cgroup: CgroupId) -> Option<Arc<Container>> {
+        self.registry.get(&self.tree, cgroup)
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
@@ -117,14 +122,14 @@ impl Engine {
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);
         // A container found by a scan is registered before its counter is read.
-        if self.registry.get(id).is_some() {
+        if self.registry.contains(id) {
             self.reconciler.open_account(id);
         }
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
-        self.registry.add(container)?;
+        self.registry.add(&self.tree, container)?;
         if self.kept.registered(cgroup, &id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
@@ -138,7 +143,7 @@ impl Engine {
         &mut self,
         id: &crate::ContainerId,
     ) -> Result<Arc<Container>, RegistryError> {
-        let container = self.registry.remove(id)?;
+        let container = self.registry.remove(&self.tree, id)?;
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);
         self.reconciler.touch(container.cgroup_id);
@@ -207,7 +212,7 @@ impl Engine {
         let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
         for id in gone {
             self.tree.remove(id, now.boottime_ns);
-            self.registry.cgroup_removed(id);
+            self.registry.cgroup_removed(&self.tree, id);
             self.reconciler.touch(id);
         }
     }
@@ -217,7 +222,7 @@ impl Engine {
         let mut audited: Vec<(usize, CgroupId)> = self
             .tree
             .live()
-            .filter(|&id| self.reconciler.has_account(id) && self.registry.get(id).is_some())
+            .filter(|&id| self.reconciler.has_account(id) && self.registry.contains(id))
             .map(|id| (self.tree.lineage(id).count(), id))
             .collect();
         audited.sort_unstable_by(|left, right| right.cmp(left));
@@ -234,7 +239,7 @@ impl Engine {
         now: Now,
     ) -> Option<OomEvent> {
         // A book from an earlier run may be there before its container: it waits for it.
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.container(cgroup)?;
         let while_down = self.reconciler.take_resumed(cgroup);
         let lineage = self.tree.lineage(cgroup);
         let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
@@ -270,7 +275,7 @@ impl Engine {
     fn removed(&mut self, change: &CgroupChanged) {
         let parent = self.tree.parent(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
-            self.registry.cgroup_removed(change.cgroup_id);
+            self.registry.cgroup_removed(&self.tree, change.cgroup_id);
             // Its book is not needed in another run.
             self.reconciler.touch(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
@@ -299,7 +304,7 @@ impl Engine {
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
     fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
-        let Some(former) = parent.and_then(|parent| self.registry.get(parent)) else {
+        let Some(former) = parent.and_then(|parent| self.container(parent)) else {
             return;
         };
         let path = self

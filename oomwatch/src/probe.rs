@@ -8,7 +8,7 @@
 //! Minimum kernel: 5.8 (BPF ring buffer) with BTF.
 
 #[cfg(feature = "bench")]
-mod bench;
+pub(crate) mod bench;
 mod btf;
 mod layout;
 mod load;
@@ -22,8 +22,6 @@ use memmap2::MmapOptions;
 use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
 use tokio::io::unix::AsyncFd;
 
-#[cfg(feature = "bench")]
-pub(crate) use self::record::decode;
 use self::tier::{Tier, TierChoice};
 pub(crate) use self::{
     layout::{Gap, Layout},

@@ -5,7 +5,9 @@
 //! same whichever came first. Removed cgroups stay as tombstones, bounded in time and
 //! number. Pure: no file access, and time comes in as an argument.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
 
 use crate::CgroupId;
 

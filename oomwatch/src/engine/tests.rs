@@ -120,11 +120,11 @@ fn a_kill_without_a_container_is_reported() {
 fn leaves_are_registered_as_they_come_and_go() {
     let mut engine = engine(CgroupDiscovery::Leaves);
     engine.apply(&[created(3, "a", 1)], now(1));
-    assert!(engine.registry().get(CgroupId(SYSTEM)).is_none());
-    let leaf = engine.registry().get(CgroupId(3)).unwrap();
+    assert!(engine.container(CgroupId(SYSTEM)).is_none());
+    let leaf = engine.container(CgroupId(3)).unwrap();
     assert_eq!(leaf.id.as_str(), "/system.slice/a");
     engine.apply(&[removed(3, "a", 2)], now(2));
-    let leaf = engine.registry().get(CgroupId(SYSTEM)).unwrap();
+    let leaf = engine.container(CgroupId(SYSTEM)).unwrap();
     assert_eq!(leaf.id.as_str(), "/system.slice");
 }
 
@@ -133,7 +133,7 @@ fn a_recognised_container_with_children_stays_registered() {
     let mut engine = engine(CgroupDiscovery::Leaves);
     engine.apply(&[created(CONTAINER, &docker('a'), 1)], now(1));
     engine.learn(CgroupId(9), CgroupId(CONTAINER), b"init.scope");
-    assert!(engine.registry().get(CgroupId(CONTAINER)).is_some());
+    assert!(engine.container(CgroupId(CONTAINER)).is_some());
 }
 
 fn member(pid: u32, index: u32, oom_kill: u64) -> Record {
