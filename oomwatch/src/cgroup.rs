@@ -3,4 +3,5 @@
 
 pub(crate) mod hierarchy;
 pub(crate) mod memory_events;
+mod name;
 pub(crate) mod tree;
