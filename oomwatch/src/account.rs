@@ -33,15 +33,6 @@ pub(crate) struct Page {
     pub(crate) accounted: u64,
 }
 
-/// One container's account.
-#[derive(Clone, Copy, Debug, Default)]
-struct Account {
-    page: Page,
-    /// From an earlier run of the daemon, and not audited in this one: what is missing happened
-    /// while it was down.
-    resumed: bool,
-}
-
 /// What a mark without a known past is to a book from an earlier run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -56,7 +47,10 @@ pub(crate) enum Room {
 /// All books.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
-    accounts: HashMap<CgroupId, Account>,
+    pages: HashMap<CgroupId, Page>,
+    /// Those from an earlier run of the daemon, and not audited in this one: what is missing
+    /// happened while it was down.
+    resumed: HashSet<CgroupId>,
     /// Books that changed since they were last asked for; `None` where nobody keeps them.
     changed: Option<HashSet<CgroupId>>,
 }
@@ -64,26 +58,24 @@ pub(crate) struct Accounts {
 impl Accounts {
     /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
     pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.accounts.entry(cgroup).or_insert_with(|| Account {
-            page: Page {
-                base,
-                ..Page::default()
-            },
-            resumed: false,
+        self.pages.entry(cgroup).or_insert(Page {
+            base,
+            ..Page::default()
         });
         self.touch(cgroup);
     }
 
     /// Closes a book for good.
     pub(crate) fn close(&mut self, cgroup: CgroupId) {
-        if self.accounts.remove(&cgroup).is_some() {
+        self.resumed.remove(&cgroup);
+        if self.pages.remove(&cgroup).is_some() {
             self.touch(cgroup);
         }
     }
 
     /// Whether there is a book.
     pub(crate) fn has(&self, cgroup: CgroupId) -> bool {
-        self.accounts.contains_key(&cgroup)
+        self.pages.contains_key(&cgroup)
     }
 
     /// From now on changes are remembered for [`Self::take_changed`].
@@ -93,34 +85,30 @@ impl Accounts {
 
     /// Goes on with a book from an earlier run.
     pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
-        let resumed = true;
-        self.accounts.insert(cgroup, Account { page, resumed });
+        self.pages.insert(cgroup, page);
+        self.resumed.insert(cgroup);
         self.touch(cgroup);
     }
 
     /// Whether a book is from an earlier run; asked once, right before its first audit.
     pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
-        self.accounts
-            .get_mut(&cgroup)
-            .is_some_and(|account| std::mem::take(&mut account.resumed))
+        self.resumed.remove(&cgroup)
     }
 
     /// Whether a book is from an earlier run, and not audited in this one.
     pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
-        self.accounts
-            .get(&cgroup)
-            .is_some_and(|account| account.resumed)
+        self.resumed.contains(&cgroup)
     }
 
     /// The counter of a cgroup was read for the first time in this run. Behind a book from an
     /// earlier one, it began again at 0 meanwhile: the book starts a new page. Tells whether.
     pub(crate) fn meet_counter(&mut self, cgroup: CgroupId, oom_kill: u64) -> bool {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(page) = self.pages.get_mut(&cgroup) else {
             return false;
         };
-        let began_again = account.resumed && oom_kill < account.page.told();
+        let began_again = self.resumed.contains(&cgroup) && oom_kill < page.told();
         if began_again {
-            account.page = Page::default();
+            *page = Page::default();
             self.touch(cgroup);
         }
         began_again
@@ -128,12 +116,12 @@ impl Accounts {
 
     /// What a book says now.
     pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
-        self.accounts.get(&cgroup).map(|account| account.page)
+        self.pages.get(&cgroup).copied()
     }
 
     /// The cgroups of all books.
     pub(crate) fn cgroups(&self) -> impl Iterator<Item = CgroupId> + '_ {
-        self.accounts.keys().copied()
+        self.pages.keys().copied()
     }
 
     /// A book is to be among the changed ones.
@@ -156,17 +144,17 @@ impl Accounts {
     pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
         let mut room = Room::Unknown;
         for memcg in chain {
-            let (Some(account), Some(oom_kill)) =
-                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            let (Some(page), Some(oom_kill)) =
+                (self.pages.get_mut(&memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
-            if !account.resumed {
+            if !self.resumed.contains(&memcg.cgroup_id) {
                 continue;
             }
-            account.page.meet(memcg.serial);
-            if oom_kill > account.page.told() && room != Room::None {
-                account.page.accounted += 1;
+            page.meet(memcg.serial);
+            if oom_kill > page.told() && room != Room::None {
+                page.accounted += 1;
                 room = Room::Entered;
             } else if room == Room::Unknown {
                 // The lowest decides, as with marks that have a past.
@@ -181,14 +169,14 @@ impl Accounts {
     /// to. A container registered after them has them in its base.
     pub(crate) fn enter(&mut self, chain: &[Memcg], count: u64) {
         for memcg in chain {
-            let (Some(account), Some(oom_kill)) =
-                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            let (Some(page), Some(oom_kill)) =
+                (self.pages.get_mut(&memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
-            account.page.meet(memcg.serial);
-            if oom_kill > account.page.base {
-                account.page.accounted += count;
+            page.meet(memcg.serial);
+            if oom_kill > page.base {
+                page.accounted += count;
             }
             self.touch(memcg.cgroup_id);
         }
@@ -197,21 +185,21 @@ impl Accounts {
     /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A
     /// counter behind the books is not news: the ring was quicker than the file.
     pub(crate) fn missing(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> u64 {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(page) = self.pages.get_mut(&cgroup) else {
             return 0;
         };
         if let Some(serial) = serial {
-            account.page.meet(serial);
+            page.meet(serial);
         }
-        oom_kill.saturating_sub(account.page.told())
+        oom_kill.saturating_sub(page.told())
     }
 
     /// Enters increments that only a counter told of, into the books of a container and of those
     /// above it.
     pub(crate) fn enter_missing(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
         for cgroup in lineage {
-            if let Some(account) = self.accounts.get_mut(&cgroup) {
-                account.page.accounted += count;
+            if let Some(page) = self.pages.get_mut(&cgroup) {
+                page.accounted += count;
                 self.touch(cgroup);
             }
         }

@@ -130,13 +130,25 @@ impl Engine {
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
         self.registry.add(&self.tree, container)?;
-        if self.kept.registered(cgroup, &id) {
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    /// As [`Self::register`], for a container that is what its path says.
+    fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
+        self.registry.add_found(&self.tree, container)?;
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    fn registered(&mut self, cgroup: CgroupId, id: &crate::ContainerId) {
+        if self.kept.registered(cgroup, id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
             self.kept.want_audit();
         }
         self.reconciler.open_account(cgroup);
-        Ok(())
     }
 
     pub(crate) fn unregister(
@@ -296,7 +308,7 @@ impl Engine {
             self.drop_former_leaf(parent);
         }
         if let Some(container) = container
-            && let Err(error) = self.register(container)
+            && let Err(error) = self.register_found(container)
         {
             warn!(%error, %path, "a discovered container cannot be registered");
         }

@@ -73,39 +73,59 @@ pub(crate) struct Registry {
     given: HashMap<CgroupId, Arc<Container>>,
     /// The cgroups of those that are what their path says.
     by_path: HashSet<CgroupId>,
-    /// The living, by the hash of their id.
-    live: HashTable<CgroupId>,
+    /// The living, by their id.
+    live: HashTable<Live>,
     hasher: DefaultHashBuilder,
+}
+
+/// A container that is alive: the hash of its id, and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    hash: u64,
+    cgroup: CgroupId,
 }
 
 impl Registry {
     /// Registers a container.
     pub(crate) fn add(&mut self, tree: &Tree, container: Container) -> Result<(), RegistryError> {
+        self.admit(tree, &container)?;
+        self.given.insert(container.cgroup_id, Arc::new(container));
+        Ok(())
+    }
+
+    /// Registers the container that [`by_path`] makes of its cgroup.
+    pub(crate) fn add_found(
+        &mut self,
+        tree: &Tree,
+        container: Container,
+    ) -> Result<(), RegistryError> {
+        // A path is forgotten with its tombstone, before the container is.
+        if !tree.is_live(container.cgroup_id) {
+            return self.add(tree, container);
+        }
+        self.admit(tree, &container)?;
+        self.by_path.insert(container.cgroup_id);
+        Ok(())
+    }
+
+    /// Takes the id, if both it and the cgroup are free.
+    fn admit(&mut self, tree: &Tree, container: &Container) -> Result<(), RegistryError> {
         if self.find(tree, &container.id).is_some() {
-            return Err(RegistryError::DuplicateId(container.id));
+            return Err(RegistryError::DuplicateId(container.id.clone()));
         }
         let cgroup = container.cgroup_id;
         if let Some(other) = self.get(tree, cgroup) {
             if self.find(tree, &other.id).is_some() {
                 return Err(RegistryError::DuplicateCgroup {
-                    id: container.id,
+                    id: container.id.clone(),
                     other: other.id.clone(),
                 });
             }
             self.drop_container(cgroup);
         }
         let hash = self.hash(&container.id);
-        // A path is forgotten with its tombstone, before the container is.
-        if tree.is_live(cgroup) && by_path(tree, cgroup).as_ref() == Some(&container) {
-            self.by_path.insert(cgroup);
-        } else {
-            self.given.insert(cgroup, Arc::new(container));
-        }
-        let (given, by_path, hasher) = (&self.given, &self.by_path, &self.hasher);
-        self.live.insert_unique(hash, cgroup, |&cgroup| {
-            let container = made(given, by_path, tree, cgroup);
-            container.map_or(0, |container| hasher.hash_one(&container.id))
-        });
+        let live = Live { hash, cgroup };
+        self.live.insert_unique(hash, live, |live| live.hash);
         Ok(())
     }
 
@@ -141,7 +161,11 @@ impl Registry {
 
     /// The container registered on exactly this cgroup, dead or alive.
     pub(crate) fn get(&self, tree: &Tree, cgroup: CgroupId) -> Option<Arc<Container>> {
-        made(&self.given, &self.by_path, tree, cgroup)
+        if self.by_path.contains(&cgroup) {
+            by_path(tree, cgroup).map(Arc::new)
+        } else {
+            self.given.get(&cgroup).cloned()
+        }
     }
 
     /// Whether a container is registered on exactly this cgroup, dead or alive.
@@ -156,15 +180,18 @@ impl Registry {
 
     /// The cgroup of the living container with this id.
     fn find(&self, tree: &Tree, id: &ContainerId) -> Option<CgroupId> {
-        let has_id =
-            |&cgroup: &CgroupId| self.get(tree, cgroup).is_some_and(|found| found.id == *id);
-        self.live.find(self.hash(id), has_id).copied()
+        let hash = self.hash(id);
+        let has_id = |live: &Live| {
+            let found = (live.hash == hash).then(|| self.get(tree, live.cgroup));
+            found.flatten().is_some_and(|found| found.id == *id)
+        };
+        self.live.find(hash, has_id).map(|live| live.cgroup)
     }
 
     fn free_id(&mut self, container: &Container) {
         let hash = self.hash(&container.id);
         let cgroup = container.cgroup_id;
-        if let Ok(entry) = self.live.find_entry(hash, |&live| live == cgroup) {
+        if let Ok(entry) = self.live.find_entry(hash, |live| live.cgroup == cgroup) {
             entry.remove();
         }
     }
@@ -176,20 +203,6 @@ impl Registry {
 
     fn hash(&self, id: &ContainerId) -> u64 {
         self.hasher.hash_one(id)
-    }
-}
-
-/// The container as it is kept, or as its path has it.
-fn made(
-    given: &HashMap<CgroupId, Arc<Container>>,
-    of_path: &HashSet<CgroupId>,
-    tree: &Tree,
-    cgroup: CgroupId,
-) -> Option<Arc<Container>> {
-    if of_path.contains(&cgroup) {
-        by_path(tree, cgroup).map(Arc::new)
-    } else {
-        given.get(&cgroup).cloned()
     }
 }
 
@@ -259,7 +272,7 @@ mod tests {
     #[test]
     fn what_a_path_says_is_not_kept() {
         let (tree, mut registry) = (tree(), Registry::default());
-        registry.add(&tree, found(&tree, POD)).unwrap();
+        registry.add_found(&tree, found(&tree, POD)).unwrap();
         registry.add(&tree, container("x", OTHER.0)).unwrap();
         assert!(registry.by_path.contains(&POD) && registry.given.contains_key(&OTHER));
         assert_eq!(
@@ -281,7 +294,7 @@ mod tests {
         let (mut tree, mut registry) = (tree(), Registry::default());
         let late = found(&tree, POD);
         tree.remove(POD, 0);
-        registry.add(&tree, late).unwrap();
+        registry.add_found(&tree, late).unwrap();
         tree.expire(u64::MAX);
         assert!(registry.get(&tree, POD).is_some());
         registry.forget(POD);
@@ -294,7 +307,7 @@ mod tests {
         for number in 10..1_000 {
             let cgroup = CgroupId(number);
             tree.insert(cgroup, POD, format!("c{number}").as_bytes());
-            registry.add(&tree, found(&tree, cgroup)).unwrap();
+            registry.add_found(&tree, found(&tree, cgroup)).unwrap();
         }
         for number in 10..1_000 {
             let id = ContainerId::new(&format!("/a/c{number}")).unwrap();
