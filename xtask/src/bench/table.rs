@@ -24,8 +24,9 @@ impl Table {
         };
         let ok = if ok { "yes" } else { "**no**" };
         let measured = format!("{} {unit}", number(measured));
+        let measured = measured.trim_end().to_owned();
         self.rows
-            .push([what.to_owned(), measured, promised, ok.to_owned()]);
+            .push([what, &measured, promised.trim_end(), ok].map(str::to_owned));
     }
 
     /// Says that something could not be measured.

@@ -12,6 +12,8 @@ pub(super) struct Status {
     /// `RssAnon`: what it allocated.
     pub(super) anonymous_bytes: u64,
     pub(super) descriptors: usize,
+    /// Processor time of the main thread, which does all work but the verifier's.
+    pub(super) cpu_ns: u64,
     /// Voluntary context switches of all threads: each is one wake-up.
     pub(super) switches: u64,
 }
@@ -29,10 +31,21 @@ impl Status {
         Ok(Self {
             resident_bytes: number(&text, "VmRSS")? * 1024,
             anonymous_bytes: number(&text, "RssAnon")? * 1024,
+            cpu_ns: cpu_ns(&process)?,
             descriptors: fs::read_dir(format!("{process}/fd"))?.count(),
             switches,
         })
     }
+}
+
+fn cpu_ns(process: &str) -> Result<u64> {
+    let path = format!("{process}/schedstat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let first = text
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    first.with_context(|| format!("no processor time in {path}"))
 }
 
 /// The number after `NAME:`, without its unit.
