@@ -109,6 +109,11 @@ impl Engine {
         &self.registry
     }
 
+    /// The container registered on exactly this cgroup, dead or alive.
+    pub(crate) fn container(&self, cgroup: CgroupId) -> Option<Arc<Container>> {
+        self.registry.get(&self.tree, cgroup)
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         Totals {
             recounts: self.reconciler.all_recounts(),
@@ -122,7 +127,7 @@ impl Engine {
             .reconciler
             .numbers()
             .filter(|(_, numbers)| numbers.rise() > 0 || numbers.residual() != 0)
-            .filter_map(|(cgroup, numbers)| Some((self.registry.get(cgroup)?.clone(), numbers)))
+            .filter_map(|(cgroup, numbers)| Some((self.registry.get(&self.tree, cgroup)?, numbers)))
             .collect();
         numbers.sort_by(|(left, _), (right, _)| {
             (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
@@ -151,29 +156,41 @@ impl Engine {
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);
         // A container found by a scan is registered before its counter is read.
-        if self.registry.get(id).is_some() {
+        if self.registry.contains(id) {
             self.reconciler.open_account(id);
         }
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
-        self.registry.add(container)?;
-        if self.kept.registered(cgroup, &id) {
+        self.registry.add(&self.tree, container)?;
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    /// As [`Self::register`], for a container that is what its path says.
+    fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
+        self.registry.add_found(&self.tree, container)?;
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    fn registered(&mut self, cgroup: CgroupId, id: &crate::ContainerId) {
+        if self.kept.registered(cgroup, id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
             self.kept.want_audit();
         }
         self.reconciler.open_account(cgroup);
         self.newly_registered = true;
-        Ok(())
     }
 
     pub(crate) fn unregister(
         &mut self,
         id: &crate::ContainerId,
     ) -> Result<Arc<Container>, RegistryError> {
-        let container = self.registry.remove(id)?;
+        let container = self.registry.remove(&self.tree, id)?;
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);
         self.reconciler.touch(container.cgroup_id);
@@ -191,7 +208,7 @@ impl Engine {
                 Record::CgroupRemoved(change) => {
                     self.learn_from(change, false);
                     // Its id may come back on another cgroup in this very batch.
-                    self.registry.cgroup_removed(change.cgroup_id);
+                    self.registry.cgroup_removed(&self.tree, change.cgroup_id);
                 }
                 Record::Victim(_) | Record::GroupEnd(_) => {}
             }
@@ -256,7 +273,7 @@ impl Engine {
         let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
         for &id in &gone {
             self.tree.remove(id, now.boottime_ns);
-            self.registry.cgroup_removed(id);
+            self.registry.cgroup_removed(&self.tree, id);
             self.reconciler.touch(id);
         }
         if !gone.is_empty() && self.discovery != CgroupDiscovery::Off {
@@ -267,7 +284,7 @@ impl Engine {
     /// A container may have come back under an id that was taken, for all that was known.
     fn discover_refused(&mut self) {
         let live = self.tree.live();
-        let unknown: Vec<CgroupId> = live.filter(|&id| self.registry.get(id).is_none()).collect();
+        let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
         for id in unknown {
             if self.discovery == CgroupDiscovery::Containers || self.tree.is_leaf(id) {
                 self.discover(id, None);
@@ -280,7 +297,7 @@ impl Engine {
         let mut audited: Vec<(usize, CgroupId)> = self
             .tree
             .live()
-            .filter(|&id| self.reconciler.has_account(id) && self.registry.get(id).is_some())
+            .filter(|&id| self.reconciler.has_account(id) && self.registry.contains(id))
             .map(|id| (self.tree.lineage(id).count(), id))
             .collect();
         audited.sort_unstable_by(|left, right| right.cmp(left));
@@ -296,7 +313,7 @@ impl Engine {
     /// Compares one container's counter, as it was noted, with what was said of it by now. Kills
     /// are counted before they are marked: so long after that all marks of the time have arrived.
     pub(crate) fn audit_noted(&mut self, cgroup: CgroupId, now: Now) -> Option<OomEvent> {
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.registry.get(&self.tree, cgroup)?;
         let lineage = self.tree.lineage(cgroup);
         let (missing, oom_kill) = self.reconciler.audit_noted(lineage, cgroup)?;
         let while_down = self.reconciler.take_resumed(cgroup);
@@ -314,7 +331,7 @@ impl Engine {
         now: Now,
     ) -> Option<OomEvent> {
         // A book from an earlier run may be there before its container: it waits for it.
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.container(cgroup)?;
         let while_down = self.reconciler.take_resumed(cgroup);
         let lineage = self.tree.lineage(cgroup);
         let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
@@ -361,7 +378,7 @@ impl Engine {
     fn removed(&mut self, change: &CgroupChanged) {
         let parent = self.tree.parent(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
-            self.registry.cgroup_removed(change.cgroup_id);
+            self.registry.cgroup_removed(&self.tree, change.cgroup_id);
             // Its book is not needed in another run.
             self.reconciler.touch(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
@@ -382,7 +399,7 @@ impl Engine {
             self.drop_former_leaf(parent);
         }
         if let Some(container) = container
-            && let Err(error) = self.register(container)
+            && let Err(error) = self.register_found(container)
         {
             warn!(%error, %path, "a discovered container cannot be registered");
         }
@@ -390,7 +407,7 @@ impl Engine {
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
     fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
-        let Some(former) = parent.and_then(|parent| self.registry.get(parent)) else {
+        let Some(former) = parent.and_then(|parent| self.container(parent)) else {
             return;
         };
         let path = self

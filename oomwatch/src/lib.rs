@@ -36,6 +36,10 @@ mod watcher;
 
 pub mod host;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
+
 #[doc(hidden)]
 pub use self::discover::path;
 pub use self::{

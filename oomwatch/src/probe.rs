@@ -7,6 +7,8 @@
 //!
 //! Minimum kernel: 5.8 (BPF ring buffer) with BTF.
 
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 mod btf;
 mod layout;
 mod load;

@@ -9,8 +9,9 @@
 
 mod exited;
 
-use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+use std::collections::VecDeque;
 
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use tracing::warn;
 
 use self::exited::Exits;
