@@ -89,6 +89,14 @@ impl Registry {
         Ok(())
     }
 
+    /// A container of a cgroup that is gone, for late events; its id may be in use again.
+    pub(crate) fn add_removed(&mut self, container: Container) {
+        let cgroup = container.cgroup_id;
+        self.by_cgroup
+            .entry(cgroup)
+            .or_insert_with(|| Arc::new(container));
+    }
+
     /// Takes a container out at its owner's wish; its kills count as unregistered from now on.
     pub(crate) fn remove(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
         self.live_ids
@@ -133,6 +141,16 @@ mod tests {
             cgroup_id: CgroupId(cgroup),
             details: ContainerDetails::default(),
         }
+    }
+
+    #[test]
+    fn one_that_is_gone_leaves_its_id_to_another() {
+        let mut registry = Registry::default();
+        registry.add(container("a", 3)).unwrap();
+        registry.add_removed(container("a", 2));
+        assert_eq!(registry.get(CgroupId(2)).unwrap().id.as_str(), "a");
+        registry.cgroup_removed(CgroupId(2));
+        assert_eq!(registry.live_count(), 1);
     }
 
     #[test]
