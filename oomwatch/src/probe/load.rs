@@ -164,6 +164,12 @@ fn go_on(opened: Opened, started: Started, found: Found, number: u64) -> Result<
     probe.drops_before = probe
         .drops()
         .map_err(|error| ProbeError::Load(error.into()))?;
+    if probe.drops_before.victims > 0 {
+        warn!(
+            lost = probe.drops_before.victims,
+            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
+        );
+    }
     probe.older = pin::retire(found.older);
     probe.generation = number;
     probe.is_pinned = true;

@@ -95,22 +95,32 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     )))
 }
 
-/// Killed with -9 in a storm and started again: the history adds up, with programs that went on and
-/// without.
+/// Killed with -9 in a storm and started again: the history adds up, with programs that went on, with
+/// others that took over from them, and without.
 pub(super) fn storm(context: &Context) -> Result<Outcome> {
     if let Some(skip) = context.dry_skip() {
         return Ok(skip);
     }
     let pin = Path::new("/sys/fs/bpf/oomwatch-storm");
-    let pinned = storm_with(context, "pinned", &pinning(pin))?;
+    let plain: Vec<OsString> = vec!["--discover".into(), "cgroup".into()];
+    let pinning = pinning(pin);
+    let mut upgraded = pinning.clone();
+    // Other programs than those that are pinned.
+    upgraded.extend(["--ring-size".into(), "131072".into()]);
+    let pinned = storm_with(context, "pinned", [&pinning, &pinning])?;
+    let replaced = storm_with(context, "replaced", [&pinning, &upgraded])?;
     unpin(context, pin)?;
-    let without = storm_with(context, "plain", &["--discover".into(), "cgroup".into()])?;
+    let without = storm_with(context, "plain", [&plain, &plain])?;
     Ok(Outcome::Passed(format!(
-        "pinned: {pinned}; not pinned: {without}"
+        "pinned: {pinned}; replaced: {replaced}; not pinned: {without}"
     )))
 }
 
-fn storm_with(context: &Context, name: &str, arguments: &[OsString]) -> Result<String> {
+fn storm_with(
+    context: &Context,
+    name: &str,
+    [first, second]: [&Vec<OsString>; 2],
+) -> Result<String> {
     let state = Path::new("/run").join(format!("oomwatch-storm-{name}"));
     let slice = context.cgroup("system.slice")?;
     slice.enable_memory()?;
@@ -120,10 +130,13 @@ fn storm_with(context: &Context, name: &str, arguments: &[OsString]) -> Result<S
         let cgroup = container(&slice, &id, SMALL_LIMIT_BYTES)?;
         containers.push((id, cgroup));
     }
-    let mut arguments = arguments.to_vec();
-    arguments.extend(["--state-dir".into(), state.clone().into()]);
+    let start = |arguments: &[OsString]| {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--state-dir".into(), state.clone().into()]);
+        Daemon::start(&context.oomwatch, &arguments)
+    };
 
-    let mut daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    let mut daemon = start(first)?;
     for round in 0..STORM_ROUNDS {
         let mut hogs = Vec::new();
         for (_, cgroup) in &containers {
@@ -133,12 +146,9 @@ fn storm_with(context: &Context, name: &str, arguments: &[OsString]) -> Result<S
             hog.start_allocating(TOO_MUCH_BYTES)?;
         }
         if round == STORM_ROUNDS / 2 {
-            // In the midst of the kills of this round.
+            // In the midst of this round's kills; the others come while none runs, and at its start.
             drop(daemon);
-            for hog in &mut hogs {
-                hog.wait_killed(KILL_LIMIT)?;
-            }
-            daemon = Daemon::start(&context.oomwatch, &arguments)?;
+            daemon = start(second)?;
         }
         for hog in &mut hogs {
             hog.wait_killed(KILL_LIMIT)?;
