@@ -80,6 +80,8 @@ pub(crate) struct Engine {
     causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
+    /// What happened before it did so while no daemon ran.
+    watching_since_ns: u64,
 }
 
 impl Engine {
@@ -98,6 +100,7 @@ impl Engine {
             causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
+            watching_since_ns: 0,
         }
     }
 
@@ -198,21 +201,32 @@ impl Engine {
         Ok(container)
     }
 
-    /// Works through records in kernel order; returns the events that are ready.
-    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
-        // The topology first: right after the start a removal may be the only word of a
-        // cgroup whose victim comes before it.
-        for record in records {
-            match record {
-                Record::CgroupCreated(change) => self.learn_from(change, true),
-                Record::CgroupRemoved(change) => {
-                    self.learn_from(change, false);
-                    // Its id may come back on another cgroup in this very batch.
-                    self.registry.cgroup_removed(&self.tree, change.cgroup_id);
-                }
-                Record::Victim(_) | Record::GroupEnd(_) => {}
+    /// Records may come that are older than this: of kills while no daemon ran.
+    pub(crate) fn watching_since(&mut self, boottime_ns: u64) {
+        self.watching_since_ns = boottime_ns;
+    }
+
+    /// Takes in the topology of a batch, before its victims: after a start a removal may be the only
+    /// word of a cgroup whose victim comes before it. A parent's removal comes after its children's, and
+    /// their paths need it: so these from the last one back, and before what was created in them.
+    pub(crate) fn learn_all(&mut self, records: &[Record]) {
+        for record in records.iter().rev() {
+            if let Record::CgroupRemoved(change) = record {
+                self.learn_from(change, false);
+                // It may come back in this very batch.
+                self.registry.cgroup_removed(&self.tree, change.cgroup_id);
             }
         }
+        for record in records {
+            if let Record::CgroupCreated(change) = record {
+                self.learn_from(change, true);
+            }
+        }
+    }
+
+    /// Works through records in kernel order; returns the events that are ready.
+    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
+        self.learn_all(records);
         let mut ready = Vec::new();
         for record in records {
             match record {
@@ -225,7 +239,12 @@ impl Engine {
                         && let Some(oom_kill) = last.oom_kill
                     {
                         let serial = Some(last.serial);
-                        ready.extend(self.audit_one(change.cgroup_id, oom_kill, serial, now));
+                        let told = self.audit_one(change.cgroup_id, oom_kill, serial, now);
+                        let is_past = change.boottime_ns < self.watching_since_ns;
+                        ready.extend(told.map(|mut event| {
+                            event.while_down |= is_past;
+                            event
+                        }));
                     }
                     self.removed(change);
                 }
@@ -366,7 +385,15 @@ impl Engine {
                     self.reconciler
                         .created(change.cgroup_id, change.boottime_ns);
                 }
-                self.learn(change.cgroup_id, parent, name);
+                if is_new {
+                    self.learn(change.cgroup_id, parent, name);
+                } else if self.tree.insert(change.cgroup_id, parent, name) {
+                    self.discover_removed(change.cgroup_id, parent);
+                }
+                // Where its removal was learnt of first, or a scan that read no counter.
+                if is_new && self.registry.contains(change.cgroup_id) {
+                    self.reconciler.open_account(change.cgroup_id);
+                }
             }
             _ => debug!(
                 cgroup = change.cgroup_id.0,
@@ -390,19 +417,42 @@ impl Engine {
     }
 
     fn discover(&mut self, id: CgroupId, parent: Option<CgroupId>) {
-        let Some(path) = self.tree.path(id).map(|path| printable(&path)) else {
-            return;
-        };
-        let container = container_at(id, &path)
-            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?);
+        let container = self.container_at(id);
         if self.discovery == CgroupDiscovery::Leaves {
             self.drop_former_leaf(parent);
         }
         if let Some(container) = container
             && let Err(error) = self.register_found(container)
         {
-            warn!(%error, %path, "a discovered container cannot be registered");
+            warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
         }
+    }
+
+    /// The same for a cgroup whose removal is the first word of it.
+    fn discover_removed(&mut self, id: CgroupId, parent: CgroupId) {
+        if self.discovery == CgroupDiscovery::Leaves {
+            self.drop_former_leaf(Some(parent));
+        }
+        if self.discovery != CgroupDiscovery::Off
+            && let Some(container) = self.container_at(id)
+        {
+            self.register_removed(container);
+        }
+    }
+
+    /// Registers a container whose cgroup is gone, for what happened in it.
+    pub(crate) fn register_removed(&mut self, container: Container) {
+        if self.kept.registered(container.cgroup_id, &container.id) {
+            self.reconciler.close_account(container.cgroup_id);
+        }
+        self.registry.add_removed(container);
+    }
+
+    /// The container that a cgroup is by its path.
+    fn container_at(&self, id: CgroupId) -> Option<Container> {
+        let path = printable(&self.tree.path(id)?);
+        container_at(id, &path)
+            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?)
     }
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
@@ -464,8 +514,11 @@ impl Engine {
         if unregistered {
             self.keep_for_claims(record, (kind, counted), now);
         }
-        self.known(now)
-            .event(self.last_seq, record, attributed, kind, counted)
+        let mut event = self
+            .known(now)
+            .event(self.last_seq, record, attributed, kind, counted);
+        event.while_down = record.boottime_ns < self.watching_since_ns;
+        event
     }
 }
 

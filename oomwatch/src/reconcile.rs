@@ -372,7 +372,13 @@ impl Reconciler {
         }) {
             None => match self.accounts.enter_unjudged(chain) {
                 Room::None => self.already_exiting(record),
-                Room::Unknown | Room::Entered => self.kill(record, false),
+                Room::Unknown | Room::Entered => {
+                    // Its group's further marks, and its end, are judged by this one.
+                    if let Some(call) = record.invocation.filter(|call| call.kills_group) {
+                        self.members.recounts(call.number, call.index, 0);
+                    }
+                    self.kill(record, false)
+                }
             },
             Some(0) => self.already_exiting(record),
             Some(advance) => {

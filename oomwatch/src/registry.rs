@@ -129,6 +129,14 @@ impl Registry {
         Ok(())
     }
 
+    /// A container of a cgroup that is gone, for late events; its id may be in use again.
+    pub(crate) fn add_removed(&mut self, container: Container) {
+        let cgroup = container.cgroup_id;
+        if !self.contains(cgroup) {
+            self.given.insert(cgroup, Arc::new(container));
+        }
+    }
+
     /// Takes a container out at its owner's wish; its kills count as unregistered from now on.
     pub(crate) fn remove(
         &mut self,
@@ -231,6 +239,17 @@ mod tests {
     /// As it is found by the path of its cgroup.
     fn found(tree: &Tree, cgroup: CgroupId) -> Container {
         by_path(tree, cgroup).unwrap()
+    }
+
+    #[test]
+    fn one_that_is_gone_leaves_its_id_to_another() {
+        let (tree, mut registry) = (tree(), Registry::default());
+        registry.add(&tree, container("a", 3)).unwrap();
+        registry.add_removed(container("a", 2));
+        let gone = registry.get(&tree, CgroupId(2)).unwrap();
+        assert_eq!(gone.id.as_str(), "a");
+        registry.cgroup_removed(&tree, CgroupId(2));
+        assert_eq!(registry.live_count(), 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod catch_up;
 mod counted;
 mod node;
 mod persist;
@@ -77,6 +78,7 @@ impl Task {
         publishers: Vec<Box<dyn Publisher>>,
         containers: &[(String, PathBuf)],
     ) -> Result<Self, StartError> {
+        let started_ns = clock::now().boottime_ns;
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
         let mut source = Source::start(&options, &hierarchy)?;
@@ -108,15 +110,24 @@ impl Task {
         };
         let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
         task.resume(saved);
-        task.scan().map_err(|source| StartError::Scan {
+        let new = task.scan_tree().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
+        let backlog = task.source.goes_on().then(|| task.read_backlog(started_ns));
+        if backlog.is_none() {
+            task.read_baselines(&new);
+        }
         task.watch_counters();
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
         task.engine.settle_resumed();
+        if let Some(backlog) = backlog {
+            // Judged by what the marks say of each other, so before later counters are read.
+            task.work_off(&backlog);
+            task.read_baselines(&new);
+        }
         task.drain();
         task.begin_node_audit(told_up_to);
         task.save();
@@ -229,16 +240,7 @@ impl Task {
     fn drain_ring(&mut self) {
         loop {
             let mut batch = std::mem::take(&mut self.batch);
-            let report = &mut self.report;
-            let more = self.source.drain(BATCH, |record| match record {
-                Ok(record) => batch.push(record),
-                Err(error) => {
-                    report.undecodable += 1;
-                    if report.undecodable.is_power_of_two() {
-                        warn!(%error, count = report.undecodable, "a record was not understood");
-                    }
-                }
-            });
+            let more = self.read_ring(BATCH, &mut batch);
             if !batch.is_empty() {
                 let events = self.apply(&batch);
                 self.publish(events);
@@ -250,6 +252,20 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Adds what is in the ring to `batch`, `limit` records at most; tells whether more may be left.
+    fn read_ring(&mut self, limit: usize, batch: &mut Vec<Record>) -> bool {
+        let report = &mut self.report;
+        self.source.drain(limit, |record| match record {
+            Ok(record) => batch.push(record),
+            Err(error) => {
+                report.undecodable += 1;
+                if report.undecodable.is_power_of_two() {
+                    warn!(%error, count = report.undecodable, "a record was not understood");
+                }
+            }
+        })
     }
 
     fn check_drops(&mut self) {
@@ -342,6 +358,13 @@ impl Task {
 
     /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup.
     fn scan(&mut self) -> io::Result<()> {
+        let new = self.scan_tree()?;
+        self.read_baselines(&new);
+        Ok(())
+    }
+
+    /// The same without baselines; returns the new cgroups.
+    fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
         let mut found = HashSet::new();
         let engine = &mut self.engine;
         let mut new = Vec::new();
@@ -351,16 +374,20 @@ impl Task {
                 new.push(id);
             }
         })?;
-        let now = clock::now();
-        engine.retain_live(&found, now);
-        if has_counters(&self.hierarchy) {
-            for id in new {
-                if let Some(oom_kill) = self.read_counter(id) {
-                    self.engine.baseline(id, oom_kill, now.boottime_ns);
-                }
+        engine.retain_live(&found, clock::now());
+        Ok(new)
+    }
+
+    fn read_baselines(&mut self, cgroups: &[CgroupId]) {
+        if !has_counters(&self.hierarchy) {
+            return;
+        }
+        let as_of_ns = clock::now().boottime_ns;
+        for &id in cgroups {
+            if let Some(oom_kill) = self.read_counter(id) {
+                self.engine.baseline(id, oom_kill, as_of_ns);
             }
         }
-        Ok(())
     }
 
     fn add(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
@@ -441,6 +468,7 @@ impl Task {
         let rest = self.engine.release();
         self.publish(rest);
         self.log_books();
+        self.say_what_stays();
         let mut report = self.current_report();
         self.subscribers.clear();
         for queue in self.queues {
