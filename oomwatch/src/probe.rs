@@ -229,7 +229,7 @@ impl Probe {
         }
         let overlap = &mut self.overlap;
         let ring = self.ring.get_mut();
-        let more = read(
+        read(
             ring,
             self.generation,
             self.page_bytes,
@@ -239,11 +239,7 @@ impl Probe {
                     take(record);
                 }
             },
-        );
-        if !more {
-            overlap.close();
-        }
-        more
+        )
     }
 
     /// Reads how many records found no room.
