@@ -231,7 +231,7 @@ impl Probe {
         }
         let overlap = &mut self.overlap;
         let ring = self.ring.get_mut();
-        let more = read(
+        read(
             ring,
             self.generation,
             self.page_bytes,
@@ -241,11 +241,7 @@ impl Probe {
                     take(record);
                 }
             },
-        );
-        if !more {
-            overlap.close();
-        }
-        more
+        )
     }
 
     /// Reads how many records found no room.

@@ -1,6 +1,7 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
 mod pid;
+mod pinned;
 
 use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
@@ -21,7 +22,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
-    pin::{self, About, Found, Opened, Overlap, PinDir},
+    pin::{self, About, Opened, Overlap, PinDir},
     tier::{Tier, TierChoice},
 };
 
@@ -65,10 +66,10 @@ pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, 
         return Err(ProbeError::RingSize(config.ring_bytes));
     }
     if config.tier == TierChoice::Only(Tier::Pid) {
-        warn_unpinned(pin.as_ref());
+        pinned::warn_unpinned(pin.as_ref());
         return pid::start(config);
     }
-    match start_pinned_or_not(config, pin.as_ref()) {
+    match pinned::start_or_without(config, pin.as_ref()) {
         Ok(mut probe) => {
             if probe.is_pinned {
                 probe.pin = pin;
@@ -77,32 +78,13 @@ pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, 
         }
         Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
             warn!(error = %error.with_causes(), "falling back to tier pid");
-            warn_unpinned(pin.as_ref());
+            pinned::warn_unpinned(pin.as_ref());
             pid::start(config).map_err(|fallback| {
                 warn!(error = %fallback.with_causes(), "tier pid is not possible either");
                 error
             })
         }
         Err(error) => Err(error),
-    }
-}
-
-/// The classic tracepoint of tier `pid` has no link that every kernel can pin.
-fn warn_unpinned(pin: Option<&PinDir>) {
-    if pin.is_some() {
-        warn!("tier pid cannot be pinned: kills while no daemon runs have no details");
-    }
-}
-
-/// What cannot be pinned, or is of no use, is done without.
-fn start_pinned_or_not(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, ProbeError> {
-    match start_with_btf(config, pin) {
-        Err(ProbeError::Pin(error)) => {
-            let error = ProbeError::Pin(error).with_causes();
-            warn!(%error, "watching goes on without --pin: kills while no daemon runs have no details");
-            start_with_btf(config, None)
-        }
-        started => started,
     }
 }
 
@@ -129,7 +111,7 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
                     sees_oom_control: current.sees_oom_control(),
                     links: Vec::new(),
                 };
-                return go_on(opened, started, found, current.number());
+                return pinned::go_on(opened, started, found, current.number());
             }
             None => Some(found),
         },
@@ -154,26 +136,6 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
     probe.older = pin::retire(found.older);
     probe.generation = number;
     probe.goes_on = !probe.older.is_empty();
-    Ok(probe)
-}
-
-/// Goes on where an earlier daemon ended.
-fn go_on(opened: Opened, started: Started, found: Found, number: u64) -> Result<Probe, ProbeError> {
-    debug!(number, "going on with what is pinned");
-    let mut probe = probe(opened, started, None)?;
-    probe.drops_before = probe
-        .drops()
-        .map_err(|error| ProbeError::Load(error.into()))?;
-    if probe.drops_before.victims > 0 {
-        warn!(
-            lost = probe.drops_before.victims,
-            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
-        );
-    }
-    probe.older = pin::retire(found.older);
-    probe.generation = number;
-    probe.is_pinned = true;
-    probe.goes_on = true;
     Ok(probe)
 }
 

@@ -8,24 +8,29 @@ use crate::{CgroupId, record::VictimRecord};
 /// A mark: the thread, and the counter that its kill moved or did not move.
 type Mark = (u32, Option<(CgroupId, Option<u64>)>);
 
+/// After this the newest generation tells nothing that others saw.
+const OVERLAP_NS: u64 = 10_000_000_000;
+
 /// The marks of the generations read so far.
 #[derive(Debug, Default)]
-pub(crate) struct Overlap(HashSet<Mark>);
+pub(crate) struct Overlap {
+    marks: HashSet<Mark>,
+    newest_ns: u64,
+}
 
 impl Overlap {
     /// Takes in a mark of an older generation; tells whether another one had it already.
     pub(crate) fn is_repeated(&mut self, victim: &VictimRecord) -> bool {
-        !self.0.insert(mark(victim))
+        self.newest_ns = self.newest_ns.max(victim.boottime_ns);
+        !self.marks.insert(mark(victim))
     }
 
     /// Whether an older generation told of this mark of the newest one.
     pub(crate) fn told(&mut self, victim: &VictimRecord) -> bool {
-        self.0.remove(&mark(victim))
-    }
-
-    /// The newest generation was read to its end once: it has no more of what others saw.
-    pub(crate) fn close(&mut self) {
-        self.0.clear();
+        if victim.boottime_ns.saturating_sub(self.newest_ns) > OVERLAP_NS {
+            self.marks = HashSet::new();
+        }
+        self.marks.remove(&mark(victim))
     }
 }
 
@@ -57,5 +62,12 @@ mod tests {
         let mut overlap = Overlap::default();
         overlap.is_repeated(&victim(1, 10, &[memcg(5, 1)]));
         assert!(!overlap.told(&victim(1, 20, &[memcg(5, 2)])));
+    }
+
+    #[test]
+    fn what_is_much_later_is_not_held_against_it() {
+        let mut overlap = Overlap::default();
+        overlap.is_repeated(&victim(1, 10, &[memcg(5, 1)]));
+        assert!(!overlap.told(&victim(1, 11 + OVERLAP_NS, &[memcg(5, 1)])));
     }
 }
