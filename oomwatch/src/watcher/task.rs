@@ -481,7 +481,16 @@ impl Task {
 
 impl Task {
     /// Says of each container that lost a process by how much its counter rose, and what that was.
-    fn log_books(&self) {
+    /// The counters are read once more, so that this is not the events' word for themselves.
+    fn log_books(&mut self) {
+        for (container, _) in self.engine.numbers() {
+            let id = container.cgroup_id;
+            if self.engine.tree().is_live(id)
+                && let Some(oom_kill) = self.read_counter(id)
+            {
+                self.engine.note_counter(id, oom_kill);
+            }
+        }
         for (container, numbers) in self.engine.numbers() {
             info!(
                 container = %container.id,
