@@ -168,6 +168,9 @@ impl Deferred {
 fn emit(task: Address, mark: &Deferred, flags: u64) {
     let Some(mut entry) = RECORDS.reserve::<Victim>(0) else {
         maps::count_drop(DROP_VICTIM);
+        if flags & field::AT_EXIT == 0 {
+            note_lost(task);
+        }
         return;
     };
     // SAFETY: the ring gave the memory for one `Victim`. All of it but the end of the chain is
@@ -194,6 +197,19 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
         invocation.note_victim(first, victim.chain[0].cgroup_id, any_group(victim));
     }
     entry.submit(0);
+}
+
+/// Keeps what later marks are judged by, though the record of this one found no room: else the next
+/// mark of a dying task would look counted, and lost members of a group kill like second counts.
+#[inline(always)]
+fn note_lost(task: Address) {
+    let first = charged_css(task, kernel::read(task, config!(task_mm)));
+    if first != 0 && known_fields(field::CHAIN) != 0 {
+        maps::note_count(&kernel::chain_link(first));
+    }
+    if let Some(invocation) = invocation::current() {
+        invocation.skip_mark();
+    }
 }
 
 /// Who the victim is. What the layout does not allow is read from anywhere, and its bit not set.
@@ -267,14 +283,19 @@ fn clear_invocation(victim: &mut Victim) {
     victim.gfp_mask = 0;
 }
 
-/// The memory cgroups that this kill was charged to, with their counters.
-///
-/// The kernel charges the `mm`'s owner, which is another task only where processes share
-/// an `mm` across cgroups. Returns the first one's css.
+/// The memory css that a kill is charged to: that of the `mm`'s owner, which is another task only
+/// where processes share an `mm` across cgroups.
+#[inline(always)]
+fn charged_css(task: Address, mm: Address) -> Address {
+    let owner: Address = kernel::read(mm, config!(mm_owner));
+    kernel::task_memory_css(if owner == 0 { task } else { owner })
+}
+
+/// The memory cgroups that this kill was charged to, with their counters. Returns the first one's
+/// css.
 #[inline(always)]
 fn describe_chain(task: Address, mm: Address, victim: &mut Victim) -> Address {
-    let owner: Address = kernel::read(mm, config!(mm_owner));
-    let first = kernel::task_memory_css(if owner == 0 { task } else { owner });
+    let first = charged_css(task, mm);
     copy_chain(first, victim);
     if first == 0 {
         return 0;

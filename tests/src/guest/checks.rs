@@ -105,7 +105,12 @@ impl<'a> Checks<'a> {
 
     /// The same where records are lost.
     pub(super) fn law_with_losses(&mut self, context: &Context) -> Option<Law> {
-        self.judge(context, true)
+        let law = self.judge(context, true)?;
+        self.that(
+            "no fewer kills than the kernel logged",
+            !law.tells_too_little(),
+        );
+        Some(law)
     }
 
     /// The same where oomwatch keeps no books (see its `account`).

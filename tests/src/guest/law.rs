@@ -80,6 +80,12 @@ impl Law {
         self.log.is_some_and(|logged| told > logged)
     }
 
+    /// Whether fewer kills are reported than the kernel logged: lost ones were taken for recounts.
+    pub(super) fn tells_too_little(&self) -> bool {
+        let told = self.kills + self.counter_only;
+        self.log.is_some_and(|logged| told < logged)
+    }
+
     fn container(&mut self, witnesses: &Witnesses<'_>, id: &str, rise: i64) {
         let events = || {
             witnesses

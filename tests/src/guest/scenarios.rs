@@ -72,6 +72,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("pinned_in_trouble", pinned::in_trouble),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
+    ("group_with_holes", groups::group_with_holes),
     ("group_lost", groups::group_lost),
     ("group_large", groups::group_large),
     ("tier_counters_single", tiers::counters::single),

@@ -198,6 +198,22 @@ fn more_kills_than_the_kernel_logged_are_noticed() {
 }
 
 #[test]
+fn a_lost_kill_that_was_taken_for_a_recount_is_noticed() {
+    let mut world = world();
+    world.events[5] = event("already_exiting", Some(5), Some("c"), 0);
+    world.books[0].counter_only = 0;
+    world.books[0].recounts = 2;
+    world.stopped = Stopped {
+        kills: 4,
+        counter_only: 0,
+        recounts: 2,
+    };
+    let law = judge(&world);
+    assert_eq!((law.residual, law.failures.len()), (0, 0), "{law:?}");
+    assert!(law.tells_too_little());
+}
+
+#[test]
 fn an_event_without_a_count_does_not_pass() {
     let law = broken(|world| {
         let text = json!({"schema": SCHEMA, "kind": "kill", "container": {"id": "c"},
