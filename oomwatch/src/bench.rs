@@ -104,7 +104,7 @@ impl Ring {
             log: false,
         };
         Ok(Self {
-            probe: Probe::start(&config)?,
+            probe: Probe::start(&config, None)?,
             engine: engine(),
         })
     }
