@@ -1,5 +1,6 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod audit;
 mod catch_up;
 mod counted;
 mod node;
@@ -15,7 +16,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use self::{node::NodeAudit, persist::Persist};
 use super::{
@@ -39,8 +40,6 @@ use crate::{
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
 const BATCH: usize = 256;
-/// Between a loss and the audit that makes up for it: the kills of a storm go on for a while.
-const SETTLE_NS: u64 = 1_500_000_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
@@ -268,94 +267,6 @@ impl Task {
         })
     }
 
-    fn check_drops(&mut self) {
-        let drops = match self.source.drops() {
-            Ok(drops) => drops,
-            Err(error) => return debug!(%error, "the drop counters cannot be read"),
-        };
-        let before = std::mem::replace(&mut self.drops, drops);
-        if drops.victims > before.victims {
-            warn!(
-                lost = drops.victims - before.victims,
-                "records of victims found no room in the ring; their number is made up from the counters"
-            );
-            self.audit.lost(clock::now().boottime_ns);
-        }
-        if drops.cgroups > before.cgroups {
-            warn!(
-                lost = drops.cgroups - before.cgroups,
-                "records of cgroups found no room in the ring; scanning again"
-            );
-            if let Err(error) = self.scan() {
-                error!(%error, "the cgroup hierarchy cannot be scanned");
-            }
-        }
-    }
-
-    /// The next step of making up for what was lost.
-    fn audit_after_loss(&mut self) {
-        match self.audit {
-            _ if self.source.counters.is_some() => self.sweep(),
-            Audit::Idle => {}
-            Audit::Read { .. } => self.note_counters(),
-            Audit::Compare { .. } => self.compare_counters(),
-        }
-        self.audit.done(clock::now().boottime_ns);
-    }
-
-    /// Reads the counters of all containers, the lowest first.
-    fn note_counters(&mut self) {
-        for id in self.engine.audited() {
-            if let Some(oom_kill) = self.read_counter(id) {
-                self.engine.note_counter(id, oom_kill);
-            }
-        }
-    }
-
-    /// Speaks of what was counted when the counters were read, and nobody spoke of since.
-    fn compare_counters(&mut self) {
-        self.drain();
-        let now = clock::now();
-        let audited = self.engine.audited().into_iter();
-        let events = audited
-            .filter_map(|id| self.engine.audit_noted(id, now))
-            .collect();
-        self.publish(events);
-    }
-
-    /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
-    fn audit(&mut self) {
-        if self.source.counters.is_some() {
-            return self.sweep();
-        }
-        let counters: Vec<(CgroupId, u64)> = self
-            .engine
-            .audited()
-            .into_iter()
-            .filter_map(|id| Some((id, self.read_counter(id)?)))
-            .collect();
-        // The counter moves before its record is made: what was read is in the ring, or lost.
-        self.drain();
-        let now = clock::now();
-        let events = counters
-            .into_iter()
-            .filter_map(|(id, oom_kill)| self.engine.audit_one(id, oom_kill, None, now))
-            .collect();
-        self.publish(events);
-    }
-
-    /// `oom_kill` of a cgroup; `None` where it is gone or has no memory controller.
-    fn read_counter(&self, id: CgroupId) -> Option<u64> {
-        let path = self.engine.tree().path(id)?;
-        match self.hierarchy.memory_events(&path) {
-            Ok(events) => events?.oom_kill,
-            Err(error) => {
-                warn!(%error, "a counter cannot be read");
-                None
-            }
-        }
-    }
-
     /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup.
     fn scan(&mut self) -> io::Result<()> {
         let new = self.scan_tree()?;
@@ -461,10 +372,7 @@ impl Task {
     async fn finish(mut self) -> Report {
         self.sweep();
         self.settle(u64::MAX);
-        if self.drops.victims > 0 {
-            self.audit();
-        }
-        self.finish_node_audit();
+        self.last_audit().await;
         let rest = self.engine.release();
         self.publish(rest);
         self.log_books();
@@ -476,33 +384,6 @@ impl Task {
         }
         report.lost_by_store = self.persist.finish().await;
         report
-    }
-}
-
-impl Task {
-    /// Says of each container that lost a process by how much its counter rose, and what that was.
-    /// The counters are read once more, so that this is not the events' word for themselves.
-    fn log_books(&mut self) {
-        for (container, _) in self.engine.numbers() {
-            let id = container.cgroup_id;
-            if self.engine.tree().is_live(id)
-                && let Some(oom_kill) = self.read_counter(id)
-            {
-                self.engine.note_counter(id, oom_kill);
-            }
-        }
-        for (container, numbers) in self.engine.numbers() {
-            info!(
-                container = %container.id,
-                cgroup = container.cgroup_id.0,
-                rise = numbers.rise(),
-                kills = numbers.kills,
-                counter_only = numbers.counter_only,
-                recounts = numbers.recounts,
-                residual = numbers.residual(),
-                "books"
-            );
-        }
     }
 }
 
