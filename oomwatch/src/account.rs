@@ -5,7 +5,7 @@
 //! `rise of oom_kill == kills + counter_only + recounts`. What is missing on the right becomes
 //! `counter_only`, once. Pure: counter values come in as arguments.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use crate::{CgroupId, ContainerId, record::Memcg};
 
@@ -105,45 +105,67 @@ struct Noted {
     beyond: u64,
 }
 
-/// One container's account.
+/// What happened to a container in this run; most of them never lose a process.
 #[derive(Clone, Copy, Debug, Default)]
+struct Story {
+    numbers: Numbers,
+    /// Double counts that late claims have brought in.
+    claimed_recounts: u64,
+    noted: Option<Noted>,
+}
+
+/// One container's account.
+#[derive(Clone, Debug, Default)]
 struct Account {
     page: Page,
     /// From an earlier run of the daemon, and not audited in this one: what is missing happened
     /// while it was down.
     resumed: bool,
-    /// Double counts that late claims have brought in.
-    claimed_recounts: u64,
-    numbers: Numbers,
-    noted: Option<Noted>,
+    story: Option<Box<Story>>,
 }
 
 impl Account {
-    fn of(page: Page) -> Self {
-        Self {
-            page,
-            numbers: Numbers::starting_at(page.told()),
-            ..Self::default()
-        }
+    /// To be asked for before the page is changed: the story begins where all of it was told.
+    fn story(&mut self) -> &mut Story {
+        let start = self.page.told();
+        self.story.get_or_insert_with(|| {
+            Box::new(Story {
+                numbers: Numbers::starting_at(start),
+                ..Story::default()
+            })
+        })
     }
 
     /// Other counters than before start from 0: the controller was switched off and on.
     fn meet(&mut self, serial: u32) {
         if self.page.meet(serial) {
-            self.numbers.begin_again();
-            self.noted = None;
+            self.begin_again();
+        }
+    }
+
+    fn begin_again(&mut self) {
+        if let Some(story) = &mut self.story {
+            story.numbers.begin_again();
+            story.noted = None;
+        }
+    }
+
+    /// The counter was seen at this value.
+    fn see(&mut self, oom_kill: u64) {
+        if self.story.is_some() || oom_kill > self.page.told() {
+            self.story().numbers.see(oom_kill);
         }
     }
 
     fn enter(&mut self, told: Told, count: u64) {
+        self.story().numbers.enter(told, count);
         self.page.accounted += count;
-        self.numbers.enter(told, count);
     }
 
     /// Enters increments of which the counter is known that they led to.
     fn enter_at(&mut self, oom_kill: u64, told: Told, count: u64) {
         self.enter(told, count);
-        if let Some(noted) = self.noted.as_mut()
+        if let Some(noted) = self.story().noted.as_mut()
             && oom_kill > noted.oom_kill
         {
             noted.beyond += count;
@@ -175,11 +197,12 @@ pub(crate) struct Accounts {
 impl Accounts {
     /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
     pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.accounts.entry(cgroup).or_insert_with(|| {
-            Account::of(Page {
+        self.accounts.entry(cgroup).or_insert_with(|| Account {
+            page: Page {
                 base,
                 ..Page::default()
-            })
+            },
+            ..Account::default()
         });
         self.touch(cgroup);
     }
@@ -204,8 +227,9 @@ impl Accounts {
     /// Goes on with a book from an earlier run.
     pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
         let account = Account {
+            page,
             resumed: true,
-            ..Account::of(page)
+            story: None,
         };
         self.accounts.insert(cgroup, account);
         self.touch(cgroup);
@@ -234,7 +258,7 @@ impl Accounts {
         let began_again = account.resumed && oom_kill < account.page.told();
         if began_again {
             account.page = Page::default();
-            account.numbers.begin_again();
+            account.begin_again();
             self.touch(cgroup);
         }
         began_again
@@ -289,7 +313,7 @@ impl Accounts {
                 continue;
             }
             account.meet(memcg.serial);
-            account.numbers.see(oom_kill);
+            account.see(oom_kill);
             if oom_kill > account.page.told() && room != Room::None {
                 account.enter_at(oom_kill, Told::Kill, 1);
                 room = Room::Entered;
@@ -314,7 +338,7 @@ impl Accounts {
                 continue;
             };
             account.meet(memcg.serial);
-            account.numbers.see(oom_kill);
+            account.see(oom_kill);
             if oom_kill > account.page.base {
                 account.enter_at(oom_kill, told, count);
             }
@@ -327,19 +351,21 @@ impl Accounts {
         let Some(account) = self.accounts.get_mut(&cgroup) else {
             return;
         };
-        let recounts = recounts.saturating_sub(account.claimed_recounts);
-        let claimed = kills.saturating_add(recounts).min(account.page.base);
         if account.resumed {
             return;
         }
-        account.claimed_recounts += recounts;
+        let base = account.page.base;
+        let story = account.story();
+        let recounts = recounts.saturating_sub(story.claimed_recounts);
+        let claimed = kills.saturating_add(recounts).min(base);
+        story.claimed_recounts += recounts;
+        let numbers = &mut story.numbers;
+        numbers.see(numbers.start);
+        numbers.start = numbers.start.saturating_sub(claimed);
+        numbers.enter(Told::Kill, kills.min(claimed));
+        numbers.enter(Told::Recount, claimed.saturating_sub(kills));
         account.page.base -= claimed;
         account.page.accounted += claimed;
-        account.numbers.start = account.numbers.start.saturating_sub(claimed);
-        account.numbers.enter(Told::Kill, kills.min(claimed));
-        account
-            .numbers
-            .enter(Told::Recount, claimed.saturating_sub(kills));
         self.touch(cgroup);
     }
 
@@ -352,15 +378,18 @@ impl Accounts {
         if let Some(serial) = serial {
             account.meet(serial);
         }
-        account.numbers.see(oom_kill);
+        account.see(oom_kill);
         oom_kill.saturating_sub(account.page.told())
     }
 
     /// Keeps a container's counter as it was read now, for [`Self::missing_noted`].
     pub(crate) fn note(&mut self, cgroup: CgroupId, oom_kill: u64) {
-        if let Some(account) = self.accounts.get_mut(&cgroup) {
-            account.numbers.see(oom_kill);
-            account.noted = Some(Noted {
+        // Where all of it was told, nothing can be missing later.
+        if let Some(account) = self.accounts.get_mut(&cgroup)
+            && oom_kill > account.page.told()
+        {
+            account.see(oom_kill);
+            account.story().noted = Some(Noted {
                 oom_kill,
                 beyond: 0,
             });
@@ -371,7 +400,7 @@ impl Accounts {
     /// `None` where none was noted, or other counters have taken its place.
     pub(crate) fn missing_noted(&mut self, cgroup: CgroupId) -> Option<(u64, u64)> {
         let account = self.accounts.get_mut(&cgroup)?;
-        let noted = account.noted.take()?;
+        let noted = account.story.as_mut()?.noted.take()?;
         let told = account.page.told().saturating_sub(noted.beyond);
         Some((noted.oom_kill.saturating_sub(told), noted.oom_kill))
     }
@@ -379,17 +408,18 @@ impl Accounts {
     /// What was told as kills turned out to be second counts, in a container and those above it.
     pub(crate) fn were_recounts(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
         for cgroup in lineage {
-            if let Some(Account { numbers, .. }) = self.accounts.get_mut(&cgroup) {
+            if let Some(account) = self.accounts.get_mut(&cgroup) {
+                let numbers = &mut account.story().numbers;
                 numbers.counter_only = numbers.counter_only.saturating_sub(count);
                 numbers.recounts += count;
             }
         }
     }
 
-    /// The numbers of all containers, in no order.
+    /// The numbers of all containers that something happened to, in no order.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
         let accounts = self.accounts.iter();
-        accounts.map(|(&cgroup, account)| (cgroup, account.numbers))
+        accounts.filter_map(|(&cgroup, account)| Some((cgroup, account.story.as_ref()?.numbers)))
     }
 
     /// Enters increments that no record with counters told of, into the books of a container and

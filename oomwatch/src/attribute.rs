@@ -56,8 +56,8 @@ pub(crate) struct Attributed {
 pub(crate) fn attribute(tree: &Tree, registry: &Registry, victim: &VictimRecord) -> Attributed {
     let container = lineage(tree, victim)
         .into_iter()
-        .find_map(|cgroup| registry.get(cgroup))
-        .cloned();
+        .find(|&cgroup| registry.contains(cgroup))
+        .and_then(|cgroup| registry.get(tree, cgroup));
     let attribution = match &container {
         Some(found) if Some(found.cgroup_id) == victim.victim.cgroup_id => Attribution::Exact,
         Some(_) => Attribution::Ancestor,

@@ -1,6 +1,7 @@
 //! Cgroups: the tree as the kernel told it ([`tree`], pure), the files under the mount
-//! ([`hierarchy`]), and the text of `memory.events` ([`memory_events`], pure).
+//! ([`hierarchy`]), names as they are kept ([`name`], pure), and the text of `memory.events` ([`memory_events`], pure).
 
 pub(crate) mod hierarchy;
 pub(crate) mod memory_events;
+mod name;
 pub(crate) mod tree;

@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod run;
 pub(crate) mod time;
+pub(crate) mod unpin;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Show the events of the past, the oldest first.
     History(HistoryArgs),
+    /// Remove what `run --pin` left in the kernel.
+    Unpin(UnpinArgs),
     /// The process that `demo` has killed.
     #[command(hide = true)]
     DemoHog,
@@ -89,8 +92,21 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "OOMWATCH_NODE")]
     pub(crate) node: Option<String>,
 
+    /// Leave the eBPF programs and their ring in the kernel when stopping, in this directory below
+    /// /sys/fs/bpf, and go on with them at the next start: no kill in between loses its details.
+    #[arg(long, value_name = "DIR", env = "OOMWATCH_PIN")]
+    pub(crate) pin: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+/// Arguments of `unpin`.
+#[derive(Debug, Args)]
+pub(crate) struct UnpinArgs {
+    /// The directory that `run --pin` was given.
+    #[arg(value_name = "DIR", env = "OOMWATCH_PIN")]
+    pub(crate) dir: PathBuf,
 }
 
 /// What is kept between runs.

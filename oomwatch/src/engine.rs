@@ -80,6 +80,8 @@ pub(crate) struct Engine {
     causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
+    /// What happened before it did so while no daemon ran.
+    watching_since_ns: u64,
 }
 
 impl Engine {
@@ -98,6 +100,7 @@ impl Engine {
             causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
+            watching_since_ns: 0,
         }
     }
 
@@ -107,6 +110,11 @@ impl Engine {
 
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The container registered on exactly this cgroup, dead or alive.
+    pub(crate) fn container(&self, cgroup: CgroupId) -> Option<Arc<Container>> {
+        self.registry.get(&self.tree, cgroup)
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -122,7 +130,7 @@ impl Engine {
             .reconciler
             .numbers()
             .filter(|(_, numbers)| numbers.rise() > 0 || numbers.residual() != 0)
-            .filter_map(|(cgroup, numbers)| Some((self.registry.get(cgroup)?.clone(), numbers)))
+            .filter_map(|(cgroup, numbers)| Some((self.registry.get(&self.tree, cgroup)?, numbers)))
             .collect();
         numbers.sort_by(|(left, _), (right, _)| {
             (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
@@ -151,29 +159,41 @@ impl Engine {
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);
         // A container found by a scan is registered before its counter is read.
-        if self.registry.get(id).is_some() {
+        if self.registry.contains(id) {
             self.reconciler.open_account(id);
         }
     }
 
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
-        self.registry.add(container)?;
-        if self.kept.registered(cgroup, &id) {
+        self.registry.add(&self.tree, container)?;
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    /// As [`Self::register`], for a container that is what its path says.
+    fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
+        let (cgroup, id) = (container.cgroup_id, container.id.clone());
+        self.registry.add_found(&self.tree, container)?;
+        self.registered(cgroup, &id);
+        Ok(())
+    }
+
+    fn registered(&mut self, cgroup: CgroupId, id: &crate::ContainerId) {
+        if self.kept.registered(cgroup, id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
             self.kept.want_audit();
         }
         self.reconciler.open_account(cgroup);
         self.newly_registered = true;
-        Ok(())
     }
 
     pub(crate) fn unregister(
         &mut self,
         id: &crate::ContainerId,
     ) -> Result<Arc<Container>, RegistryError> {
-        let container = self.registry.remove(id)?;
+        let container = self.registry.remove(&self.tree, id)?;
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);
         self.reconciler.touch(container.cgroup_id);
@@ -181,21 +201,32 @@ impl Engine {
         Ok(container)
     }
 
-    /// Works through records in kernel order; returns the events that are ready.
-    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
-        // The topology first: right after the start a removal may be the only word of a
-        // cgroup whose victim comes before it.
-        for record in records {
-            match record {
-                Record::CgroupCreated(change) => self.learn_from(change, true),
-                Record::CgroupRemoved(change) => {
-                    self.learn_from(change, false);
-                    // Its id may come back on another cgroup in this very batch.
-                    self.registry.cgroup_removed(change.cgroup_id);
-                }
-                Record::Victim(_) | Record::GroupEnd(_) => {}
+    /// Records may come that are older than this: of kills while no daemon ran.
+    pub(crate) fn watching_since(&mut self, boottime_ns: u64) {
+        self.watching_since_ns = boottime_ns;
+    }
+
+    /// Takes in the topology of a batch, before its victims: after a start a removal may be the only
+    /// word of a cgroup whose victim comes before it. A parent's removal comes after its children's, and
+    /// their paths need it: so these from the last one back, and before what was created in them.
+    pub(crate) fn learn_all(&mut self, records: &[Record]) {
+        for record in records.iter().rev() {
+            if let Record::CgroupRemoved(change) = record {
+                self.learn_from(change, false);
+                // It may come back in this very batch.
+                self.registry.cgroup_removed(&self.tree, change.cgroup_id);
             }
         }
+        for record in records {
+            if let Record::CgroupCreated(change) = record {
+                self.learn_from(change, true);
+            }
+        }
+    }
+
+    /// Works through records in kernel order; returns the events that are ready.
+    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
+        self.learn_all(records);
         let mut ready = Vec::new();
         for record in records {
             match record {
@@ -208,7 +239,12 @@ impl Engine {
                         && let Some(oom_kill) = last.oom_kill
                     {
                         let serial = Some(last.serial);
-                        ready.extend(self.audit_one(change.cgroup_id, oom_kill, serial, now));
+                        let told = self.audit_one(change.cgroup_id, oom_kill, serial, now);
+                        let is_past = change.boottime_ns < self.watching_since_ns;
+                        ready.extend(told.map(|mut event| {
+                            event.while_down |= is_past;
+                            event
+                        }));
                     }
                     self.removed(change);
                 }
@@ -256,7 +292,7 @@ impl Engine {
         let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
         for &id in &gone {
             self.tree.remove(id, now.boottime_ns);
-            self.registry.cgroup_removed(id);
+            self.registry.cgroup_removed(&self.tree, id);
             self.reconciler.touch(id);
         }
         if !gone.is_empty() && self.discovery != CgroupDiscovery::Off {
@@ -267,7 +303,7 @@ impl Engine {
     /// A container may have come back under an id that was taken, for all that was known.
     fn discover_refused(&mut self) {
         let live = self.tree.live();
-        let unknown: Vec<CgroupId> = live.filter(|&id| self.registry.get(id).is_none()).collect();
+        let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
         for id in unknown {
             if self.discovery == CgroupDiscovery::Containers || self.tree.is_leaf(id) {
                 self.discover(id, None);
@@ -280,7 +316,7 @@ impl Engine {
         let mut audited: Vec<(usize, CgroupId)> = self
             .tree
             .live()
-            .filter(|&id| self.reconciler.has_account(id) && self.registry.get(id).is_some())
+            .filter(|&id| self.reconciler.has_account(id) && self.registry.contains(id))
             .map(|id| (self.tree.lineage(id).count(), id))
             .collect();
         audited.sort_unstable_by(|left, right| right.cmp(left));
@@ -296,7 +332,7 @@ impl Engine {
     /// Compares one container's counter, as it was noted, with what was said of it by now. Kills
     /// are counted before they are marked: so long after that all marks of the time have arrived.
     pub(crate) fn audit_noted(&mut self, cgroup: CgroupId, now: Now) -> Option<OomEvent> {
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.registry.get(&self.tree, cgroup)?;
         let lineage = self.tree.lineage(cgroup);
         let (missing, oom_kill) = self.reconciler.audit_noted(lineage, cgroup)?;
         let while_down = self.reconciler.take_resumed(cgroup);
@@ -314,7 +350,7 @@ impl Engine {
         now: Now,
     ) -> Option<OomEvent> {
         // A book from an earlier run may be there before its container: it waits for it.
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.container(cgroup)?;
         let while_down = self.reconciler.take_resumed(cgroup);
         let lineage = self.tree.lineage(cgroup);
         let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
@@ -349,7 +385,15 @@ impl Engine {
                     self.reconciler
                         .created(change.cgroup_id, change.boottime_ns);
                 }
-                self.learn(change.cgroup_id, parent, name);
+                if is_new {
+                    self.learn(change.cgroup_id, parent, name);
+                } else if self.tree.insert(change.cgroup_id, parent, name) {
+                    self.discover_removed(change.cgroup_id, parent);
+                }
+                // Where its removal was learnt of first, or a scan that read no counter.
+                if is_new && self.registry.contains(change.cgroup_id) {
+                    self.reconciler.open_account(change.cgroup_id);
+                }
             }
             _ => debug!(
                 cgroup = change.cgroup_id.0,
@@ -361,7 +405,7 @@ impl Engine {
     fn removed(&mut self, change: &CgroupChanged) {
         let parent = self.tree.parent(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
-            self.registry.cgroup_removed(change.cgroup_id);
+            self.registry.cgroup_removed(&self.tree, change.cgroup_id);
             // Its book is not needed in another run.
             self.reconciler.touch(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
@@ -373,24 +417,47 @@ impl Engine {
     }
 
     fn discover(&mut self, id: CgroupId, parent: Option<CgroupId>) {
-        let Some(path) = self.tree.path(id).map(|path| printable(&path)) else {
-            return;
-        };
-        let container = container_at(id, &path)
-            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?);
+        let container = self.container_at(id);
         if self.discovery == CgroupDiscovery::Leaves {
             self.drop_former_leaf(parent);
         }
         if let Some(container) = container
-            && let Err(error) = self.register(container)
+            && let Err(error) = self.register_found(container)
         {
-            warn!(%error, %path, "a discovered container cannot be registered");
+            warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
         }
+    }
+
+    /// The same for a cgroup whose removal is the first word of it.
+    fn discover_removed(&mut self, id: CgroupId, parent: CgroupId) {
+        if self.discovery == CgroupDiscovery::Leaves {
+            self.drop_former_leaf(Some(parent));
+        }
+        if self.discovery != CgroupDiscovery::Off
+            && let Some(container) = self.container_at(id)
+        {
+            self.register_removed(container);
+        }
+    }
+
+    /// Registers a container whose cgroup is gone, for what happened in it.
+    pub(crate) fn register_removed(&mut self, container: Container) {
+        if self.kept.registered(container.cgroup_id, &container.id) {
+            self.reconciler.close_account(container.cgroup_id);
+        }
+        self.registry.add_removed(container);
+    }
+
+    /// The container that a cgroup is by its path.
+    fn container_at(&self, id: CgroupId) -> Option<Container> {
+        let path = printable(&self.tree.path(id)?);
+        container_at(id, &path)
+            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?)
     }
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
     fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
-        let Some(former) = parent.and_then(|parent| self.registry.get(parent)) else {
+        let Some(former) = parent.and_then(|parent| self.container(parent)) else {
             return;
         };
         let path = self
@@ -447,8 +514,11 @@ impl Engine {
         if unregistered {
             self.keep_for_claims(record, (kind, counted), now);
         }
-        self.known(now)
-            .event(self.last_seq, record, attributed, kind, counted)
+        let mut event = self
+            .known(now)
+            .event(self.last_seq, record, attributed, kind, counted);
+        event.while_down = record.boottime_ns < self.watching_since_ns;
+        event
     }
 }
 

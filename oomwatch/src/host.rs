@@ -208,7 +208,7 @@ fn probe() -> Vec<Finding> {
         tier: TierChoice::Auto,
         log: false,
     };
-    match Probe::start(&config) {
+    match Probe::start(&config, None) {
         Ok(probe) => {
             findings.push(Finding::good("probe", "loaded and attached"));
             if probe.tier() != Tier::Pid {

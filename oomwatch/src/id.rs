@@ -92,6 +92,12 @@ impl fmt::Display for ContainerId {
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     use fmt::Write as _;
+    // Nearly all text there is; every event has several long paths.
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
+        return text.to_owned();
+    }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {

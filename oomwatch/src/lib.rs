@@ -36,6 +36,10 @@ mod watcher;
 
 pub mod host;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
+
 #[doc(hidden)]
 pub use self::discover::path;
 pub use self::{
@@ -47,6 +51,7 @@ pub use self::{
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
     probe::{
         DEFAULT_RING_BYTES, ProbeError,
+        pin::{PinError, Unpinned, unpin},
         tier::{Tier, TierChoice},
     },
     publish::{PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, stream::Events},

@@ -40,6 +40,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Command::Check => cli::check::check(cli.color),
             Command::Demo(args) => cli::demo::demo(&args, cli.color).await,
             Command::History(args) => cli::history::history(args),
+            Command::Unpin(args) => cli::unpin::unpin(&args),
             Command::DemoHog => cli::demo::hog(),
         }
     })

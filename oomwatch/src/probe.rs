@@ -7,24 +7,38 @@
 //!
 //! Minimum kernel: 5.8 (BPF ring buffer) with BTF.
 
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 mod btf;
 mod layout;
 mod load;
+pub(crate) mod pin;
 mod record;
 pub(crate) mod tier;
 
-use std::{fs::File, io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::{
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::links::FdLink,
+};
 use memmap2::MmapOptions;
 use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
 use tokio::io::unix::AsyncFd;
 
-use self::tier::{Tier, TierChoice};
 pub(crate) use self::{
     layout::{Gap, Layout},
     load::ProgramLog,
+    pin::PinDir,
     record::DecodeError,
+};
+use self::{
+    pin::{Overlap, PinError},
+    tier::{Tier, TierChoice},
 };
 use crate::{host::may_load_programs, record::Record};
 
@@ -88,6 +102,9 @@ pub enum ProbeError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The programs were to be pinned.
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 impl ProbeError {
@@ -97,7 +114,7 @@ impl ProbeError {
     pub(crate) fn calls_for_lesser_tier(&self) -> bool {
         match self {
             Self::Privilege(_) => may_load_programs(),
-            Self::NoObject | Self::RingSize(_) | Self::Tier { .. } => false,
+            Self::NoObject | Self::RingSize(_) | Self::Tier { .. } | Self::Pin(_) => false,
             _ => true,
         }
     }
@@ -140,16 +157,38 @@ pub(crate) struct Probe {
     sees_oom_control: bool,
     ring: AsyncFd<RingBuf<MapData>>,
     drops: PerCpuArray<MapData, u64>,
+    /// What was lost before this daemon began.
+    drops_before: Drops,
     log: Option<ProgramLog>,
-    /// Holds the programs in the kernel.
-    _programs: aya::Ebpf,
+    /// Hold the programs attached, and in the kernel; nothing does where they are pinned.
+    _links: Vec<FdLink>,
+    _programs: Option<aya::Ebpf>,
+    /// Rings of older generations of pinned programs, and their numbers: to be read first.
+    older: Vec<(RingBuf<MapData>, u64)>,
+    generation: u64,
+    overlap: Overlap,
+    /// What is read first is from before this daemon began.
+    goes_on: bool,
+    is_pinned: bool,
+    /// Holds its lock.
+    pin: Option<PinDir>,
     page_bytes: u64,
 }
 
 impl Probe {
     /// Loads and attaches. Needs a tokio runtime with I/O enabled.
-    pub(crate) fn start(config: &ProbeConfig) -> Result<Self, ProbeError> {
-        load::start(config)
+    pub(crate) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Self, ProbeError> {
+        load::start(config, pin)
+    }
+
+    /// Whether the ring may have records from before this daemon began.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Where the programs and their ring stay when this is dropped.
+    pub(crate) fn pinned_at(&self) -> Option<&Path> {
+        self.pin.as_ref().map(PinDir::path)
     }
 
     pub(crate) fn tier(&self) -> Tier {
@@ -177,14 +216,32 @@ impl Probe {
         limit: usize,
         mut take: impl FnMut(Result<Record, DecodeError>),
     ) -> bool {
-        let ring = self.ring.get_mut();
-        for _ in 0..limit {
-            match ring.next() {
-                Some(bytes) => take(record::decode(&bytes, self.page_bytes)),
-                None => return false,
+        let mut left = limit;
+        while let Some((ring, generation)) = self.older.first_mut() {
+            let overlap = &mut self.overlap;
+            let more = read(ring, *generation, self.page_bytes, &mut left, |record| {
+                if !matches!(&record, Ok(Record::Victim(victim)) if overlap.is_repeated(victim)) {
+                    take(record);
+                }
+            });
+            if more {
+                return true;
             }
+            self.older.remove(0);
         }
-        true
+        let overlap = &mut self.overlap;
+        let ring = self.ring.get_mut();
+        read(
+            ring,
+            self.generation,
+            self.page_bytes,
+            &mut left,
+            |record| {
+                if !matches!(&record, Ok(Record::Victim(victim)) if overlap.told(victim)) {
+                    take(record);
+                }
+            },
+        )
     }
 
     /// Reads how many records found no room.
@@ -193,9 +250,10 @@ impl Probe {
             let per_cpu = self.drops.get(&kind, 0).map_err(io::Error::other)?;
             Ok(per_cpu.iter().sum())
         };
+        let before = self.drops_before;
         Ok(Drops {
-            victims: total(DROP_VICTIM)?,
-            cgroups: total(DROP_CGROUP)?,
+            victims: total(DROP_VICTIM)?.saturating_sub(before.victims),
+            cgroups: total(DROP_CGROUP)?.saturating_sub(before.cgroups),
         })
     }
 
@@ -203,6 +261,28 @@ impl Probe {
     pub(crate) fn take_log(&mut self) -> Option<ProgramLog> {
         self.log.take()
     }
+}
+
+/// Takes records from one ring until none or nothing of `left` is left; tells whether it was the
+/// latter.
+fn read(
+    ring: &mut RingBuf<MapData>,
+    generation: u64,
+    page_bytes: u64,
+    left: &mut usize,
+    mut take: impl FnMut(Result<Record, DecodeError>),
+) -> bool {
+    while *left > 0 {
+        match ring.next() {
+            Some(bytes) => take(record::decode(&bytes, page_bytes).map(|mut record| {
+                record.set_generation(generation);
+                record
+            })),
+            None => return false,
+        }
+        *left -= 1;
+    }
+    true
 }
 
 /// Reads the running kernel's BTF. The image is given back before this returns.

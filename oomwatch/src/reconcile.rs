@@ -9,8 +9,9 @@
 
 mod exited;
 
-use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
+use std::collections::VecDeque;
 
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use tracing::warn;
 
 use self::exited::Exits;
@@ -371,7 +372,13 @@ impl Reconciler {
         }) {
             None => match self.accounts.enter_unjudged(chain) {
                 Room::None => self.already_exiting(record),
-                Room::Unknown | Room::Entered => self.kill(record, false),
+                Room::Unknown | Room::Entered => {
+                    // Its group's further marks, and its end, are judged by this one.
+                    if let Some(call) = record.invocation.filter(|call| call.kills_group) {
+                        self.members.recounts(call.number, call.index, 0);
+                    }
+                    self.kill(record, false)
+                }
             },
             Some(0) => self.already_exiting(record),
             Some(advance) => {

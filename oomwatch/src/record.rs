@@ -131,6 +131,22 @@ impl Constraint {
     }
 }
 
+impl Record {
+    /// Programs that were loaded later number their calls from 1 again: here all numbers differ.
+    pub(crate) fn set_generation(&mut self, generation: u64) {
+        let before = generation.saturating_sub(1) << 32;
+        match self {
+            Self::Victim(victim) => {
+                if let Some(call) = &mut victim.invocation {
+                    call.number += before;
+                }
+            }
+            Self::GroupEnd(end) => end.invocation += before,
+            Self::CgroupCreated(_) | Self::CgroupRemoved(_) => {}
+        }
+    }
+}
+
 /// A cgroup that was created or removed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CgroupChanged {

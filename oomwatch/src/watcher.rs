@@ -143,6 +143,7 @@ struct Options {
     tier: TierChoice,
     node: Option<Arc<str>>,
     log_probe: bool,
+    pin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     limits: Limits,
 }
@@ -155,6 +156,7 @@ impl Default for Options {
             tier: TierChoice::Auto,
             node: None,
             log_probe: false,
+            pin: None,
             state_dir: None,
             limits: Limits::default(),
         }
@@ -212,6 +214,19 @@ impl Builder {
         self
     }
 
+    /// Pins the programs and their ring in this directory of a BPF file system, such as
+    /// `/sys/fs/bpf/oomwatch`: they go on when the watcher stops, however it does, and the next one
+    /// reports what happened in between with all details and `while_down`. Another version's
+    /// programs are replaced, after their ring was read. [`crate::unpin`] removes them.
+    ///
+    /// Where what is there was not made by oomwatch, that is logged and watching goes on without; so in
+    /// [`Tier::Pid`] and [`Tier::Counters`].
+    #[must_use]
+    pub fn pin(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.options.pin = Some(dir.into());
+        self
+    }
+
     /// Keeps the history and the containers' books in this directory, so that kills while no
     /// watcher runs come out as [`crate::Kind::CounterOnly`], with `while_down`; default is not to.
     /// Where it cannot be used, that is logged and watching goes on without. Read it with
@@ -246,8 +261,8 @@ impl Builder {
     /// [`Tier::Counters`] needs neither if it is asked for.
     ///
     /// # Errors
-    /// When no tier that was asked for is possible, no cgroup v2 is mounted, or one of the containers
-    /// cannot be registered.
+    /// When no tier that was asked for is possible, no cgroup v2 is mounted, one of the containers
+    /// cannot be registered, or the pin directory is in use or on no BPF file system.
     pub async fn start(self) -> Result<Watcher, StartError> {
         let task = task::Task::start(self.options, self.publishers, &self.containers)?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);

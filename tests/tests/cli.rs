@@ -53,7 +53,7 @@ fn help_names_the_commands_and_goes_to_stdout() {
     for flag in ["--help", "-h"] {
         let output = run(&[flag]);
         assert_eq!(output.status.code(), Some(0), "{flag}: {output:?}");
-        for command in ["run", "check", "demo", "history"] {
+        for command in ["run", "check", "demo", "history", "unpin"] {
             assert!(
                 stdout(&output).contains(command),
                 "{flag} does not name `{command}`"
@@ -212,6 +212,40 @@ fn check_with_a_reader_that_went_away_does_not_fail() {
         "{code:?}: {}",
         stderr(&output)
     );
+}
+
+#[test]
+fn pinning_where_nothing_can_be_pinned_exits_1_and_names_the_remedy() {
+    let dir = absent("no-bpffs");
+    let output = run(&["run", "--pin", dir.to_str().unwrap()]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains(dir.to_str().unwrap()), "{message}");
+    assert!(
+        message.contains("mount -t bpf bpf /sys/fs/bpf"),
+        "{message}"
+    );
+    assert!(!dir.exists(), "made for nothing");
+}
+
+#[test]
+fn unpin_without_anything_pinned_exits_1_and_names_the_path() {
+    let dir = absent("never-pinned");
+    let output = run(&["unpin", dir.to_str().unwrap()]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains(dir.to_str().unwrap()), "{message}");
+
+    // Any other directory is not looked into.
+    std::fs::create_dir(&dir).unwrap();
+    let output = run(&["unpin", dir.to_str().unwrap()]);
+    let message = stderr(&output);
+    std::fs::remove_dir(&dir).unwrap();
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains("BPF file system"), "{message}");
+
+    let output = run(&["unpin"]);
+    assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
 }
 
 #[test]

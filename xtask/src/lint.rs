@@ -20,11 +20,12 @@ pub(crate) fn format(workspace: &Workspace) -> Result<()> {
     process::run(cargo.current_dir(&workspace.root))
 }
 
-/// Lints the host crates with their tests. Warnings are errors.
+/// Lints the host crates with their tests and benchmarks. Warnings are errors.
 pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo();
     cargo
         .args(["clippy", "--workspace", "--exclude", "oomwatch-ebpf"])
-        .args(["--all-targets", "--locked", "--", "-D", "warnings"]);
+        .args(["--all-targets", "--features", "oomwatch/bench"])
+        .args(["--locked", "--", "-D", "warnings"]);
     process::run(cargo.current_dir(&workspace.root))
 }

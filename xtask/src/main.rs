@@ -4,6 +4,7 @@
 //! new clone needs is fetched by the command that needs it, and said aloud; no task uses a shell.
 
 mod apt;
+mod bench;
 mod build;
 mod ebpf;
 mod lint;
@@ -56,6 +57,8 @@ enum Task {
         #[arg(long)]
         no_vm: bool,
     },
+    /// Measure speed, memory and latency, and print them beside what they are meant to be.
+    Bench(bench::Options),
     /// Run the tests that need a real kernel, in virtual machines.
     Vm(vm::Options),
 }
@@ -69,6 +72,7 @@ fn main() -> Result<ExitCode> {
         Task::Run { args } => run::run(&workspace, args)?,
         Task::Lint => lint::run(&workspace).map(|()| true)?,
         Task::Test { no_vm } => test::run(&workspace, no_vm)?,
+        Task::Bench(options) => bench::run(&workspace, &options).map(|()| true)?,
         Task::Vm(options) => vm::run(&workspace, &options)?,
     };
     Ok(if passed {

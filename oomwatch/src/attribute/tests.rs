@@ -27,7 +27,7 @@ fn register(registry: &mut Registry, id: &str, cgroup: u64) {
         cgroup_id: CgroupId(cgroup),
         details: ContainerDetails::default(),
     };
-    registry.add(container).unwrap();
+    registry.add(&Tree::new(CgroupId::ROOT), container).unwrap();
 }
 
 fn in_cgroup(cgroup: u64, limit: Option<LimitHit>) -> VictimRecord {

@@ -5,8 +5,11 @@
 //! same whichever came first. Removed cgroups stay as tombstones, bounded in time and
 //! number. Pure: no file access, and time comes in as an argument.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
+
+use super::name::Name;
 use crate::CgroupId;
 
 /// How long a removed cgroup is remembered: a late event or a slow consumer can still
@@ -16,11 +19,13 @@ pub(crate) const TOMBSTONE_NS: u64 = 600 * 1_000_000_000;
 pub(crate) const MAX_TOMBSTONES: usize = 16_384;
 /// Cgroups are not nested deeper than this; more is a loop made of wrong records.
 const MAX_DEPTH: usize = 256;
+/// Room for a path as Kubernetes makes them; a longer one takes more.
+const PATH_BYTES: usize = 256;
 
 #[derive(Debug)]
 struct Node {
     parent: CgroupId,
-    name: Box<[u8]>,
+    name: Name,
     live_children: u32,
     removed: bool,
 }
@@ -53,7 +58,7 @@ impl Tree {
             id,
             Node {
                 parent,
-                name: name.into(),
+                name: Name::new(name),
                 live_children: 0,
                 removed: false,
             },
@@ -162,10 +167,10 @@ impl Tree {
             names.push(&node.name);
             at = node.parent;
             if at == self.root {
-                let mut path = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+                let mut path = Vec::with_capacity(PATH_BYTES);
                 for name in names.iter().rev() {
                     path.push(b'/');
-                    path.extend_from_slice(name);
+                    name.append_to(&mut path);
                 }
                 return Some(path);
             }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use oomwatch::{AddError, ProbeError, StartError};
+use oomwatch::{AddError, PinError, ProbeError, StartError};
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,16 @@ impl Exit {
     pub(crate) fn for_error(error: &anyhow::Error) -> Self {
         match error.downcast_ref::<StartError>() {
             Some(StartError::Probe(ProbeError::Privilege(_))) => Self::NoPrivilege,
+            Some(StartError::Probe(ProbeError::Pin(error))) if error.is_privilege() => {
+                Self::NoPrivilege
+            }
             Some(StartError::Probe(ProbeError::RingSize(_)) | StartError::Add(_)) => Self::Usage,
+            _ if error
+                .downcast_ref::<PinError>()
+                .is_some_and(PinError::is_privilege) =>
+            {
+                Self::NoPrivilege
+            }
             _ if error.downcast_ref::<AddError>().is_some() => Self::Usage,
             _ => Self::Failure,
         }

@@ -63,6 +63,9 @@ fn configure(args: &RunArgs) -> Builder {
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
+    if let Some(dir) = &args.pin {
+        builder = builder.pin(dir);
+    }
     for container in &args.container {
         builder = builder.container(&container.id, &container.path);
     }

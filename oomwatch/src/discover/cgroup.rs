@@ -2,7 +2,9 @@
 //! that live shorter than any request would take. Pure.
 
 use super::path::{self, Kind, PathIdentity};
-use crate::{CgroupId, Container, ContainerDetails, ContainerId};
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId, cgroup::tree::Tree, id::printable,
+};
 
 /// Which cgroups are registered as containers by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,12 @@ pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
         cgroup_id,
         details: ContainerDetails::default(),
     })
+}
+
+/// The container that a cgroup's path makes of it; where the path says nothing else, a leaf.
+pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId) -> Option<Container> {
+    let path = printable(&tree.path(cgroup_id)?);
+    container_at(cgroup_id, &path).or_else(|| leaf_at(cgroup_id, &path))
 }
 
 fn details(identity: PathIdentity) -> ContainerDetails {

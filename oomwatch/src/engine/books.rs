@@ -120,9 +120,7 @@ impl Engine {
     /// Whether a container is registered because it was so in an earlier run; its owner, who
     /// registers it again, is told so once.
     pub(crate) fn take_restored(&mut self, id: &ContainerId, cgroup: CgroupId) -> bool {
-        self.registry
-            .get(cgroup)
-            .is_some_and(|found| found.id == *id)
+        self.container(cgroup).is_some_and(|found| found.id == *id)
             && self.kept.restored.remove(&cgroup)
     }
 
@@ -164,7 +162,7 @@ impl Engine {
         if !self.tree.is_live(cgroup) || (page.is_none() && !by_hand) {
             return None;
         }
-        let container_id = match self.registry.get(cgroup) {
+        let container_id = match self.container(cgroup) {
             Some(container) => container.id.clone(),
             None => self.kept.waiting.get(&cgroup)?.clone(),
         };

@@ -61,6 +61,40 @@ enum Action {
     StoreHangs,
     /// The daemon is killed, and another one goes on with what the store has.
     Restart(Restart),
+    /// The same with programs that are pinned: they go on meanwhile.
+    Pinned(Vec<Unread>),
+}
+
+/// What the kernel does while no daemon reads the ring.
+#[derive(Clone, Debug)]
+enum Unread {
+    Kill {
+        container: usize,
+        lost: bool,
+    },
+    Dying {
+        container: usize,
+    },
+    Group {
+        container: usize,
+        count: u8,
+        recount_after: u8,
+    },
+    Replace {
+        container: usize,
+    },
+}
+
+fn unread() -> impl Strategy<Value = Unread> {
+    let container = 0..CONTAINERS;
+    prop_oneof![
+        4 => (container.clone(), any::<bool>()).prop_map(|(container, lost)| Unread::Kill { container, lost }),
+        2 => container.clone().prop_map(|container| Unread::Dying { container }),
+        2 => (container.clone(), 1..5_u8, 0..5_u8).prop_map(
+            |(container, count, recount_after)| Unread::Group { container, count, recount_after }
+        ),
+        1 => container.prop_map(|container| Unread::Replace { container }),
+    ]
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +134,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Audit),
         1 => Just(Action::StoreHangs),
         2 => restart(),
+        2 => proptest::collection::vec(unread(), 0..12).prop_map(Action::Pinned),
     ]
 }
 
@@ -122,6 +157,8 @@ struct Model {
     last_counts: HashMap<u64, u64>,
     /// The node's count when this run had spoken of nothing.
     node_base: u64,
+    /// The ring, while nobody reads it.
+    ring: Option<Vec<Record>>,
     store: ModelStore,
 }
 
@@ -165,6 +202,7 @@ impl Model {
             events: Vec::new(),
             last_counts: HashMap::new(),
             node_base: 0,
+            ring: None,
             store: ModelStore::default(),
         };
         model.engine.resume(Vec::new());
@@ -201,6 +239,9 @@ impl Model {
     }
 
     fn feed(&mut self, record: Record) {
+        if let Some(ring) = &mut self.ring {
+            return ring.push(record);
+        }
         let now = self.now();
         self.events.extend(self.engine.apply(&[record], now));
         self.save();
@@ -307,6 +348,7 @@ impl Model {
             Action::CompareCounters => self.compare_counters(),
             Action::StoreHangs => self.store.hangs = true,
             Action::Restart(ref restart) => self.restart(restart),
+            Action::Pinned(ref unread) => self.restart_pinned(unread),
         }
     }
 
@@ -346,6 +388,103 @@ impl Model {
         self.audit();
         let missed = &self.events[told..];
         assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    /// The ring and the programs go on without a daemon, and the next one works off all of it.
+    fn restart_pinned(&mut self, unread: &[Unread]) {
+        self.events.truncate(self.store.events);
+        self.store.hangs = false;
+        self.rebase();
+        self.ring = Some(Vec::new());
+        for unread in unread {
+            self.act_unread(unread);
+        }
+        let backlog = self.ring.take().unwrap_or_default();
+        let told = self.events.len();
+        self.engine = new_engine();
+        self.engine.watching_since(self.clock + 1);
+        self.engine
+            .resume(self.store.books.values().cloned().collect());
+        // As the watcher's task does: the tree, who is in it, what happened, the counters.
+        self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
+        for cgroup in self.cgroups.clone() {
+            self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
+        }
+        self.engine.learn_all(&backlog);
+        self.register_again(POD, "pod");
+        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
+            if !self.engine.registry.contains(CgroupId(cgroup)) {
+                self.register_again(cgroup, &format!("c{index}"));
+            }
+        }
+        self.register_removed(&backlog);
+        self.engine.settle_resumed();
+        let resumed = self.store.node_told_up_to;
+        self.node_base = resumed.unwrap_or(0);
+        let now = self.now();
+        self.events.extend(self.engine.apply(&backlog, now));
+        if resumed.is_none() {
+            self.node_base = self.counters[&POD] - self.engine.node_told();
+        }
+        self.save();
+        let now = self.now().boottime_ns;
+        for cgroup in self.cgroups.iter().copied().chain([POD]) {
+            self.engine
+                .baseline(CgroupId(cgroup), self.counters[&cgroup], now);
+        }
+        self.save();
+        self.audit();
+        let missed = &self.events[told..];
+        assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    fn act_unread(&mut self, unread: &Unread) {
+        match *unread {
+            Unread::Kill { container, lost } => {
+                // What is lost of a container that no store knows, nobody can make up for.
+                let cgroup = self.cgroups[container];
+                let is_known = self.store.books.contains_key(&CgroupId(cgroup));
+                let lost = lost && is_known;
+                self.act(&Action::Kill { container, lost });
+            }
+            Unread::Dying { container } => {
+                // Without a mark before it, it can be told from a kill only where all was told.
+                let cgroup = self.cgroups[container];
+                if self.last_counts.contains_key(&cgroup) {
+                    let lost = false;
+                    self.act(&Action::Dying { container, lost });
+                }
+            }
+            Unread::Group {
+                container,
+                count,
+                recount_after,
+            } => self.act(&Action::Group {
+                container,
+                count,
+                recount_after,
+                lost: 0,
+            }),
+            Unread::Replace { container } => self.act(&Action::Replace { container }),
+        }
+    }
+
+    /// Containers that were created or removed meanwhile are found by their paths.
+    fn register_removed(&mut self, backlog: &[Record]) {
+        for record in backlog {
+            let Record::CgroupRemoved(change) = record else {
+                continue;
+            };
+            if !self.engine.registry.contains(change.cgroup_id) {
+                let waiting = self.store.books.get(&change.cgroup_id);
+                let id = waiting.map_or("gone", |book| book.container_id.as_str());
+                self.engine.register_removed(Container {
+                    id: ContainerId::new(id).unwrap(),
+                    cgroup_id: change.cgroup_id,
+                    details: ContainerDetails::default(),
+                });
+            }
+        }
     }
 
     /// What the law is about after a restart: of a cgroup that is gone only the pod still tells,
@@ -436,7 +575,11 @@ impl Model {
         self.counters.insert(new, 0);
         self.cgroups[container] = new;
         self.feed(Record::CgroupCreated(change(new, POD, "c", self.clock)));
-        self.register(new, &format!("c{container}"));
+        if self.ring.is_some() {
+            self.bases.insert(new, 0);
+        } else {
+            self.register(new, &format!("c{container}"));
+        }
     }
 
     fn read_counters(&mut self) {

@@ -141,7 +141,7 @@ impl Engine {
     pub(crate) fn owner(&self, cgroup: CgroupId) -> Option<CgroupId> {
         self.tree
             .lineage(cgroup)
-            .find(|&id| self.registry.get(id).is_some())
+            .find(|&id| self.registry.contains(id))
     }
 
     /// The last known value of a cgroup's counter: what it was read to be, or known to rise to.
@@ -195,7 +195,7 @@ impl Engine {
         });
         self.reconciler.recounted(&lineage, recounts.unwrap_or(0));
         let count = missing - recounts.unwrap_or(0);
-        let container = self.registry.get(cgroup)?.clone();
+        let container = self.container(cgroup)?;
         if count == 0 {
             return None;
         }

@@ -120,11 +120,11 @@ fn a_kill_without_a_container_is_reported() {
 fn leaves_are_registered_as_they_come_and_go() {
     let mut engine = engine(CgroupDiscovery::Leaves);
     engine.apply(&[created(3, "a", 1)], now(1));
-    assert!(engine.registry().get(CgroupId(SYSTEM)).is_none());
-    let leaf = engine.registry().get(CgroupId(3)).unwrap();
+    assert!(engine.container(CgroupId(SYSTEM)).is_none());
+    let leaf = engine.container(CgroupId(3)).unwrap();
     assert_eq!(leaf.id.as_str(), "/system.slice/a");
     engine.apply(&[removed(3, "a", 2)], now(2));
-    let leaf = engine.registry().get(CgroupId(SYSTEM)).unwrap();
+    let leaf = engine.container(CgroupId(SYSTEM)).unwrap();
     assert_eq!(leaf.id.as_str(), "/system.slice");
 }
 
@@ -133,7 +133,7 @@ fn a_recognised_container_with_children_stays_registered() {
     let mut engine = engine(CgroupDiscovery::Leaves);
     engine.apply(&[created(CONTAINER, &docker('a'), 1)], now(1));
     engine.learn(CgroupId(9), CgroupId(CONTAINER), b"init.scope");
-    assert!(engine.registry().get(CgroupId(CONTAINER)).is_some());
+    assert!(engine.container(CgroupId(CONTAINER)).is_some());
 }
 
 fn member(pid: u32, index: u32, oom_kill: u64) -> Record {
@@ -265,7 +265,7 @@ fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_scan() {
         &[created(CONTAINER, &name, 1), created(AGAIN, &name, 4)],
         now(4),
     );
-    assert!(engine.registry().get(CgroupId(AGAIN)).is_none());
+    assert!(!engine.registry().contains(CgroupId(AGAIN)));
     let found = [CgroupId(SYSTEM), CgroupId(AGAIN)].into_iter().collect();
     engine.retain_live(&found, now(5));
     let events = engine.apply(&[killed(8, 6, AGAIN, 1)], now(7));

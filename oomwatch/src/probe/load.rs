@@ -1,13 +1,14 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
 mod pid;
+mod pinned;
 
 use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{PerCpuArray, RingBuf},
-    programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint},
+    programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint, links::FdLink},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
 use oomwatch_common::config::{CONFIG_SYMBOL, Config};
@@ -20,7 +21,8 @@ use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
 use super::{
-    Gap, Layout, Probe, ProbeConfig, ProbeError,
+    Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
+    pin::{self, About, Opened, Overlap, PinDir},
     tier::{Tier, TierChoice},
 };
 
@@ -54,8 +56,8 @@ impl ProgramLog {
     }
 }
 
-/// Loads and attaches everything that this kernel allows.
-pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
+/// Loads and attaches everything that this kernel allows, or goes on with what is pinned.
+pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, ProbeError> {
     if OBJECT.is_empty() {
         return Err(ProbeError::NoObject);
     }
@@ -64,22 +66,30 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         return Err(ProbeError::RingSize(config.ring_bytes));
     }
     if config.tier == TierChoice::Only(Tier::Pid) {
+        pinned::warn_unpinned(pin.as_ref());
         return pid::start(config);
     }
-    match start_with_btf(config) {
+    match pinned::start_or_without(config, pin.as_ref()) {
+        Ok(mut probe) => {
+            if probe.is_pinned {
+                probe.pin = pin;
+            }
+            Ok(probe)
+        }
         Err(error) if config.tier.allows(Tier::Pid) && error.calls_for_lesser_tier() => {
             warn!(error = %error.with_causes(), "falling back to tier pid");
+            pinned::warn_unpinned(pin.as_ref());
             pid::start(config).map_err(|fallback| {
                 warn!(error = %fallback.with_causes(), "tier pid is not possible either");
                 error
             })
         }
-        started => started,
+        Err(error) => Err(error),
     }
 }
 
 /// The best that the kernel's types allow.
-fn start_with_btf(config: &ProbeConfig) -> Result<Probe, ProbeError> {
+fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader);
     let layout = super::read_layout()?;
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
@@ -89,16 +99,44 @@ fn start_with_btf(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         return Err(refused(config.tier, tier));
     }
     debug!(%tier, gaps = layout.gaps.len(), "kernel types resolved");
+    let about = About::new(OBJECT, &layout.config, tier, config.ring_bytes, config.log);
+    let found = pin.map(|pin| pin.find(&about)).transpose()?;
+    let found = match found {
+        Some(mut found) => match found.current.take() {
+            Some(current) => {
+                let opened = current.open()?;
+                let started = Started {
+                    tier,
+                    gaps: layout.gaps,
+                    sees_oom_control: current.sees_oom_control(),
+                    links: Vec::new(),
+                };
+                return pinned::go_on(opened, started, found, current.number());
+            }
+            None => Some(found),
+        },
+        None => None,
+    };
     let loader = loader.join().unwrap_or_default();
     let mut programs = load_object(loader, &layout.config, config)?;
     debug!("maps created");
-    let sees_oom_control = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
-    let started = Started {
-        tier,
-        gaps: layout.gaps,
-        sees_oom_control,
+    let mut started = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
+    started.gaps = layout.gaps;
+    let Some((pin, found)) = pin.zip(found) else {
+        return finish(programs, started, config);
     };
-    finish(programs, started, config)
+    let mut about = about;
+    about.sees_oom_control = started.sees_oom_control;
+    let links = std::mem::take(&mut started.links);
+    let number = pin.keep(&found, about, &programs, links)?;
+    let mut probe = finish(programs, started, config)?;
+    debug!(path = %pin.path().display(), number, "pinned");
+    probe.is_pinned = true;
+    // The newest programs are attached: from here on the older ones tell nothing new.
+    probe.older = pin::retire(found.older);
+    probe.generation = number;
+    probe.goes_on = !probe.older.is_empty();
+    Ok(probe)
 }
 
 /// What became of the programs.
@@ -106,6 +144,8 @@ struct Started {
     tier: Tier,
     gaps: Vec<Gap>,
     sees_oom_control: bool,
+    /// Of the programs that are held by their links alone.
+    links: Vec<Link>,
 }
 
 /// Takes the maps.
@@ -113,18 +153,34 @@ fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<
     let ring = take_map(&mut programs, "RECORDS")?;
     let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
+    let drops = PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?;
+    let log = if config.log {
+        start_log(&mut programs)
+    } else {
+        None
+    };
+    let mut probe = probe(Opened { ring, drops }, started, Some(programs))?;
+    probe.log = log;
+    Ok(probe)
+}
+
+fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Probe, ProbeError> {
     Ok(Probe {
         tier: started.tier,
         sees_oom_control: started.sees_oom_control,
-        ring: register(ring).map_err(|error| ProbeError::Load(error.into()))?,
-        drops: PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?,
-        log: if config.log {
-            start_log(&mut programs)
-        } else {
-            None
-        },
+        ring: register(opened.ring).map_err(|error| ProbeError::Load(error.into()))?,
+        drops: opened.drops,
+        drops_before: Drops::default(),
+        log: None,
         gaps: started.gaps,
+        _links: started.links.into_iter().map(|(_, link)| link).collect(),
         _programs: programs,
+        older: Vec::new(),
+        generation: 1,
+        overlap: Overlap::default(),
+        goes_on: false,
+        is_pinned: false,
+        pin: None,
         page_bytes: rustix::param::page_size() as u64,
     })
 }
@@ -185,6 +241,9 @@ fn load_object(
         .map_err(load_error)
 }
 
+/// What holds a program of this name attached.
+type Link = (&'static str, FdLink);
+
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
@@ -210,13 +269,13 @@ fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
 
 /// Loads and attaches the programs. The OOM killer's tracepoints come first and alone: from then
 /// on no kill is missed. The hierarchy is scanned after all of this, and a kill before
-/// `out_of_memory()` is hooked does not say which limit was hit. Tells whether it is hooked.
+/// `out_of_memory()` is hooked does not say which limit was hit.
 fn load_and_attach(
     programs: &mut Ebpf,
     tier: Tier,
     hook_id: Option<u32>,
     config: &ProbeConfig,
-) -> Result<bool, ProbeError> {
+) -> Result<Started, ProbeError> {
     let mut by_name: HashMap<String, &mut Program> = programs
         .programs_mut()
         .map(|(name, program)| (name.to_owned(), program))
@@ -233,23 +292,31 @@ fn load_and_attach(
     let topology = take_all(CGROUP_TRACEPOINTS.to_vec())?;
     let entry = take("out_of_memory_entry")?;
     let exit = take("out_of_memory_exit")?;
-    load_and_attach_all(oom)?;
+    let mut links = load_and_attach_all(oom)?;
     thread::scope(|scope| {
         let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_id));
-        load_and_attach_all(topology)?;
+        links.extend(load_and_attach_all(topology)?);
         let hooked = hooked
             .join()
             .unwrap_or_else(|_| Err("its thread panicked".into()));
-        if let Err(error) = &hooked {
-            debug!(%error, "out_of_memory() cannot be hooked");
+        let sees_oom_control = hooked.is_ok();
+        match hooked {
+            Ok(hooks) => links.extend(hooks),
+            Err(error) => debug!(%error, "out_of_memory() cannot be hooked"),
         }
-        Ok(hooked.is_ok())
+        Ok(Started {
+            tier,
+            gaps: Vec::new(),
+            sees_oom_control,
+            links,
+        })
     })
 }
 
 /// Has the kernel verify all of the programs side by side, which is most of the time to start,
 /// and attaches them in their order.
-fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<(), ProbeError> {
+fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<Vec<Link>, ProbeError> {
+    let mut links = Vec::new();
     thread::scope(|scope| {
         let mut programs = programs;
         let last = programs.pop();
@@ -263,9 +330,12 @@ fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<(), 
             let program = thread
                 .join()
                 .unwrap_or_else(|_| Err("its thread panicked".into()));
-            attach(program, tracepoint)?;
+            links.push(attach(program, tracepoint)?);
         }
-        last.map_or(Ok(()), |(tracepoint, program)| attach(program, tracepoint))
+        if let Some((tracepoint, program)) = last {
+            links.push(attach(program, tracepoint)?);
+        }
+        Ok(links)
     })
 }
 
@@ -278,11 +348,12 @@ fn load_program(program: &mut Program) -> Result<&mut RawTracePoint, BoxedError>
 fn attach(
     program: Result<&mut RawTracePoint, BoxedError>,
     (name, tracepoint): Tracepoint,
-) -> Result<(), ProbeError> {
+) -> Result<Link, ProbeError> {
     let attached = program.and_then(|program| {
-        program.attach(tracepoint)?;
+        let link = program.attach(tracepoint)?;
+        let link = program.take_link(link)?;
         debug!(program = name, verified = ?verified(program.info()), "attached");
-        Ok(())
+        Ok((name, link.into()))
     });
     attached.map_err(|source| attach_error(name, source))
 }
@@ -293,17 +364,20 @@ fn hook_out_of_memory(
     entry: &mut Program,
     exit: &mut Program,
     id: Option<u32>,
-) -> Result<(), BoxedError> {
+) -> Result<[Link; 2], BoxedError> {
     let btf = id
         .and_then(function_btf)
         .ok_or("the kernel's BTF has no out_of_memory()")?;
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;
     exit.load(OUT_OF_MEMORY, &btf)?;
-    entry.attach()?;
-    exit.attach()?;
+    let links = (entry.attach()?, exit.attach()?);
+    let links = (entry.take_link(links.0)?, exit.take_link(links.1)?);
     debug!(function = OUT_OF_MEMORY, verified = ?verified(exit.info()), "hooked");
-    Ok(())
+    Ok([
+        ("out_of_memory_entry", links.0.into()),
+        ("out_of_memory_exit", links.1.into()),
+    ])
 }
 
 /// Instructions that the verifier went through; since v5.16.

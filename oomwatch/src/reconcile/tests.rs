@@ -12,7 +12,9 @@ fn audit(reconciler: &mut Reconciler, cgroup: u64, oom_kill: u64) -> u64 {
     let lineage = [CgroupId(C), CgroupId(POD)];
     let above = lineage.into_iter().skip_while(|id| id.0 != cgroup);
     reconciler.note_counter(CgroupId(cgroup), oom_kill);
-    reconciler.audit_noted(above, CgroupId(cgroup)).unwrap().0
+    reconciler
+        .audit_noted(above, CgroupId(cgroup))
+        .map_or(0, |(missing, _)| missing)
 }
 
 /// The ring was full: two kills of three were never seen.

@@ -1,7 +1,7 @@
 //! Where the watcher's knowledge comes from: the probe, the counters' files, or both; and which
 //! of them this host allows.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, path::Path};
 
 use tracing::warn;
 
@@ -12,7 +12,7 @@ use crate::{
     clock,
     counters::CounterWatch,
     engine::reading::Reading,
-    probe::{DecodeError, Drops, Probe, ProbeConfig, ProgramLog},
+    probe::{DecodeError, Drops, PinDir, Probe, ProbeConfig, ProbeError, ProgramLog},
     record::Record,
 };
 
@@ -53,7 +53,12 @@ impl Source {
     /// Takes the best tier that was asked for and that works.
     pub(super) fn start(options: &Options, hierarchy: &Hierarchy) -> Result<Self, StartError> {
         let choice = options.tier;
+        let pin = options.pin.as_deref().map(PinDir::open).transpose();
+        let pin = pin.map_err(ProbeError::Pin)?;
         if choice == TierChoice::Only(Tier::Counters) {
+            if pin.is_some() {
+                warn!("tier counters has nothing to pin");
+            }
             return Self::counters(hierarchy);
         }
         let config = ProbeConfig {
@@ -61,7 +66,7 @@ impl Source {
             tier: choice,
             log: options.log_probe,
         };
-        match Probe::start(&config) {
+        match Probe::start(&config, pin) {
             Ok(probe) => Self::probe(probe),
             Err(error) if choice.allows(Tier::Counters) && error.calls_for_lesser_tier() => {
                 warn!(
@@ -119,6 +124,16 @@ impl Source {
     /// Whether events of this tier would say which limit was hit, if this host allowed it.
     pub(super) fn lacks_oom_control(&self) -> bool {
         matches!(self.tier, Tier::Btf | Tier::BtfPid) && !self.sees_oom_control()
+    }
+
+    /// Whether there may be records from before this daemon began, to be read first.
+    pub(super) fn goes_on(&self) -> bool {
+        self.probe.as_ref().is_some_and(Probe::goes_on)
+    }
+
+    /// See [`Probe::pinned_at`].
+    pub(super) fn pinned_at(&self) -> Option<&Path> {
+        self.probe.as_ref()?.pinned_at()
     }
 
     /// Waits until there is something to read.

@@ -1,5 +1,7 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 
+mod audit;
+mod catch_up;
 mod counted;
 mod node;
 mod persist;
@@ -14,7 +16,7 @@ use std::{
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use self::{node::NodeAudit, persist::Persist};
 use super::{
@@ -38,8 +40,6 @@ use crate::{
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
 const BATCH: usize = 256;
-/// Between a loss and the audit that makes up for it: the kills of a storm go on for a while.
-const SETTLE_NS: u64 = 1_500_000_000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
@@ -77,6 +77,7 @@ impl Task {
         publishers: Vec<Box<dyn Publisher>>,
         containers: &[(String, PathBuf)],
     ) -> Result<Self, StartError> {
+        let started_ns = clock::now().boottime_ns;
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
         let mut source = Source::start(&options, &hierarchy)?;
@@ -108,15 +109,24 @@ impl Task {
         };
         let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
         task.resume(saved);
-        task.scan().map_err(|source| StartError::Scan {
+        let new = task.scan_tree().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
+        let backlog = task.source.goes_on().then(|| task.read_backlog(started_ns));
+        if backlog.is_none() {
+            task.read_baselines(&new);
+        }
         task.watch_counters();
         for (id, cgroup) in containers {
             task.add(id, cgroup)?;
         }
         task.engine.settle_resumed();
+        if let Some(backlog) = backlog {
+            // Judged by what the marks say of each other, so before later counters are read.
+            task.work_off(&backlog);
+            task.read_baselines(&new);
+        }
         task.drain();
         task.begin_node_audit(told_up_to);
         task.save();
@@ -229,16 +239,7 @@ impl Task {
     fn drain_ring(&mut self) {
         loop {
             let mut batch = std::mem::take(&mut self.batch);
-            let report = &mut self.report;
-            let more = self.source.drain(BATCH, |record| match record {
-                Ok(record) => batch.push(record),
-                Err(error) => {
-                    report.undecodable += 1;
-                    if report.undecodable.is_power_of_two() {
-                        warn!(%error, count = report.undecodable, "a record was not understood");
-                    }
-                }
-            });
+            let more = self.read_ring(BATCH, &mut batch);
             if !batch.is_empty() {
                 let events = self.apply(&batch);
                 self.publish(events);
@@ -252,96 +253,29 @@ impl Task {
         }
     }
 
-    fn check_drops(&mut self) {
-        let drops = match self.source.drops() {
-            Ok(drops) => drops,
-            Err(error) => return debug!(%error, "the drop counters cannot be read"),
-        };
-        let before = std::mem::replace(&mut self.drops, drops);
-        if drops.victims > before.victims {
-            warn!(
-                lost = drops.victims - before.victims,
-                "records of victims found no room in the ring; their number is made up from the counters"
-            );
-            self.audit.lost(clock::now().boottime_ns);
-        }
-        if drops.cgroups > before.cgroups {
-            warn!(
-                lost = drops.cgroups - before.cgroups,
-                "records of cgroups found no room in the ring; scanning again"
-            );
-            if let Err(error) = self.scan() {
-                error!(%error, "the cgroup hierarchy cannot be scanned");
-            }
-        }
-    }
-
-    /// The next step of making up for what was lost.
-    fn audit_after_loss(&mut self) {
-        match self.audit {
-            _ if self.source.counters.is_some() => self.sweep(),
-            Audit::Idle => {}
-            Audit::Read { .. } => self.note_counters(),
-            Audit::Compare { .. } => self.compare_counters(),
-        }
-        self.audit.done(clock::now().boottime_ns);
-    }
-
-    /// Reads the counters of all containers, the lowest first.
-    fn note_counters(&mut self) {
-        for id in self.engine.audited() {
-            if let Some(oom_kill) = self.read_counter(id) {
-                self.engine.note_counter(id, oom_kill);
-            }
-        }
-    }
-
-    /// Speaks of what was counted when the counters were read, and nobody spoke of since.
-    fn compare_counters(&mut self) {
-        self.drain();
-        let now = clock::now();
-        let audited = self.engine.audited().into_iter();
-        let events = audited
-            .filter_map(|id| self.engine.audit_noted(id, now))
-            .collect();
-        self.publish(events);
-    }
-
-    /// Reads the counters of all containers, then the ring, and speaks of what nobody spoke of.
-    fn audit(&mut self) {
-        if self.source.counters.is_some() {
-            return self.sweep();
-        }
-        let counters: Vec<(CgroupId, u64)> = self
-            .engine
-            .audited()
-            .into_iter()
-            .filter_map(|id| Some((id, self.read_counter(id)?)))
-            .collect();
-        // The counter moves before its record is made: what was read is in the ring, or lost.
-        self.drain();
-        let now = clock::now();
-        let events = counters
-            .into_iter()
-            .filter_map(|(id, oom_kill)| self.engine.audit_one(id, oom_kill, None, now))
-            .collect();
-        self.publish(events);
-    }
-
-    /// `oom_kill` of a cgroup; `None` where it is gone or has no memory controller.
-    fn read_counter(&self, id: CgroupId) -> Option<u64> {
-        let path = self.engine.tree().path(id)?;
-        match self.hierarchy.memory_events(&path) {
-            Ok(events) => events?.oom_kill,
+    /// Adds what is in the ring to `batch`, `limit` records at most; tells whether more may be left.
+    fn read_ring(&mut self, limit: usize, batch: &mut Vec<Record>) -> bool {
+        let report = &mut self.report;
+        self.source.drain(limit, |record| match record {
+            Ok(record) => batch.push(record),
             Err(error) => {
-                warn!(%error, "a counter cannot be read");
-                None
+                report.undecodable += 1;
+                if report.undecodable.is_power_of_two() {
+                    warn!(%error, count = report.undecodable, "a record was not understood");
+                }
             }
-        }
+        })
     }
 
     /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup.
     fn scan(&mut self) -> io::Result<()> {
+        let new = self.scan_tree()?;
+        self.read_baselines(&new);
+        Ok(())
+    }
+
+    /// The same without baselines; returns the new cgroups.
+    fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
         let mut found = HashSet::new();
         let engine = &mut self.engine;
         let mut new = Vec::new();
@@ -351,16 +285,20 @@ impl Task {
                 new.push(id);
             }
         })?;
-        let now = clock::now();
-        engine.retain_live(&found, now);
-        if has_counters(&self.hierarchy) {
-            for id in new {
-                if let Some(oom_kill) = self.read_counter(id) {
-                    self.engine.baseline(id, oom_kill, now.boottime_ns);
-                }
+        engine.retain_live(&found, clock::now());
+        Ok(new)
+    }
+
+    fn read_baselines(&mut self, cgroups: &[CgroupId]) {
+        if !has_counters(&self.hierarchy) {
+            return;
+        }
+        let as_of_ns = clock::now().boottime_ns;
+        for &id in cgroups {
+            if let Some(oom_kill) = self.read_counter(id) {
+                self.engine.baseline(id, oom_kill, as_of_ns);
             }
         }
-        Ok(())
     }
 
     fn add(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
@@ -434,13 +372,11 @@ impl Task {
     async fn finish(mut self) -> Report {
         self.sweep();
         self.settle(u64::MAX);
-        if self.drops.victims > 0 {
-            self.audit();
-        }
-        self.finish_node_audit();
+        self.last_audit().await;
         let rest = self.engine.release();
         self.publish(rest);
         self.log_books();
+        self.say_what_stays();
         let mut report = self.current_report();
         self.subscribers.clear();
         for queue in self.queues {
@@ -448,33 +384,6 @@ impl Task {
         }
         report.lost_by_store = self.persist.finish().await;
         report
-    }
-}
-
-impl Task {
-    /// Says of each container that lost a process by how much its counter rose, and what that was.
-    /// The counters are read once more, so that this is not the events' word for themselves.
-    fn log_books(&mut self) {
-        for (container, _) in self.engine.numbers() {
-            let id = container.cgroup_id;
-            if self.engine.tree().is_live(id)
-                && let Some(oom_kill) = self.read_counter(id)
-            {
-                self.engine.note_counter(id, oom_kill);
-            }
-        }
-        for (container, numbers) in self.engine.numbers() {
-            info!(
-                container = %container.id,
-                cgroup = container.cgroup_id.0,
-                rise = numbers.rise(),
-                kills = numbers.kills,
-                counter_only = numbers.counter_only,
-                recounts = numbers.recounts,
-                residual = numbers.residual(),
-                "books"
-            );
-        }
     }
 }
 

@@ -21,6 +21,7 @@ mod many;
 mod nesting;
 mod node;
 mod outside;
+mod pinned;
 mod processes;
 mod restart;
 mod tiers;
@@ -66,6 +67,9 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("restart_while_down", restart::while_down),
     ("store_in_trouble", restart::store_in_trouble),
     ("store_on_full_disk", restart::store_on_full_disk),
+    ("pinned_while_down", pinned::while_down),
+    ("pinned_storm", pinned::storm),
+    ("pinned_in_trouble", pinned::in_trouble),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
     ("group_with_holes", groups::group_with_holes),

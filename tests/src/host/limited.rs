@@ -57,6 +57,12 @@ impl Layout {
         Ok(found)
     }
 
+    /// The mount point of cgroup2.
+    #[must_use]
+    pub fn unified(&self) -> &Path {
+        &self.unified
+    }
+
     /// Makes a cgroup whose processes may use [`LIMIT_BYTES`].
     pub fn limited(&self, name: &str) -> Result<Limited> {
         let name = format!("oomwatch-tests-{}-{name}", std::process::id());

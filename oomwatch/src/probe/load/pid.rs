@@ -29,6 +29,7 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         tier: Tier::Pid,
         gaps: Vec::new(),
         sees_oom_control: false,
+        links: Vec::new(),
     };
     finish(programs, started, config)
 }

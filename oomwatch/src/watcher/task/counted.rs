@@ -107,7 +107,7 @@ impl Task {
     fn registered(&self) -> Vec<CgroupId> {
         let registry = self.engine.registry();
         let live = self.engine.tree().live();
-        live.filter(|&id| registry.get(id).is_some()).collect()
+        live.filter(|&id| registry.contains(id)).collect()
     }
 
     /// What the source's timer is for: a sweep, or readings that waited long enough.
@@ -173,7 +173,7 @@ impl Task {
     /// Opens the counters of a container; keeps the state of its family, which is what will tell
     /// of it when it is gone.
     fn follow(&mut self, watch: &mut CounterWatch, id: CgroupId) {
-        if self.engine.registry().get(id).is_none() {
+        if !self.engine.registry().contains(id) {
             watch.close(id);
             return;
         }
@@ -296,7 +296,7 @@ impl Task {
         let directory = self.hierarchy.directory(&path);
         match self.hierarchy.id(&directory) {
             Ok(found) if found == id => {
-                if self.engine.registry().get(id).is_some() && watch.try_open(id, &directory) {
+                if self.engine.registry().contains(id) && watch.try_open(id, &directory) {
                     warn!(
                         cgroup = id.0,
                         "the counters of a container started again at 0"

@@ -4,10 +4,12 @@ use std::{fs, path::Path};
 
 use tracing::{debug, warn};
 
-use super::{SETTLE_NS, Task};
+use super::Task;
 use crate::{clock, node, node::NodeBook};
 
 const VMSTAT: &str = "/proc/vmstat";
+/// How long the containers' audit takes, and a little more.
+const SETTLE_NS: u64 = 2_000_000_000;
 /// Between two audits.
 const PERIOD_NS: u64 = 60_000_000_000;
 /// Reads at the start until no kill comes between two of them.
@@ -62,36 +64,24 @@ impl Task {
         self.node.book = before.map(|oom_kill| NodeBook::begin(oom_kill, told));
     }
 
-    /// Compares. A mismatch is given time to settle; then the containers are asked, and what is left
-    /// is the residual.
+    /// Compares. After a mismatch the containers are asked; what is left then is the residual.
     pub(super) fn audit_node(&mut self) {
         let matches = self.compare_node();
         let now_ns = clock::now().boottime_ns;
-        if matches || self.node.settling {
-            if !matches {
-                self.audit();
-                self.compare_node();
-                self.warn_of_residual();
-            }
-            self.node.settling = false;
-            self.node.at_ns = Some(now_ns + PERIOD_NS);
-        } else {
-            self.node.settling = true;
-            self.node.at_ns = Some(now_ns + SETTLE_NS);
-        }
-    }
-
-    /// The last look, when nothing is waited for any more.
-    pub(super) fn finish_node_audit(&mut self) {
-        if !self.compare_node() {
-            self.audit();
-            self.compare_node();
+        let again_ns = if matches || self.node.settling {
             self.warn_of_residual();
-        }
+            self.node.settling = false;
+            PERIOD_NS
+        } else {
+            self.audit.lost(now_ns);
+            self.node.settling = true;
+            SETTLE_NS
+        };
+        self.node.at_ns = Some(now_ns + again_ns);
     }
 
     /// Whether everything was spoken of that was not part of the residual before.
-    fn compare_node(&mut self) -> bool {
+    pub(super) fn compare_node(&mut self) -> bool {
         let before = self.node.residual();
         let Some(oom_kill) = read() else {
             return true;
@@ -105,7 +95,7 @@ impl Task {
         }
     }
 
-    fn warn_of_residual(&mut self) {
+    pub(super) fn warn_of_residual(&mut self) {
         let residual = self.node.residual();
         if residual > self.node.warned {
             warn!(

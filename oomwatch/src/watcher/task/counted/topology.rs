@@ -68,7 +68,7 @@ impl Task {
         self.publish(events);
         self.watch_directory(watch, id);
         self.follow(watch, id);
-        if self.engine.registry().get(id).is_some() && !watch.is_open(id) {
+        if self.engine.registry().contains(id) && !watch.is_open(id) {
             self.source.sweep_soon();
         }
         // With `--all-cgroups` its parent is no leaf any more.

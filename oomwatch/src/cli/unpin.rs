@@ -1,0 +1,32 @@
+//! `oomwatch unpin`: removes what `run --pin` left in the kernel.
+
+use std::io::{self, Write as _, stdout};
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use super::{UnpinArgs, exit::Exit};
+
+/// Removes what is oomwatch's, and says what it was.
+///
+/// # Errors
+/// When there is nothing to look at, or a daemon reads it; and when stdout fails in another way than
+/// by being closed.
+pub(crate) fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
+    let unpinned = oomwatch::unpin(&args.dir)?;
+    for path in &unpinned.foreign {
+        warn!(path = %path.display(), "left alone: oomwatch did not make it");
+    }
+    let objects = unpinned.objects;
+    let written = writeln!(
+        stdout(),
+        "{objects} pinned objects removed from {}",
+        args.dir.display()
+    );
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
+        _ => Ok(Exit::Done),
+    }
+}

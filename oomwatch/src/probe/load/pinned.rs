@@ -1,0 +1,58 @@
+//! Programs that are pinned: doing without where that is not possible, and going on with them.
+
+use tracing::{debug, warn};
+
+use super::{
+    super::{
+        Probe, ProbeConfig, ProbeError,
+        pin::{self, Found, Opened, PinDir},
+    },
+    Started, probe, start_with_btf,
+};
+
+/// The classic tracepoint of tier `pid` has no link that every kernel can pin.
+pub(super) fn warn_unpinned(pin: Option<&PinDir>) {
+    if pin.is_some() {
+        warn!("tier pid cannot be pinned: kills while no daemon runs have no details");
+    }
+}
+
+/// What cannot be pinned, or is of no use, is done without.
+pub(super) fn start_or_without(
+    config: &ProbeConfig,
+    pin: Option<&PinDir>,
+) -> Result<Probe, ProbeError> {
+    match start_with_btf(config, pin) {
+        Err(ProbeError::Pin(error)) => {
+            let error = ProbeError::Pin(error).with_causes();
+            warn!(%error, "watching goes on without --pin: kills while no daemon runs have no details");
+            start_with_btf(config, None)
+        }
+        started => started,
+    }
+}
+
+/// Goes on where an earlier daemon ended.
+pub(super) fn go_on(
+    opened: Opened,
+    started: Started,
+    found: Found,
+    number: u64,
+) -> Result<Probe, ProbeError> {
+    debug!(number, "going on with what is pinned");
+    let mut probe = probe(opened, started, None)?;
+    probe.drops_before = probe
+        .drops()
+        .map_err(|error| ProbeError::Load(error.into()))?;
+    if probe.drops_before.victims > 0 {
+        warn!(
+            lost = probe.drops_before.victims,
+            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
+        );
+    }
+    probe.older = pin::retire(found.older);
+    probe.generation = number;
+    probe.is_pinned = true;
+    probe.goes_on = true;
+    Ok(probe)
+}

@@ -1,0 +1,333 @@
+//! Programs that go on while no daemon runs.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::Value;
+
+use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
+use crate::cgroup::Cgroup;
+use crate::daemon::Daemon;
+use crate::event::Event;
+use crate::guest::case::KILL_LIMIT;
+use crate::guest::context::Context;
+use crate::guest::report::Outcome;
+use crate::hog::{Hog, MIB};
+use crate::wait::wait_until;
+
+const FAILURE: i32 = 1;
+const STORM_CONTAINERS: u64 = 6;
+const STORM_ROUNDS: usize = 10;
+/// Small, so that 60 kills do not take all day on an emulated machine.
+const SMALL_LIMIT_BYTES: u64 = 8 * MIB;
+
+/// A daemon that is killed misses nothing: not in a container that lives on, nor in those that came
+/// or went meanwhile.
+pub(super) fn while_down(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let pin = Path::new("/sys/fs/bpf/oomwatch-while-down");
+    let slice = context.cgroup("system.slice")?;
+    slice.enable_memory()?;
+    let (lives, goes, comes) = (hex_id(5001), hex_id(5002), hex_id(5003));
+    let lives_on = container(&slice, &lives, LIMIT_BYTES)?;
+    let removed = container(&slice, &goes, LIMIT_BYTES)?;
+    let arguments = pinning(pin);
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    let before = lose_a_process(context, &lives_on)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
+    // Dropped: SIGKILL.
+    drop(daemon);
+    let mut truth = vec![(lose_a_process(context, &lives_on)?, &lives)];
+    truth.push((lose_a_process(context, &removed)?, &goes));
+    removed.remove_emptied()?;
+    let brief = container(&slice, &comes, LIMIT_BYTES)?;
+    truth.push((lose_a_process(context, &brief)?, &comes));
+    brief.remove_emptied()?;
+
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    let ready_after = daemon.ready_after();
+    ensure!(daemon.wait_for_kills(KILL_LIMIT, truth.len()), "the missed");
+    let after = lose_a_process(context, &lives_on)?;
+    ensure!(daemon.wait_for_kills(KILL_LIMIT, truth.len() + 1), "a new");
+    let output = daemon.stop()?;
+    ensure!(
+        output
+            .errors
+            .iter()
+            .any(|line| line.contains("stay pinned")),
+        "{:?}",
+        output.errors
+    );
+    let events = &output.events;
+    ensure!(events.len() == truth.len() + 1, "{events:?}");
+    for ((pid, id), event) in truth.iter().zip(events) {
+        ensure!(event.victim_pid()? == *pid, "{event}");
+        ensure!(event.container_id()?.as_ref() == Some(id), "{event}");
+        ensure!(event.field("while_down")? == &Value::Bool(true), "{event}");
+        ensure!(
+            event.text_or_null("victim.cgroup_path")?.is_some(),
+            "{event}"
+        );
+        ensure!(
+            event.number_or_null("victim.anon_rss_bytes")?.is_some(),
+            "{event}"
+        );
+        ensure!(event.limit_cgroup_id()?.is_some(), "{event}");
+    }
+    let last = events.last().context("no event")?;
+    ensure!(last.victim_pid()? == after && before != after, "{last}");
+    ensure!(last.field("while_down")? == &Value::Bool(false), "{last}");
+
+    // Nothing happened since: a third run has nothing to say.
+    let third = Daemon::start(&context.oomwatch, &arguments)?.stop()?;
+    ensure!(third.events.is_empty(), "said again: {:?}", third.events);
+    unpin(context, pin)?;
+    Ok(Outcome::Passed(format!(
+        "3 kills without a daemon, each in full; ready after {ready_after:?}"
+    )))
+}
+
+/// Killed with -9 in a storm and started again: the history adds up, with programs that went on, with
+/// others that took over from them, and without.
+pub(super) fn storm(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let pin = Path::new("/sys/fs/bpf/oomwatch-storm");
+    let plain: Vec<OsString> = vec!["--discover".into(), "cgroup".into()];
+    let pinning = pinning(pin);
+    let mut upgraded = pinning.clone();
+    // Other programs than those that are pinned.
+    upgraded.extend(["--ring-size".into(), "131072".into()]);
+    let pinned = storm_with(context, "pinned", [&pinning, &pinning])?;
+    let replaced = storm_with(context, "replaced", [&pinning, &upgraded])?;
+    unpin(context, pin)?;
+    let without = storm_with(context, "plain", [&plain, &plain])?;
+    Ok(Outcome::Passed(format!(
+        "pinned: {pinned}; replaced: {replaced}; not pinned: {without}"
+    )))
+}
+
+fn storm_with(
+    context: &Context,
+    name: &str,
+    [first, second]: [&Vec<OsString>; 2],
+) -> Result<String> {
+    let state = Path::new("/run").join(format!("oomwatch-storm-{name}"));
+    let slice = context.cgroup("system.slice")?;
+    slice.enable_memory()?;
+    let mut containers = Vec::new();
+    for number in 0..STORM_CONTAINERS {
+        let id = hex_id(6000 + number);
+        let cgroup = container(&slice, &id, SMALL_LIMIT_BYTES)?;
+        containers.push((id, cgroup));
+    }
+    let start = |arguments: &[OsString]| {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--state-dir".into(), state.clone().into()]);
+        Daemon::start(&context.oomwatch, &arguments)
+    };
+
+    let mut daemon = start(first)?;
+    for round in 0..STORM_ROUNDS {
+        let mut hogs = Vec::new();
+        for (_, cgroup) in &containers {
+            hogs.push(greedy(context, cgroup)?);
+        }
+        for hog in &mut hogs {
+            hog.start_allocating(TOO_MUCH_BYTES)?;
+        }
+        if round == STORM_ROUNDS / 2 {
+            // In the midst of this round's kills; the others come while none runs, and at its start.
+            drop(daemon);
+            daemon = start(second)?;
+        }
+        for hog in &mut hogs {
+            hog.wait_killed(KILL_LIMIT)?;
+        }
+    }
+    let all = STORM_ROUNDS * containers.len();
+    let told = |history: &[Event]| history.iter().map(Event::count).sum::<Result<u64>>();
+    wait_until(KILL_LIMIT, "all kills in the history", || {
+        let history = history(context, &state)?;
+        Ok((told(&history)? >= all as u64).then_some(()))
+    })?;
+    daemon.stop()?;
+
+    let history = history(context, &state)?;
+    let mut pids = BTreeSet::new();
+    for event in history.iter().filter(|event| event.is_kill()) {
+        ensure!(pids.insert(event.victim_pid()?), "told twice: {event}");
+    }
+    for (id, cgroup) in &containers {
+        let mut told = 0;
+        for event in &history {
+            if event.container_id()?.as_ref() == Some(id) {
+                told += event.count()?;
+            }
+        }
+        let rise = cgroup.events()?.value("oom_kill");
+        ensure!(rise == Some(told), "{id}: {told} told, {rise:?} counted");
+    }
+    ensure!(told(&history)? == all as u64, "{} told", told(&history)?);
+    for (_, cgroup) in containers {
+        cgroup.remove_emptied()?;
+    }
+    Ok(format!("{} of {all} kills in full", pids.len()))
+}
+
+/// What is not oomwatch's is left alone, and watching goes on without; what is no place for
+/// programs is refused; and one daemon at a time.
+pub(super) fn in_trouble(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let pin = Path::new("/sys/fs/bpf/oomwatch-in-trouble");
+    let app = context.cgroup("pinned-in-trouble")?;
+    app.limit_memory(LIMIT_BYTES)?;
+    let mut arguments = registering(&[("app", &app)]);
+    arguments.extend(["--pin".into(), pin.into()]);
+
+    // Somebody else's.
+    fs::create_dir_all(pin)?;
+    fs::set_permissions(pin, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let foreign = pin.join("cilium");
+    fs::create_dir(&foreign)?;
+    let daemon = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    daemon.wait_for_event(KILL_LIMIT, "in spite of it", Event::is_kill)?;
+    let output = daemon.stop()?;
+    let said = |what: &str| output.errors.iter().any(|line| line.contains(what));
+    ensure!(
+        said("cilium") && said("without --pin"),
+        "{:?}",
+        output.errors
+    );
+    ensure!(foreign.is_dir(), "what is not ours was removed");
+    fs::remove_dir(&foreign)?;
+
+    // Half of a start: begun again.
+    fs::create_dir(pin.join("oomwatch-1"))?;
+    let first = Daemon::start(&context.oomwatch, &arguments)?;
+    ensure!(pin.join("oomwatch-2").join("about").is_symlink(), "pinned");
+    ensure!(!pin.join("oomwatch-1").exists(), "the half is left");
+    refused(context, &["run", "--pin"], pin, "in use")?;
+    refused(context, &["unpin"], pin, "in use")?;
+    lose_a_process(context, &app)?;
+    first.wait_for_event(KILL_LIMIT, "by the first", Event::is_kill)?;
+    first.stop()?;
+
+    // Another ring: replaced, like another version's.
+    lose_a_process(context, &app)?;
+    arguments.extend(["--ring-size".into(), "65536".into()]);
+    let upgraded = Daemon::start(&context.oomwatch, &arguments)?;
+    let kill = upgraded.wait_for_event(KILL_LIMIT, "of before", Event::is_kill)?;
+    ensure!(kill.field("while_down")? == &Value::Bool(true), "{kill}");
+    lose_a_process(context, &app)?;
+    ensure!(upgraded.wait_for_kills(KILL_LIMIT, 2), "the next");
+    ensure!(!pin.join("oomwatch-2").exists(), "the old ones are left");
+    let output = upgraded.stop()?;
+    ensure!(output.events.len() == 2, "{:?}", output.events);
+
+    unpin(context, pin)?;
+    // What nothing was pinned for is not told.
+    lose_a_process(context, &app)?;
+    let fresh = Daemon::start(&context.oomwatch, &arguments)?;
+    lose_a_process(context, &app)?;
+    fresh.wait_for_event(KILL_LIMIT, "of a fresh start", Event::is_kill)?;
+    let output = fresh.stop()?;
+    ensure!(output.events.len() == 1, "{:?}", output.events);
+    unpin(context, pin)?;
+
+    let elsewhere = Path::new("/run/oomwatch-no-bpffs");
+    refused(context, &["run", "--pin"], elsewhere, "mount -t bpf")?;
+    ensure!(!elsewhere.exists(), "made for nothing");
+    not_mounted(context)?;
+    Ok(Outcome::Passed("left alone, replaced, refused".to_owned()))
+}
+
+fn not_mounted(context: &Context) -> Result<()> {
+    let bpffs = Path::new("/sys/fs/bpf");
+    unmount(bpffs, UnmountFlags::empty()).context("unmounting bpffs")?;
+    let pin = bpffs.join("oomwatch");
+    let answer = refused(context, &["run", "--pin"], &pin, "mount -t bpf");
+    mount("bpf", bpffs, "bpf", MountFlags::empty(), None).context("mounting bpffs")?;
+    answer
+}
+
+/// A command that fails and says why.
+fn refused(context: &Context, arguments: &[&str], pin: &Path, why: &str) -> Result<()> {
+    let output = with_dir(context, arguments, pin)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(FAILURE) && errors.contains(why),
+        "{arguments:?}: {}: {errors}",
+        output.status
+    );
+    Ok(())
+}
+
+fn unpin(context: &Context, pin: &Path) -> Result<()> {
+    let output = with_dir(context, &["unpin"], pin)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "oomwatch unpin: {errors}");
+    ensure!(!pin.exists(), "something is left in {}", pin.display());
+    Ok(())
+}
+
+fn with_dir(context: &Context, arguments: &[&str], dir: &Path) -> Result<Output> {
+    let mut command = context.command(arguments);
+    command.arg(dir);
+    context.run_to_end(command)
+}
+
+fn pinning(pin: &Path) -> Vec<OsString> {
+    vec![
+        "--discover".into(),
+        "cgroup".into(),
+        "--pin".into(),
+        pin.into(),
+    ]
+}
+
+fn container(slice: &Cgroup, id: &str, limit_bytes: u64) -> Result<Cgroup> {
+    let cgroup = slice.child(format!("docker-{id}.scope"))?;
+    cgroup.limit_memory(limit_bytes)?;
+    Ok(cgroup)
+}
+
+fn greedy(context: &Context, cgroup: &Cgroup) -> Result<Hog> {
+    let hog = Hog::spawn(&context.hog("pinned-hog"))?;
+    cgroup.add(hog.pid())?;
+    Ok(hog)
+}
+
+/// Makes a process the victim of a limit; returns its id.
+fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<u32> {
+    let mut hog = greedy(context, cgroup)?;
+    hog.start_allocating(TOO_MUCH_BYTES)?;
+    hog.wait_killed(KILL_LIMIT)?;
+    Ok(hog.pid())
+}
+
+fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
+    let command = ["history", "--output", "json", "--state-dir"];
+    let output = with_dir(context, &command, state)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "oomwatch history: {errors}");
+    let text = String::from_utf8(output.stdout).context("oomwatch history")?;
+    text.lines()
+        .map(|line| {
+            let value = serde_json::from_str(line)?;
+            Event::from_json(&value).with_context(|| format!("no event: {line}"))
+        })
+        .collect()
+}
