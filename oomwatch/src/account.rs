@@ -323,11 +323,12 @@ impl Accounts {
 
     /// Keeps a container's counter as it was read now, for [`Self::missing_noted`].
     pub(crate) fn note(&mut self, cgroup: CgroupId, oom_kill: u64) {
+        let Some(account) = self.accounts.get_mut(&cgroup) else {
+            return;
+        };
+        account.see(oom_kill);
         // Where all of it was told, nothing can be missing later.
-        if let Some(account) = self.accounts.get_mut(&cgroup)
-            && oom_kill > account.page.told()
-        {
-            account.see(oom_kill);
+        if oom_kill > account.page.told() {
             account.story().noted = Some(Noted {
                 oom_kill,
                 beyond: 0,

@@ -5,11 +5,12 @@
 
 pub(crate) mod books;
 mod claim;
+mod discovery;
 pub(crate) mod reading;
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::reading::Cause;
 use crate::{
@@ -17,13 +18,11 @@ use crate::{
     account::Numbers,
     attribute::attribute,
     cgroup::tree::Tree,
-    discover::cgroup::{container_at, leaf_at},
     event::{
         Kind,
         build::{Known, Now, Origin},
     },
     group::GroupBuffer,
-    id::printable,
     late::Late,
     reconcile::{Counting, Reconciler, Verdict},
     record::{CgroupChanged, Record, VictimRecord},
@@ -300,17 +299,6 @@ impl Engine {
         }
     }
 
-    /// A container may have come back under an id that was taken, for all that was known.
-    fn discover_refused(&mut self) {
-        let live = self.tree.live();
-        let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
-        for id in unknown {
-            if self.discovery == CgroupDiscovery::Containers || self.tree.is_leaf(id) {
-                self.discover(id, None);
-            }
-        }
-    }
-
     /// Containers with a counter to be held against what was said of them, the lowest first.
     pub(crate) fn audited(&self) -> Vec<CgroupId> {
         let mut audited: Vec<(usize, CgroupId)> = self
@@ -413,61 +401,6 @@ impl Engine {
             {
                 self.discover(parent, None);
             }
-        }
-    }
-
-    fn discover(&mut self, id: CgroupId, parent: Option<CgroupId>) {
-        let container = self.container_at(id);
-        if self.discovery == CgroupDiscovery::Leaves {
-            self.drop_former_leaf(parent);
-        }
-        if let Some(container) = container
-            && let Err(error) = self.register_found(container)
-        {
-            warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
-        }
-    }
-
-    /// The same for a cgroup whose removal is the first word of it.
-    fn discover_removed(&mut self, id: CgroupId, parent: CgroupId) {
-        if self.discovery == CgroupDiscovery::Leaves {
-            self.drop_former_leaf(Some(parent));
-        }
-        if self.discovery != CgroupDiscovery::Off
-            && let Some(container) = self.container_at(id)
-        {
-            self.register_removed(container);
-        }
-    }
-
-    /// Registers a container whose cgroup is gone, for what happened in it.
-    pub(crate) fn register_removed(&mut self, container: Container) {
-        if self.kept.registered(container.cgroup_id, &container.id) {
-            self.reconciler.close_account(container.cgroup_id);
-        }
-        self.registry.add_removed(container);
-    }
-
-    /// The container that a cgroup is by its path.
-    fn container_at(&self, id: CgroupId) -> Option<Container> {
-        let path = printable(&self.tree.path(id)?);
-        container_at(id, &path)
-            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?)
-    }
-
-    /// A cgroup with a child is no leaf; a container that was recognised stays one.
-    fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
-        let Some(former) = parent.and_then(|parent| self.container(parent)) else {
-            return;
-        };
-        let path = self
-            .tree
-            .path(former.cgroup_id)
-            .map(|path| printable(&path));
-        if path.as_deref() == Some(former.id.as_str()) {
-            let id = former.id.clone();
-            // It was found a line ago.
-            let _ = self.unregister(&id);
         }
     }
 
