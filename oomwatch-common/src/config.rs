@@ -110,6 +110,8 @@ config! {
     memcg_css,
     /// `mem_cgroup.memory_events`, one long before `oom_kill`: at `oom`, as a rule.
     memcg_counters,
+    /// `oom_kill` in `mem_cgroup.memory_events_local`.
+    memcg_local_oom_kill,
     /// 1 where `oom` is right before `oom_kill`, as on every kernel so far.
     counts_oom,
     /// 1 where `oom_group_kill` is right after it, as on every kernel so far; since v5.17.

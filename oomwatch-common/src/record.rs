@@ -296,8 +296,9 @@ pub struct InvocationEnd {
     pub fields: u64,
     /// Marks made in this call, whether their records found room or not.
     pub marks: u32,
-    /// Padding, 0.
-    pub reserved: u32,
+    /// Second counts of the first victim that no record of a mark tells of, because its own, or the
+    /// one before it, found no room; and those after the last mark.
+    pub unseen_recounts: u32,
     /// The first victim's memory cgroup, when the call was over.
     pub first: ChainLink,
 }

@@ -26,9 +26,13 @@ pub(crate) struct Invocation {
     /// Memory css of the first victim, and its cgroup's id to know it again.
     first_css: Address,
     first_memcg_id: u64,
-    marks: u32,
-    /// 0 where this call cannot kill a group.
+    /// 0 where this call cannot kill a group, or where that is not known.
     group: u64,
+    marks: u32,
+    /// For [`InvocationEnd`].
+    unseen_recounts: u32,
+    /// Not 0 if the last mark's record found no room.
+    gap: u64,
 }
 
 /// `out_of_memory(oc)` was entered.
@@ -46,6 +50,8 @@ pub(crate) fn begin(oom_control: Address) {
     invocation.first_memcg_id = 0;
     invocation.marks = 0;
     invocation.group = 0;
+    invocation.unseen_recounts = 0;
+    invocation.gap = 0;
 }
 
 /// The call that `current` is in.
@@ -103,10 +109,33 @@ impl Invocation {
         }
     }
 
+    /// A mark whose record found room: user space sees what was counted beyond it, unless the record
+    /// before it found none.
+    #[inline(always)]
+    pub(crate) fn saw(&mut self, css: Address, moved: u64) {
+        if self.gap != 0 {
+            self.unseen_recounts += self.recounts(css, moved);
+        }
+        self.gap = 0;
+    }
+
     /// Takes the place of a mark whose record found no room.
     #[inline(always)]
-    pub(crate) fn skip_mark(&mut self) {
+    pub(crate) fn missed(&mut self, css: Address, moved: u64) {
         self.marks += 1;
+        self.unseen_recounts += self.recounts(css, moved);
+        self.gap = 1;
+    }
+
+    /// What the first victim's memory cgroup counted before this mark and beyond it: that victim
+    /// again. Nothing before the first mark is of this call.
+    #[inline(always)]
+    fn recounts(&self, css: Address, moved: u64) -> u32 {
+        if self.marks > 1 && css == self.first_css && moved != maps::NO_PAST && moved > 1 {
+            moved as u32 - 1
+        } else {
+            0
+        }
     }
 
     /// Keeps what the end of a group kill needs from its first victim.
@@ -127,15 +156,23 @@ pub(crate) fn end() {
         return;
     };
     invocation.caller = 0;
-    if invocation.group == 0 || invocation.marks == 0 {
+    if invocation.marks == 0 {
         return;
     }
     let first = kernel::chain_link(invocation.first_css);
     // The cgroup may be gone, and its memory used for something else.
-    let known = first.cgroup_id == invocation.first_memcg_id;
+    let known = known_fields(field::CHAIN) != 0
+        && first.cgroup_id != 0
+        && first.cgroup_id == invocation.first_memcg_id;
     if known {
         // The kernel may have counted its first victim again after the last mark.
-        maps::note_count(&first);
+        let moved = kernel::note_count(invocation.first_css, &first);
+        if moved != maps::NO_PAST {
+            invocation.unseen_recounts += moved as u32;
+        }
+    }
+    if invocation.group == 0 && invocation.marks == 1 && invocation.unseen_recounts == 0 {
+        return;
     }
     let seq = maps::next_sequence(VICTIM_SEQUENCE);
     let Some(mut entry) = RECORDS.reserve::<InvocationEnd>(0) else {
@@ -149,7 +186,7 @@ pub(crate) fn end() {
         invocation: invocation.number,
         fields: if known { change_field::COUNTERS } else { 0 },
         marks: invocation.marks,
-        reserved: 0,
+        unseen_recounts: invocation.unseen_recounts,
         first,
     });
     entry.submit(0);

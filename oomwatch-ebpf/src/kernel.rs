@@ -15,7 +15,12 @@ use aya_ebpf::{
     bindings::bpf_raw_tracepoint_args,
     helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use oomwatch_common::record::{COMM_LEN, ChainLink, Counters};
+use oomwatch_common::{
+    config::ABSENT,
+    record::{COMM_LEN, ChainLink, Counters},
+};
+
+use crate::maps;
 
 /// Address of a kernel object; 0 where it is unknown, which nothing can be read from.
 pub(crate) type Address = u64;
@@ -140,6 +145,16 @@ pub(crate) fn hierarchy_id(cgroup: Address) -> i32 {
 #[inline(always)]
 pub(crate) fn css_memcg(css: Address) -> Address {
     css - u64::from(config!(memcg_css))
+}
+
+/// Compares a memory cgroup's local `oom_kill` with that at its last mark: see [`maps::note_count`].
+#[inline(always)]
+pub(crate) fn note_count(css: Address, link: &ChainLink) -> u64 {
+    let local = config!(memcg_local_oom_kill);
+    if local == ABSENT {
+        return maps::NO_PAST;
+    }
+    maps::note_count(link.cgroup_id, link.serial, read(css_memcg(css), local))
 }
 
 /// Id and hierarchical counters of one memory cgroup; id 0 where it cannot be read.

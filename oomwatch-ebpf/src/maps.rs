@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use oomwatch_common::record::{ChainLink, DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
+use oomwatch_common::record::{DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
 
 use crate::{invocation::Invocation, victim::Deferred, victim::Signalled};
 
@@ -67,14 +67,24 @@ pub(crate) fn count_drop(drop_kind: u32) {
     }
 }
 
-/// Keeps a memory cgroup's counter for its next mark; returns whether it moved since the last.
+/// What [`note_count`] returns for a memory cgroup without a mark before.
+pub(crate) const NO_PAST: u64 = u64::MAX;
+
+/// Keeps a memory cgroup's local `oom_kill` for its next mark; returns by how much it moved since the
+/// last. The local one, because cgroups below have marks of their own.
 #[inline(always)]
-pub(crate) fn note_count(link: &ChainLink) -> Option<bool> {
+pub(crate) fn note_count(memcg_id: u64, serial: u64, oom_kill: u64) -> u64 {
     // Their lower halves: no boot exceeds them.
-    let count = link.serial << 32 | link.counters.oom_kill & u64::from(u32::MAX);
+    let oom_kill = oom_kill & u64::from(u32::MAX);
+    let count = serial << 32 | oom_kill;
     // SAFETY: the value is copied at once, and `oom_lock` is held.
-    let moved = unsafe { LAST_COUNTS.get(link.cgroup_id) }.map(|&last| last != count);
-    let _ = LAST_COUNTS.insert(link.cgroup_id, count, 0);
+    let moved = match unsafe { LAST_COUNTS.get(memcg_id) } {
+        Some(&last) if last >> 32 == count >> 32 => count.wrapping_sub(last),
+        // Counters that began again.
+        Some(_) => oom_kill,
+        None => NO_PAST,
+    };
+    let _ = LAST_COUNTS.insert(memcg_id, count, 0);
     moved
 }
 
@@ -82,8 +92,21 @@ pub(crate) fn note_count(link: &ChainLink) -> Option<bool> {
 /// must leave the last quarter of the ring to victims.
 #[inline(always)]
 pub(crate) fn has_room_beside_victims() -> bool {
+    leaves_free(4)
+}
+
+/// Whether a victim may take room: the last eighth is for the ends of group kills, ten times as small,
+/// without which the kernel's second count of a victim cannot be told from a kill that was lost.
+#[inline(always)]
+pub(crate) fn has_room_beside_ends() -> bool {
+    leaves_free(8)
+}
+
+/// Whether more than the `part`th part of the ring is free.
+#[inline(always)]
+fn leaves_free(part: u64) -> bool {
     let size = RECORDS.query(BPF_RB_RING_SIZE);
-    RECORDS.query(BPF_RB_AVAIL_DATA) < size - size / 4
+    RECORDS.query(BPF_RB_AVAIL_DATA) < size - size / part
 }
 
 /// A record's header.

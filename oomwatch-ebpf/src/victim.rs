@@ -166,12 +166,11 @@ impl Deferred {
 /// Sends the record of one victim.
 #[inline(always)]
 fn emit(task: Address, mark: &Deferred, flags: u64) {
+    if !maps::has_room_beside_ends() {
+        return lost(task, flags);
+    }
     let Some(mut entry) = RECORDS.reserve::<Victim>(0) else {
-        maps::count_drop(DROP_VICTIM);
-        if flags & field::AT_EXIT == 0 {
-            note_lost(task);
-        }
-        return;
+        return lost(task, flags);
     };
     // SAFETY: the ring gave the memory for one `Victim`. All of it but the end of the chain is
     // written below, and integers have no invalid bit patterns.
@@ -184,17 +183,16 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
     let mm = kernel::read(task, config!(task_mm));
     describe_memory(mm, victim);
     let first = describe_chain(task, mm, victim);
-    // At its exit the victim's counter may have moved for others.
-    if flags & field::AT_EXIT == 0 && first != 0 && known_fields(field::CHAIN) != 0 {
-        describe_count(victim);
-    }
     clear_invocation(victim);
-    // A record made at the victim's exit is in no call of the OOM killer.
-    if flags & field::AT_EXIT == 0
-        && let Some(invocation) = invocation::current()
-    {
-        invocation.describe(victim);
-        invocation.note_victim(first, victim.chain[0].cgroup_id, any_group(victim));
+    // A record made at the victim's exit is in no call of the OOM killer, and its counter may have
+    // moved for others.
+    if flags & field::AT_EXIT == 0 {
+        let moved = describe_count(first, victim);
+        if let Some(invocation) = invocation::current() {
+            invocation.describe(victim);
+            invocation.note_victim(first, victim.chain[0].cgroup_id, any_group(victim));
+            invocation.saw(first, moved);
+        }
     }
     entry.submit(0);
 }
@@ -202,13 +200,21 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
 /// Keeps what later marks are judged by, though the record of this one found no room: else the next
 /// mark of a dying task would look counted, and lost members of a group kill like second counts.
 #[inline(always)]
-fn note_lost(task: Address) {
-    let first = charged_css(task, kernel::read(task, config!(task_mm)));
-    if first != 0 && known_fields(field::CHAIN) != 0 {
-        maps::note_count(&kernel::chain_link(first));
+fn lost(task: Address, flags: u64) {
+    maps::count_drop(DROP_VICTIM);
+    if flags & field::AT_EXIT != 0 {
+        return;
     }
+    let first = charged_css(task, kernel::read(task, config!(task_mm)));
+    let link = kernel::chain_link(first);
+    let moved = if first != 0 && known_fields(field::CHAIN) != 0 {
+        kernel::note_count(first, &link)
+    } else {
+        maps::NO_PAST
+    };
     if let Some(invocation) = invocation::current() {
-        invocation.skip_mark();
+        invocation.note_victim(first, link.cgroup_id, 0);
+        invocation.missed(first, moved);
     }
 }
 
@@ -315,15 +321,20 @@ fn any_group(victim: &Victim) -> u64 {
 }
 
 /// Tells whether the counter moved since the last mark in this memory cgroup, which may be one
-/// whose record was lost.
+/// whose record was lost; returns by how much.
 #[inline(always)]
-fn describe_count(victim: &mut Victim) {
-    let bits = match maps::note_count(&victim.chain[0]) {
-        Some(true) => field::COUNTED,
-        Some(false) => field::NOT_COUNTED,
-        None => 0,
+fn describe_count(first: Address, victim: &mut Victim) -> u64 {
+    if first == 0 || known_fields(field::CHAIN) == 0 {
+        return maps::NO_PAST;
+    }
+    let moved = kernel::note_count(first, &victim.chain[0]);
+    let bits = match moved {
+        maps::NO_PAST => 0,
+        0 => field::NOT_COUNTED,
+        _ => field::COUNTED,
     };
     kernel::add_bits(&mut victim.fields, bits);
+    moved
 }
 
 /// Copies the chain from `first` up. Beyond the root there is nothing to read, and the links stay

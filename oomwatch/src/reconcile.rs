@@ -79,7 +79,7 @@ pub(crate) struct Reconciler {
     exits: Exits,
 }
 
-/// How far the group kill under way was seen.
+/// How far the group kill under way was seen: calls are numbered from 1.
 #[derive(Debug, Default)]
 struct Members {
     invocation: u64,
@@ -89,21 +89,15 @@ struct Members {
 
 impl Members {
     /// How many of `extra` increments before the mark at `index` were the kernel's second count of
-    /// the first victim: one at most, never before the first mark, and not those of marks whose
-    /// records were lost.
+    /// the first victim: one at most, and never before the first mark. Where the record before it was
+    /// lost, the kernel side has counted it, and the end of the call tells.
     fn recounts(&mut self, invocation: u64, index: u32, extra: u64) -> u64 {
-        let first = self.invocation != invocation;
-        let expected = if first { 0 } else { self.next_index };
+        let is_next = self.invocation == invocation && self.next_index == index;
         *self = Self {
             invocation,
             next_index: index.saturating_add(1),
         };
-        let lost = u64::from(index.saturating_sub(expected));
-        if index == 0 {
-            0
-        } else {
-            extra.saturating_sub(lost).min(1)
-        }
+        if is_next { extra.min(1) } else { 0 }
     }
 }
 
@@ -323,15 +317,14 @@ impl Reconciler {
         }
     }
 
-    /// A group kill is over: what its first victim's cgroup counted beyond the marks is the
-    /// kernel's second count of that victim. It was charged to that cgroup and to those above it
-    /// (`lineage`, itself first).
+    /// A group kill is over, with the kernel's second counts of its first victim that no mark told
+    /// of. They were charged to that victim's memory cgroup and to those above it (`lineage`, itself
+    /// first).
     pub(crate) fn group_end(&mut self, end: &GroupEnd, lineage: &[CgroupId]) {
         let Some(first) = end.first else {
             return;
         };
-        let extra = self.advance(&first, end.boottime_ns).unwrap_or(0);
-        let extra = self.members.recounts(end.invocation, end.marks, extra);
+        let extra = end.unseen_recounts;
         self.settle(&[first], end.boottime_ns);
         if extra == 0 {
             return;

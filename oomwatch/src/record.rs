@@ -167,6 +167,8 @@ pub(crate) struct GroupEnd {
     pub(crate) invocation: u64,
     /// Marks made, received or not.
     pub(crate) marks: u32,
+    /// Second counts of the first victim that no mark's record tells of.
+    pub(crate) unseen_recounts: u64,
     /// Counters of the first victim's memory cgroup afterwards.
     pub(crate) first: Option<Memcg>,
 }

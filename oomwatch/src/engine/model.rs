@@ -155,6 +155,9 @@ struct Model {
     events: Vec<OomEvent>,
     /// The kernel side's map: the counter of each cgroup at its last mark.
     last_counts: HashMap<u64, u64>,
+    /// Second counts that the kernel made, and whether something was lost that tells of one.
+    recounts_made: u64,
+    recount_lost: bool,
     /// The node's count when this run had spoken of nothing.
     node_base: u64,
     /// The ring, while nobody reads it.
@@ -201,6 +204,8 @@ impl Model {
             processes: HashMap::new(),
             events: Vec::new(),
             last_counts: HashMap::new(),
+            recounts_made: 0,
+            recount_lost: false,
             node_base: 0,
             ring: None,
             store: ModelStore::default(),
@@ -353,6 +358,7 @@ impl Model {
     }
 
     fn restart(&mut self, restart: &Restart) {
+        self.recount_lost = true;
         self.events.truncate(self.store.events);
         self.store.hangs = false;
         for (container, &kills) in restart.unseen.iter().enumerate() {
@@ -392,6 +398,7 @@ impl Model {
 
     /// The ring and the programs go on without a daemon, and the next one works off all of it.
     fn restart_pinned(&mut self, unread: &[Unread]) {
+        self.recount_lost = true;
         self.events.truncate(self.store.events);
         self.store.hangs = false;
         self.rebase();
@@ -540,29 +547,48 @@ impl Model {
 
     /// The bits of `lost` are the members' records and, the highest, the end's.
     fn group(&mut self, container: usize, count: u8, recount_after: u8, lost: u8) {
+        let (mut unseen_recounts, mut gap) = (0, false);
         for index in 0..count {
             self.count(container);
             let pid = self.process(container, true);
+            let moved = self.moved(container);
             let record = self.mark(container, pid, Some(u32::from(index)));
-            if lost & 1 << index == 0 {
+            let is_lost = lost & 1 << index != 0;
+            // As the kernel side does.
+            if index > 0 && (is_lost || gap) {
+                unseen_recounts += moved.unwrap_or(1) - 1;
+            }
+            gap = is_lost;
+            if !is_lost {
                 self.feed(record);
             }
             if index == recount_after {
                 self.count(container);
+                self.recounts_made += 1;
             }
         }
+        unseen_recounts += self.moved(container).unwrap_or(0);
         let end = Record::GroupEnd(GroupEnd {
             seq: 0,
             boottime_ns: self.clock,
             invocation: self.invocation,
             marks: u32::from(count),
+            unseen_recounts,
             first: Some(self.memcg(self.cgroups[container])),
         });
         let cgroup = self.cgroups[container];
         self.last_counts.insert(cgroup, self.counters[&cgroup]);
         if lost & 0x80 == 0 {
             self.feed(end);
+        } else {
+            self.recount_lost = true;
         }
+    }
+
+    /// By how much a container's counter moved since its last mark.
+    fn moved(&self, container: usize) -> Option<u64> {
+        let cgroup = self.cgroups[container];
+        Some(self.counters[&cgroup] - self.last_counts.get(&cgroup)?)
     }
 
     fn replace(&mut self, container: usize) {
@@ -671,6 +697,9 @@ impl Model {
         }
         let rise = self.counters[&POD] - self.bases[&POD];
         let recounts = self.engine.reconciler.recounts(CgroupId(POD));
+        if !self.recount_lost {
+            assert_eq!(recounts, self.recounts_made, "a second count is no kill");
+        }
         assert_eq!(rise, all_told + recounts, "the pod: recounts {recounts}");
     }
 }

@@ -152,6 +152,7 @@ fn group_end(oom_kill: u64) -> Record {
         boottime_ns: 20,
         invocation: 5,
         marks: 3,
+        unseen_recounts: 1,
         first: Some(memcg(CONTAINER, oom_kill)),
     })
 }

@@ -204,6 +204,8 @@ impl Resolver<'_> {
         let event = "memcg_memory_event";
         let events = self.member("mem_cgroup", "memory_events", Expect::Scalars(LONG));
         let oom_kill = self.enumerator(event, "MEMCG_OOM_KILL");
+        let local = self.member("mem_cgroup", "memory_events_local", Expect::Scalars(LONG));
+        config.memcg_local_oom_kill = element(local, oom_kill);
         let before = oom_kill.checked_sub(1).filter(|_| oom_kill != ABSENT);
         config.memcg_counters = element(events, before.unwrap_or(ABSENT));
         if before == Some(self.enumerator(event, "MEMCG_OOM")) {

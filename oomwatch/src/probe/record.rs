@@ -209,6 +209,7 @@ fn group_end(wire: &InvocationEnd) -> GroupEnd {
         boottime_ns: wire.header.boottime_ns,
         invocation: wire.invocation,
         marks: wire.marks,
+        unseen_recounts: u64::from(wire.unseen_recounts),
         first: (wire.fields & change_field::COUNTERS != 0)
             .then(|| memcg(&wire.first, field::CHAIN)),
     }

@@ -138,6 +138,7 @@ fn a_recount_after_the_last_mark_is_seen_at_the_end() {
             boottime_ns: 2,
             invocation: 7,
             marks: 1,
+            unseen_recounts: 1,
             first: Some(memcg(C, 2)),
         },
         &[CgroupId(C), CgroupId(POD)],

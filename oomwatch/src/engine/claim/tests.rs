@@ -95,6 +95,7 @@ impl Bench {
                 boottime_ns: self.clock_ns,
                 invocation: self.invocation,
                 marks: size,
+                unseen_recounts: 1,
                 first: Some(memcg(C.0, self.oom_kill)),
             }));
         }
