@@ -183,8 +183,8 @@ pub(super) fn group_with_holes(context: &Context) -> Result<Outcome> {
     checks.finish("a group with holes: as many told as died")
 }
 
-/// No record of a whole group kill finds room: its members are counted, and the kernel's second
-/// count of the first of them cannot be told from a kill (the gap that `ARCHITECTURE.md` names).
+/// No victim's record of a whole group kill finds room: its members are counted, and by the record of
+/// its end, which has room of its own, the kernel's second count of the first is not.
 pub(super) fn group_lost(context: &Context) -> Result<Outcome> {
     let cgroup = context.cgroup("lost")?;
     let mut arguments = registering(&[("lost", &cgroup)]);
