@@ -53,25 +53,22 @@ struct Story {
     noted: Option<Noted>,
 }
 
-/// One container's account.
-#[derive(Clone, Debug, Default)]
-struct Account {
-    page: Page,
-    /// From an earlier run of the daemon, and not audited in this one: what is missing happened
-    /// while it was down.
+/// One container's account, put together from where its parts are kept: most containers have but a
+/// page.
+struct Account<'a> {
+    cgroup: CgroupId,
+    page: &'a mut Page,
     resumed: bool,
-    story: Option<Box<Story>>,
+    stories: &'a mut HashMap<CgroupId, Story>,
 }
 
-impl Account {
+impl Account<'_> {
     /// To be asked for before the page is changed: the story begins where all of it was told.
     fn story(&mut self) -> &mut Story {
         let start = self.page.told();
-        self.story.get_or_insert_with(|| {
-            Box::new(Story {
-                numbers: Numbers::starting_at(start),
-                ..Story::default()
-            })
+        self.stories.entry(self.cgroup).or_insert_with(|| Story {
+            numbers: Numbers::starting_at(start),
+            ..Story::default()
         })
     }
 
@@ -83,7 +80,7 @@ impl Account {
     }
 
     fn begin_again(&mut self) {
-        if let Some(story) = &mut self.story {
+        if let Some(story) = self.stories.get_mut(&self.cgroup) {
             story.numbers.begin_again();
             story.noted = None;
         }
@@ -91,7 +88,7 @@ impl Account {
 
     /// The counter was seen at this value.
     fn see(&mut self, oom_kill: u64) {
-        if self.story.is_some() || oom_kill > self.page.told() {
+        if oom_kill > self.page.told() || self.stories.contains_key(&self.cgroup) {
             self.story().numbers.see(oom_kill);
         }
     }
@@ -126,7 +123,12 @@ pub(crate) enum Room {
 /// All books.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
-    accounts: HashMap<CgroupId, Account>,
+    pages: HashMap<CgroupId, Page>,
+    /// Those from an earlier run of the daemon, and not audited in this one: what is missing
+    /// happened while it was down.
+    resumed: HashSet<CgroupId>,
+    /// Of the few that something happened to.
+    stories: HashMap<CgroupId, Story>,
     /// Increments of the whole node that were spoken of.
     node_told: u64,
     /// Books that changed since they were last asked for; `None` where nobody keeps them.
@@ -134,28 +136,36 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
+    fn account(&mut self, cgroup: CgroupId) -> Option<Account<'_>> {
+        Some(Account {
+            cgroup,
+            page: self.pages.get_mut(&cgroup)?,
+            resumed: self.resumed.contains(&cgroup),
+            stories: &mut self.stories,
+        })
+    }
+
     /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
     pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.accounts.entry(cgroup).or_insert_with(|| Account {
-            page: Page {
-                base,
-                ..Page::default()
-            },
-            ..Account::default()
+        self.pages.entry(cgroup).or_insert(Page {
+            base,
+            ..Page::default()
         });
         self.touch(cgroup);
     }
 
     /// Closes a book for good.
     pub(crate) fn close(&mut self, cgroup: CgroupId) {
-        if self.accounts.remove(&cgroup).is_some() {
+        self.resumed.remove(&cgroup);
+        self.stories.remove(&cgroup);
+        if self.pages.remove(&cgroup).is_some() {
             self.touch(cgroup);
         }
     }
 
     /// Whether there is a book.
     pub(crate) fn has(&self, cgroup: CgroupId) -> bool {
-        self.accounts.contains_key(&cgroup)
+        self.pages.contains_key(&cgroup)
     }
 
     /// From now on changes are remembered for [`Self::take_changed`].
@@ -165,38 +175,30 @@ impl Accounts {
 
     /// Goes on with a book from an earlier run.
     pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
-        let account = Account {
-            page,
-            resumed: true,
-            story: None,
-        };
-        self.accounts.insert(cgroup, account);
+        self.pages.insert(cgroup, page);
+        self.resumed.insert(cgroup);
         self.touch(cgroup);
     }
 
     /// Whether a book is from an earlier run; asked once, right before its first audit.
     pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
-        self.accounts
-            .get_mut(&cgroup)
-            .is_some_and(|account| std::mem::take(&mut account.resumed))
+        self.resumed.remove(&cgroup)
     }
 
     /// Whether a book is from an earlier run, and not audited in this one.
     pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
-        self.accounts
-            .get(&cgroup)
-            .is_some_and(|account| account.resumed)
+        self.resumed.contains(&cgroup)
     }
 
     /// The counter of a cgroup was read for the first time in this run. Behind a book from an
     /// earlier one, it began again at 0 meanwhile: the book starts a new page. Tells whether.
     pub(crate) fn meet_counter(&mut self, cgroup: CgroupId, oom_kill: u64) -> bool {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(mut account) = self.account(cgroup) else {
             return false;
         };
         let began_again = account.resumed && oom_kill < account.page.told();
         if began_again {
-            account.page = Page::default();
+            *account.page = Page::default();
             account.begin_again();
             self.touch(cgroup);
         }
@@ -205,12 +207,12 @@ impl Accounts {
 
     /// What a book says now.
     pub(crate) fn page(&self, cgroup: CgroupId) -> Option<Page> {
-        self.accounts.get(&cgroup).map(|account| account.page)
+        self.pages.get(&cgroup).copied()
     }
 
     /// The cgroups of all books.
     pub(crate) fn cgroups(&self) -> impl Iterator<Item = CgroupId> + '_ {
-        self.accounts.keys().copied()
+        self.pages.keys().copied()
     }
 
     /// A book is to be among the changed ones.
@@ -243,8 +245,8 @@ impl Accounts {
     pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
         let mut room = Room::Unknown;
         for memcg in chain {
-            let (Some(account), Some(oom_kill)) =
-                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            let (Some(mut account), Some(oom_kill)) =
+                (self.account(memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
@@ -271,8 +273,8 @@ impl Accounts {
     pub(crate) fn enter(&mut self, chain: &[Memcg], told: Told, count: u64) {
         self.node_told += count;
         for memcg in chain {
-            let (Some(account), Some(oom_kill)) =
-                (self.accounts.get_mut(&memcg.cgroup_id), memcg.oom_kill)
+            let (Some(mut account), Some(oom_kill)) =
+                (self.account(memcg.cgroup_id), memcg.oom_kill)
             else {
                 continue;
             };
@@ -287,7 +289,7 @@ impl Accounts {
 
     /// Moves the beginning of a book of this run to before `kills` and, in all, `recounts`.
     pub(crate) fn enter_claim(&mut self, cgroup: CgroupId, kills: u64, recounts: u64) {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(mut account) = self.account(cgroup) else {
             return;
         };
         if account.resumed {
@@ -311,7 +313,7 @@ impl Accounts {
     /// How many increments of a container nobody spoke of, with its counter at `oom_kill`. A
     /// counter behind the books is not news: the ring was quicker than the file.
     pub(crate) fn missing(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> u64 {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(mut account) = self.account(cgroup) else {
             return 0;
         };
         if let Some(serial) = serial {
@@ -323,7 +325,7 @@ impl Accounts {
 
     /// Keeps a container's counter as it was read now, for [`Self::missing_noted`].
     pub(crate) fn note(&mut self, cgroup: CgroupId, oom_kill: u64) {
-        let Some(account) = self.accounts.get_mut(&cgroup) else {
+        let Some(mut account) = self.account(cgroup) else {
             return;
         };
         account.see(oom_kill);
@@ -339,8 +341,8 @@ impl Accounts {
     /// How many of the increments in the counter that was noted nobody spoke of, and that counter.
     /// `None` where none was noted, or other counters have taken its place.
     pub(crate) fn missing_noted(&mut self, cgroup: CgroupId) -> Option<(u64, u64)> {
-        let account = self.accounts.get_mut(&cgroup)?;
-        let noted = account.story.as_mut()?.noted.take()?;
+        let account = self.account(cgroup)?;
+        let noted = account.stories.get_mut(&cgroup)?.noted.take()?;
         let told = account.page.told().saturating_sub(noted.beyond);
         Some((noted.oom_kill.saturating_sub(told), noted.oom_kill))
     }
@@ -348,7 +350,7 @@ impl Accounts {
     /// What was told as kills turned out to be second counts, in a container and those above it.
     pub(crate) fn were_recounts(&mut self, lineage: impl Iterator<Item = CgroupId>, count: u64) {
         for cgroup in lineage {
-            if let Some(account) = self.accounts.get_mut(&cgroup) {
+            if let Some(mut account) = self.account(cgroup) {
                 let numbers = &mut account.story().numbers;
                 numbers.counter_only = numbers.counter_only.saturating_sub(count);
                 numbers.recounts += count;
@@ -358,8 +360,8 @@ impl Accounts {
 
     /// The numbers of all containers that something happened to, in no order.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
-        let accounts = self.accounts.iter();
-        accounts.filter_map(|(&cgroup, account)| Some((cgroup, account.story.as_ref()?.numbers)))
+        let stories = self.stories.iter();
+        stories.map(|(&cgroup, story)| (cgroup, story.numbers))
     }
 
     /// Enters increments that no record with counters told of, into the books of a container and
@@ -373,7 +375,7 @@ impl Accounts {
     ) {
         self.node_told += count;
         for cgroup in lineage {
-            if let Some(account) = self.accounts.get_mut(&cgroup) {
+            if let Some(mut account) = self.account(cgroup) {
                 account.enter(told, count);
                 self.touch(cgroup);
             }
