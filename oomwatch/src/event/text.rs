@@ -41,7 +41,11 @@ impl OomEvent {
         }
         self.write_owner(line)?;
         if self.kind == Kind::CounterOnly {
-            return line.write_str(" lost processes that only the kernel's counter tells of");
+            line.push_str(" lost processes that only the kernel's counter tells of");
+            if self.while_down {
+                line.push_str(" (while no daemon ran)");
+            }
+            return Ok(());
         }
         self.write_victim(line)?;
         self.write_cause(line)?;

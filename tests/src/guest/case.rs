@@ -181,6 +181,6 @@ impl Case {
     }
 }
 
-fn vmstat() -> Result<Counters> {
+pub(super) fn vmstat() -> Result<Counters> {
     Counters::read(Path::new("/proc/vmstat"))
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::daemon::{Book, Stopped};
@@ -59,6 +60,39 @@ pub(super) struct Law {
 }
 
 impl Law {
+    /// The numbers of a history over several runs, of which no daemon has the books: `homes` has the
+    /// container of each process, `truth` and `node` are rises of `oom_kill`.
+    pub(super) fn of_history(
+        truth: i64,
+        node: i64,
+        homes: &BTreeMap<u32, String>,
+        history: &[Event],
+    ) -> Result<Self> {
+        let mut law = Self {
+            truth,
+            node,
+            ..Self::default()
+        };
+        for event in history {
+            let count = i64::try_from(event.count()?)?;
+            if !event.is_kill() {
+                law.counter_only += count;
+                continue;
+            }
+            law.kills += count;
+            let home = homes.get(&event.victim_pid()?);
+            law.misattributed += i64::from(home != event.container_id()?.as_ref());
+        }
+        let told = law.kills + law.counter_only;
+        law.residual = (truth - told).abs() + (node - told).abs();
+        Ok(law)
+    }
+
+    /// Whether everything is explained, and everybody where they were.
+    pub(super) fn holds(&self) -> bool {
+        self.residual == 0 && self.misattributed == 0
+    }
+
     /// Holds everything against everything.
     pub(super) fn judge(witnesses: &Witnesses<'_>) -> Self {
         let mut law = Self {

@@ -1,5 +1,6 @@
 //! oomwatch as a library inside another program, which registers its containers itself, and late.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use tokio::time::timeout;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id};
 use crate::cgroup::Cgroup;
-use crate::guest::case::KILL_LIMIT;
+use crate::event::Event;
+use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
+use crate::guest::law::Law;
 use crate::guest::report::Outcome;
 use crate::hog::Hog;
 
@@ -33,8 +36,10 @@ pub(super) fn late_registration(context: &Context) -> Result<Outcome> {
     runtime.block_on(async {
         let watcher = Watcher::builder().start().await?;
         let mut events = watcher.events().await?;
+        let node = vmstat()?;
+        let mut seen = Seen::default();
         for round in 0..ROUNDS {
-            late_by_a_moment(context, &watcher, &mut events, round)
+            late_by_a_moment(context, &watcher, &mut events, round, &mut seen)
                 .await
                 .with_context(|| format!("round {round}"))?;
         }
@@ -46,6 +51,10 @@ pub(super) fn late_registration(context: &Context) -> Result<Outcome> {
         );
         ensure!(totals.counter_only == 0, "{totals:?}");
         ensure!(report.residual == 0, "residual {}", report.residual);
+        let node = vmstat()?.rise(&node, "oom_kill").context("no oom_kill")?;
+        let law = Law::of_history(seen.truth, node, &seen.homes, &seen.last_words)?;
+        context.report.law(context.scenario, &law);
+        ensure!(law.holds(), "{law:?}");
         Ok(Outcome::Passed(format!(
             "{ROUNDS} kills claimed by containers registered {} ms after them",
             LATE_BY.as_millis()
@@ -53,11 +62,20 @@ pub(super) fn late_registration(context: &Context) -> Result<Outcome> {
     })
 }
 
+/// What happened, and what was said of it last.
+#[derive(Default)]
+struct Seen {
+    truth: i64,
+    homes: BTreeMap<u32, String>,
+    last_words: Vec<Event>,
+}
+
 async fn late_by_a_moment(
     context: &Context,
     watcher: &Watcher,
     events: &mut Events,
     round: u64,
+    seen: &mut Seen,
 ) -> Result<()> {
     let id = hex_id(round);
     let container = context.cgroup(&format!("late-{round}"))?;
@@ -84,6 +102,10 @@ async fn late_by_a_moment(
     let named = late.container.as_ref().map(|found| found.id.as_str());
     ensure!(named == Some(id.as_str()), "misattributed: {late:?}");
     watcher.remove(&id).await?;
+    seen.homes.insert(pid, id);
+    seen.truth += i64::try_from(container.events()?.value("oom_kill").unwrap_or(0))?;
+    let json = serde_json::from_str(&late.to_json())?;
+    seen.last_words.extend(Event::from_json(&json));
     Ok(())
 }
 

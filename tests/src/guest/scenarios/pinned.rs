@@ -1,6 +1,6 @@
 //! Programs that go on while no daemon runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,9 @@ use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
 use crate::cgroup::Cgroup;
 use crate::daemon::Daemon;
 use crate::event::Event;
-use crate::guest::case::KILL_LIMIT;
+use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
+use crate::guest::law::Law;
 use crate::guest::report::Outcome;
 use crate::hog::{Hog, MIB};
 use crate::wait::wait_until;
@@ -136,11 +137,15 @@ fn storm_with(
         Daemon::start(&context.oomwatch, &arguments)
     };
 
+    let node = vmstat()?;
+    let mut homes = BTreeMap::new();
     let mut daemon = start(first)?;
     for round in 0..STORM_ROUNDS {
         let mut hogs = Vec::new();
-        for (_, cgroup) in &containers {
-            hogs.push(greedy(context, cgroup)?);
+        for (id, cgroup) in &containers {
+            let hog = greedy(context, cgroup)?;
+            homes.insert(hog.pid(), id.clone());
+            hogs.push(hog);
         }
         for hog in &mut hogs {
             hog.start_allocating(TOO_MUCH_BYTES)?;
@@ -167,6 +172,7 @@ fn storm_with(
     for event in history.iter().filter(|event| event.is_kill()) {
         ensure!(pids.insert(event.victim_pid()?), "told twice: {event}");
     }
+    let mut truth = 0;
     for (id, cgroup) in &containers {
         let mut told = 0;
         for event in &history {
@@ -176,7 +182,12 @@ fn storm_with(
         }
         let rise = cgroup.events()?.value("oom_kill");
         ensure!(rise == Some(told), "{id}: {told} told, {rise:?} counted");
+        truth += i64::try_from(told)?;
     }
+    let node = vmstat()?.rise(&node, "oom_kill").context("no oom_kill")?;
+    let law = Law::of_history(truth, node, &homes, &history)?;
+    context.report.law(&format!("storm_{name}"), &law);
+    ensure!(law.holds(), "{law:?}");
     ensure!(told(&history)? == all as u64, "{} told", told(&history)?);
     for (_, cgroup) in containers {
         cgroup.remove_emptied()?;

@@ -1,5 +1,6 @@
 //! Daemons that are killed and started again, and their store.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -13,8 +14,9 @@ use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
 use crate::cgroup::Cgroup;
 use crate::daemon::{Daemon, Output};
 use crate::event::Event;
-use crate::guest::case::KILL_LIMIT;
+use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
+use crate::guest::law::Law;
 use crate::guest::report::Outcome;
 use crate::hog::Hog;
 use crate::wait::wait_until;
@@ -30,25 +32,30 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let state = Path::new("/run/oomwatch-while-down");
     let app = context.cgroup("restarted")?;
     app.limit_memory(LIMIT_BYTES)?;
-    let before = app.events()?;
+    let (before, node) = (app.events()?, vmstat()?);
+    let mut homes = BTreeMap::new();
+    let mut lose = || -> Result<()> {
+        homes.insert(lose_a_process(context, &app)?, "app".to_owned());
+        Ok(())
+    };
     let arguments = arguments(state, &app);
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
-    lose_a_process(context, &app)?;
+    lose()?;
     daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
     wait_until(KILL_LIMIT, "the kill in the history", || {
         Ok((history(context, state)?.len() == 1).then_some(()))
     })?;
     // Dropped: SIGKILL.
     drop(daemon);
-    lose_a_process(context, &app)?;
-    lose_a_process(context, &app)?;
+    lose()?;
+    lose()?;
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
     let missed = daemon.wait_for_event(KILL_LIMIT, "of the time between", |event| {
         event.kind().is_ok_and(|kind| kind == "counter_only")
     })?;
-    lose_a_process(context, &app)?;
+    lose()?;
     daemon.wait_for_event(KILL_LIMIT, "of the second run", Event::is_kill)?;
     let second = daemon.stop()?;
     ensure!(second.events.len() == 2, "{:?}", second.events);
@@ -71,6 +78,10 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
         told == rise && rise == 4,
         "{told} in the history, {rise} counted"
     );
+    let node = vmstat()?.rise(&node, "oom_kill").context("no oom_kill")?;
+    let law = Law::of_history(i64::try_from(rise)?, node, &homes, &events)?;
+    context.report.law(context.scenario, &law);
+    ensure!(law.holds(), "{law:?}");
     Ok(Outcome::Passed(format!(
         "{rise} kills over three runs, each once"
     )))
@@ -168,12 +179,13 @@ fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
     arguments
 }
 
-fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<()> {
+/// Makes a process the victim of a limit; returns its id.
+fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<u32> {
     let mut hog = Hog::spawn(&context.hog("restart-hog"))?;
     cgroup.add(hog.pid())?;
     hog.start_allocating(TOO_MUCH_BYTES)?;
     hog.wait_killed(KILL_LIMIT)?;
-    Ok(())
+    Ok(hog.pid())
 }
 
 fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
