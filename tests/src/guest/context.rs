@@ -1,15 +1,18 @@
 //! What every scenario is given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
+use super::case::KILL_LIMIT;
 use super::report::{Outcome, Report};
+use super::scenarios::TOO_MUCH_BYTES;
 use crate::cgroup::Cgroup;
-use crate::hog::HogSpec;
+use crate::event::Event;
+use crate::hog::{Hog, HogSpec};
 use crate::wait::wait_for_exit;
 
 /// Far beyond what any command that ends by itself needs.
@@ -79,6 +82,31 @@ impl Context {
             stderr: stderr.join().unwrap_or_default(),
         };
         Ok(output)
+    }
+
+    /// Makes a process the victim of a cgroup's limit; returns its id.
+    pub(super) fn lose_a_process(&self, comm: &str, cgroup: &Cgroup) -> Result<u32> {
+        let mut hog = Hog::spawn(&self.hog(comm))?;
+        cgroup.add(hog.pid())?;
+        hog.start_allocating(TOO_MUCH_BYTES)?;
+        hog.wait_killed(KILL_LIMIT)?;
+        Ok(hog.pid())
+    }
+
+    /// The events in a store, by `oomwatch history` with `filter`.
+    pub(super) fn history(&self, state: &Path, filter: &[&str]) -> Result<Vec<Event>> {
+        let mut command = self.command(&["history", "--output", "json"]);
+        command.args(filter).arg("--state-dir").arg(state);
+        let output = self.run_to_end(command)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "oomwatch history: {errors}");
+        let text = String::from_utf8(output.stdout).context("oomwatch history")?;
+        text.lines()
+            .map(|line| {
+                let value = serde_json::from_str(line)?;
+                Event::from_json(&value).with_context(|| format!("no event: {line}"))
+            })
+            .collect()
     }
 
     /// Puts all that a command wrote into the report.

@@ -101,7 +101,7 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
 const LIMIT_BYTES: u64 = 16 * MIB;
 
 /// More than any limit here.
-const TOO_MUCH_BYTES: u64 = 64 * MIB;
+pub(super) const TOO_MUCH_BYTES: u64 = 64 * MIB;
 
 /// Where many die: enough for a forked process, and reached at once even when emulated.
 const SMALL_LIMIT_BYTES: u64 = MIB;

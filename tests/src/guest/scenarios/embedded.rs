@@ -9,14 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use oomwatch::{Attribution, Events, Kind, OomEvent, Watcher};
 use tokio::time::timeout;
 
-use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id};
-use crate::cgroup::Cgroup;
+use super::{LIMIT_BYTES, hex_id};
 use crate::event::Event;
-use crate::guest::case::{KILL_LIMIT, vmstat};
+use crate::guest::case::vmstat;
 use crate::guest::context::Context;
 use crate::guest::law::Law;
 use crate::guest::report::Outcome;
-use crate::hog::Hog;
 
 const ROUNDS: u64 = 200;
 /// Between the kill and the registration.
@@ -80,7 +78,7 @@ async fn late_by_a_moment(
     let id = hex_id(round);
     let container = context.cgroup(&format!("late-{round}"))?;
     container.limit_memory(LIMIT_BYTES)?;
-    let pid = kill_one(context, &container)?;
+    let pid = context.lose_a_process("late-hog", &container)?;
     let at_once = next(events).await?;
     ensure!(at_once.victim.pid == Some(pid), "killed {pid}: {at_once:?}");
     ensure!(
@@ -107,14 +105,6 @@ async fn late_by_a_moment(
     let json = serde_json::from_str(&late.to_json())?;
     seen.last_words.extend(Event::from_json(&json));
     Ok(())
-}
-
-fn kill_one(context: &Context, container: &Cgroup) -> Result<u32> {
-    let mut hog = Hog::spawn(&context.hog("late-hog"))?;
-    container.add(hog.pid())?;
-    hog.start_allocating(TOO_MUCH_BYTES)?;
-    hog.wait_killed(KILL_LIMIT)?;
-    Ok(hog.pid())
 }
 
 async fn next(events: &mut Events) -> Result<std::sync::Arc<OomEvent>> {

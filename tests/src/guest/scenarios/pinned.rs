@@ -21,6 +21,7 @@ use crate::guest::report::Outcome;
 use crate::hog::{Hog, MIB};
 use crate::wait::wait_until;
 
+const HOG: &str = "pinned-hog";
 const FAILURE: i32 = 1;
 const STORM_CONTAINERS: u64 = 6;
 const STORM_ROUNDS: usize = 10;
@@ -42,21 +43,21 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let arguments = pinning(pin);
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
-    let before = lose_a_process(context, &lives_on)?;
+    let before = context.lose_a_process(HOG, &lives_on)?;
     daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
     // Dropped: SIGKILL.
     drop(daemon);
-    let mut truth = vec![(lose_a_process(context, &lives_on)?, &lives)];
-    truth.push((lose_a_process(context, &removed)?, &goes));
+    let mut truth = vec![(context.lose_a_process(HOG, &lives_on)?, &lives)];
+    truth.push((context.lose_a_process(HOG, &removed)?, &goes));
     removed.remove_emptied()?;
     let brief = container(&slice, &comes, LIMIT_BYTES)?;
-    truth.push((lose_a_process(context, &brief)?, &comes));
+    truth.push((context.lose_a_process(HOG, &brief)?, &comes));
     brief.remove_emptied()?;
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
     let ready_after = daemon.ready_after();
     ensure!(daemon.wait_for_kills(KILL_LIMIT, truth.len()), "the missed");
-    let after = lose_a_process(context, &lives_on)?;
+    let after = context.lose_a_process(HOG, &lives_on)?;
     ensure!(daemon.wait_for_kills(KILL_LIMIT, truth.len() + 1), "a new");
     let output = daemon.stop()?;
     ensure!(
@@ -162,12 +163,12 @@ fn storm_with(
     let all = STORM_ROUNDS * containers.len();
     let told = |history: &[Event]| history.iter().map(Event::count).sum::<Result<u64>>();
     wait_until(KILL_LIMIT, "all kills in the history", || {
-        let history = history(context, &state)?;
+        let history = context.history(&state, &[])?;
         Ok((told(&history)? >= all as u64).then_some(()))
     })?;
     daemon.stop()?;
 
-    let history = history(context, &state)?;
+    let history = context.history(&state, &[])?;
     let mut pids = BTreeSet::new();
     for event in history.iter().filter(|event| event.is_kill()) {
         ensure!(pids.insert(event.victim_pid()?), "told twice: {event}");
@@ -213,7 +214,7 @@ pub(super) fn in_trouble(context: &Context) -> Result<Outcome> {
     let foreign = pin.join("cilium");
     fs::create_dir(&foreign)?;
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     daemon.wait_for_event(KILL_LIMIT, "in spite of it", Event::is_kill)?;
     let output = daemon.stop()?;
     let said = |what: &str| output.errors.iter().any(|line| line.contains(what));
@@ -232,17 +233,17 @@ pub(super) fn in_trouble(context: &Context) -> Result<Outcome> {
     ensure!(!pin.join("oomwatch-1").exists(), "the half is left");
     refused(context, &["run", "--pin"], pin, "in use")?;
     refused(context, &["unpin"], pin, "in use")?;
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     first.wait_for_event(KILL_LIMIT, "by the first", Event::is_kill)?;
     first.stop()?;
 
     // Another ring: replaced, like another version's.
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     arguments.extend(["--ring-size".into(), "65536".into()]);
     let upgraded = Daemon::start(&context.oomwatch, &arguments)?;
     let kill = upgraded.wait_for_event(KILL_LIMIT, "of before", Event::is_kill)?;
     ensure!(kill.field("while_down")? == &Value::Bool(true), "{kill}");
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     ensure!(upgraded.wait_for_kills(KILL_LIMIT, 2), "the next");
     ensure!(!pin.join("oomwatch-2").exists(), "the old ones are left");
     let output = upgraded.stop()?;
@@ -250,9 +251,9 @@ pub(super) fn in_trouble(context: &Context) -> Result<Outcome> {
 
     unpin(context, pin)?;
     // What nothing was pinned for is not told.
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     let fresh = Daemon::start(&context.oomwatch, &arguments)?;
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     fresh.wait_for_event(KILL_LIMIT, "of a fresh start", Event::is_kill)?;
     let output = fresh.stop()?;
     ensure!(output.events.len() == 1, "{:?}", output.events);
@@ -316,29 +317,7 @@ fn container(slice: &Cgroup, id: &str, limit_bytes: u64) -> Result<Cgroup> {
 }
 
 fn greedy(context: &Context, cgroup: &Cgroup) -> Result<Hog> {
-    let hog = Hog::spawn(&context.hog("pinned-hog"))?;
+    let hog = Hog::spawn(&context.hog(HOG))?;
     cgroup.add(hog.pid())?;
     Ok(hog)
-}
-
-/// Makes a process the victim of a limit; returns its id.
-fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<u32> {
-    let mut hog = greedy(context, cgroup)?;
-    hog.start_allocating(TOO_MUCH_BYTES)?;
-    hog.wait_killed(KILL_LIMIT)?;
-    Ok(hog.pid())
-}
-
-fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
-    let command = ["history", "--output", "json", "--state-dir"];
-    let output = with_dir(context, &command, state)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "oomwatch history: {errors}");
-    let text = String::from_utf8(output.stdout).context("oomwatch history")?;
-    text.lines()
-        .map(|line| {
-            let value = serde_json::from_str(line)?;
-            Event::from_json(&value).with_context(|| format!("no event: {line}"))
-        })
-        .collect()
 }

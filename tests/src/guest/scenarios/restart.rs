@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
-use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
+use super::{LIMIT_BYTES, registering};
 use crate::cgroup::Cgroup;
 use crate::daemon::{Daemon, Output};
 use crate::event::Event;
@@ -18,9 +18,10 @@ use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
 use crate::guest::law::Law;
 use crate::guest::report::Outcome;
-use crate::hog::Hog;
 use crate::wait::wait_until;
 
+const HOG: &str = "restart-hog";
+const ONLY_APP: &[&str] = &["--container", "app"];
 /// Far more than fill what is allocated to an empty store.
 const MOST_KILLS: usize = 100;
 
@@ -35,7 +36,7 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let (before, node) = (app.events()?, vmstat()?);
     let mut homes = BTreeMap::new();
     let mut lose = || -> Result<()> {
-        homes.insert(lose_a_process(context, &app)?, "app".to_owned());
+        homes.insert(context.lose_a_process(HOG, &app)?, "app".to_owned());
         Ok(())
     };
     let arguments = arguments(state, &app);
@@ -44,7 +45,7 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     lose()?;
     daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
     wait_until(KILL_LIMIT, "the kill in the history", || {
-        Ok((history(context, state)?.len() == 1).then_some(()))
+        Ok((context.history(state, ONLY_APP)?.len() == 1).then_some(()))
     })?;
     // Dropped: SIGKILL.
     drop(daemon);
@@ -70,7 +71,7 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     let third = Daemon::start(&context.oomwatch, &arguments)?.stop()?;
     ensure!(third.events.is_empty(), "said again: {:?}", third.events);
 
-    let events = history(context, state)?;
+    let events = context.history(state, ONLY_APP)?;
     let told: u64 = events.iter().map(Event::count).sum::<Result<u64>>()?;
     let rise = app.events()?.rise(&before, "oom_kill");
     let rise = u64::try_from(rise.context("no oom_kill")?)?;
@@ -102,7 +103,7 @@ pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
     let first = Daemon::start(&context.oomwatch, &arguments)?;
     // Two daemons on one directory: the second one does without.
     let second = Daemon::start(&context.oomwatch, &arguments)?;
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     for daemon in [&first, &second] {
         daemon.wait_for_event(KILL_LIMIT, "in spite of its store", Event::is_kill)?;
     }
@@ -115,7 +116,7 @@ pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
         second.errors
     );
     ensure!(
-        history(context, state)?.len() == 1,
+        context.history(state, ONLY_APP)?.len() == 1,
         "the new store has the kill once"
     );
     Ok(Outcome::Passed("moved aside; done without".to_owned()))
@@ -141,17 +142,20 @@ pub(super) fn store_on_full_disk(context: &Context) -> Result<Outcome> {
     // What is allocated to the store's files already takes some.
     while !daemon.wait_for_output(Duration::ZERO, says_so) {
         ensure!(kills < MOST_KILLS, "nothing said of the full disk");
-        lose_a_process(context, &app)?;
+        context.lose_a_process(HOG, &app)?;
         kills += 1;
         ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "kill {kills}");
     }
-    lose_a_process(context, &app)?;
+    context.lose_a_process(HOG, &app)?;
     kills += 1;
     ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "the last kill");
-    ensure!(history(context, state)?.len() < kills, "the disk was full");
+    ensure!(
+        context.history(state, ONLY_APP)?.len() < kills,
+        "the disk was full"
+    );
     std::fs::remove_file(&filler)?;
     wait_until(KILL_LIMIT, "all kills in the history", || {
-        Ok((history(context, state)?.len() == kills).then_some(()))
+        Ok((context.history(state, ONLY_APP)?.len() == kills).then_some(()))
     })?;
     let output = daemon.stop()?;
     ensure!(output.events.len() == kills, "{:?}", output.events);
@@ -177,28 +181,4 @@ fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
     let mut arguments = registering(&[("app", app)]);
     arguments.extend(["--state-dir".into(), state.into()]);
     arguments
-}
-
-/// Makes a process the victim of a limit; returns its id.
-fn lose_a_process(context: &Context, cgroup: &Cgroup) -> Result<u32> {
-    let mut hog = Hog::spawn(&context.hog("restart-hog"))?;
-    cgroup.add(hog.pid())?;
-    hog.start_allocating(TOO_MUCH_BYTES)?;
-    hog.wait_killed(KILL_LIMIT)?;
-    Ok(hog.pid())
-}
-
-fn history(context: &Context, state: &Path) -> Result<Vec<Event>> {
-    let mut command = context.command(&["history", "--output", "json", "--container", "app"]);
-    command.arg("--state-dir").arg(state);
-    let output = context.run_to_end(command)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "oomwatch history: {errors}");
-    let text = String::from_utf8(output.stdout).context("oomwatch history")?;
-    text.lines()
-        .map(|line| {
-            let value = serde_json::from_str(line)?;
-            Event::from_json(&value).with_context(|| format!("no event: {line}"))
-        })
-        .collect()
 }

@@ -1,0 +1,194 @@
+//! The daemon of the model is killed, and another one goes on: with what the store has, and with the
+//! ring or without it.
+
+use super::*;
+
+impl Model {
+    pub(super) fn restart(&mut self, restart: &Restart) {
+        self.recount_lost = true;
+        self.events.truncate(self.store.events);
+        self.store.hangs = false;
+        for (container, &kills) in restart.unseen.iter().enumerate() {
+            (0..kills).for_each(|_| self.count(container));
+        }
+        if let Some(container) = restart.replaced {
+            self.cgroups[container] = self.next_cgroup;
+            self.counters.insert(self.next_cgroup, 0);
+            self.next_cgroup += 1;
+            self.count(container);
+        }
+        self.rebase();
+        // Attached: from here on there are records, and the new probe knows no counter.
+        self.last_counts.clear();
+        let records = self.early_marks(&restart.early);
+        self.engine = new_engine();
+        self.engine
+            .resume(self.store.books.values().cloned().collect());
+        self.scan();
+        self.engine.settle_resumed();
+        let resumed = self.store.node_told_up_to;
+        self.node_base = resumed.unwrap_or(0);
+        self.save();
+        for record in records {
+            self.feed(record);
+        }
+        if resumed.is_none() {
+            // Nobody knows what was before.
+            self.node_base = self.counters[&POD] - self.engine.node_told();
+            self.save();
+        }
+        let told = self.events.len();
+        self.audit();
+        let missed = &self.events[told..];
+        assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    /// The ring and the programs go on without a daemon, and the next one works off all of it.
+    pub(super) fn restart_pinned(&mut self, unread: &[Unread]) {
+        self.recount_lost = true;
+        self.events.truncate(self.store.events);
+        self.store.hangs = false;
+        self.rebase();
+        self.ring = Some(Vec::new());
+        for unread in unread {
+            self.act_unread(unread);
+        }
+        let backlog = self.ring.take().unwrap_or_default();
+        let told = self.events.len();
+        self.engine = new_engine();
+        self.engine.watching_since(self.clock + 1);
+        self.engine
+            .resume(self.store.books.values().cloned().collect());
+        // As the watcher's task does: the tree, who is in it, what happened, the counters.
+        self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
+        for cgroup in self.cgroups.clone() {
+            self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
+        }
+        self.engine.learn_all(&backlog);
+        self.register_again(POD, "pod");
+        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
+            if !self.engine.registry.contains(CgroupId(cgroup)) {
+                self.register_again(cgroup, &format!("c{index}"));
+            }
+        }
+        self.register_removed(&backlog);
+        self.engine.settle_resumed();
+        let resumed = self.store.node_told_up_to;
+        self.node_base = resumed.unwrap_or(0);
+        let now = self.now();
+        self.events.extend(self.engine.apply(&backlog, now));
+        if resumed.is_none() {
+            self.node_base = self.counters[&POD] - self.engine.node_told();
+        }
+        self.save();
+        let now = self.now().boottime_ns;
+        for cgroup in self.cgroups.iter().copied().chain([POD]) {
+            self.engine
+                .baseline(CgroupId(cgroup), self.counters[&cgroup], now);
+        }
+        self.save();
+        self.audit();
+        let missed = &self.events[told..];
+        assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    fn act_unread(&mut self, unread: &Unread) {
+        match *unread {
+            Unread::Kill { container, lost } => {
+                // What is lost of a container that no store knows, nobody can make up for.
+                let cgroup = self.cgroups[container];
+                let is_known = self.store.books.contains_key(&CgroupId(cgroup));
+                let lost = lost && is_known;
+                self.act(&Action::Kill { container, lost });
+            }
+            Unread::Dying { container } => {
+                // Without a mark before it, it can be told from a kill only where all was told.
+                let cgroup = self.cgroups[container];
+                if self.last_counts.contains_key(&cgroup) {
+                    let lost = false;
+                    self.act(&Action::Dying { container, lost });
+                }
+            }
+            Unread::Group {
+                container,
+                count,
+                recount_after,
+            } => self.act(&Action::Group {
+                container,
+                count,
+                recount_after,
+                lost: 0,
+            }),
+            Unread::Replace { container } => self.act(&Action::Replace { container }),
+        }
+    }
+
+    /// Containers that were created or removed meanwhile are found by their paths.
+    fn register_removed(&mut self, backlog: &[Record]) {
+        for record in backlog {
+            let Record::CgroupRemoved(change) = record else {
+                continue;
+            };
+            if !self.engine.registry.contains(change.cgroup_id) {
+                let waiting = self.store.books.get(&change.cgroup_id);
+                let id = waiting.map_or("gone", |book| book.container_id.as_str());
+                self.engine.register_removed(Container {
+                    id: ContainerId::new(id).unwrap(),
+                    cgroup_id: change.cgroup_id,
+                    details: ContainerDetails::default(),
+                });
+            }
+        }
+    }
+
+    /// What the law is about after a restart: of a cgroup that is gone only the pod still tells,
+    /// and a container that the store does not know is new.
+    fn rebase(&mut self) {
+        let mut bases = HashMap::new();
+        for cgroup in self.cgroups.iter().copied().chain([POD]) {
+            let base = if self.store.books.contains_key(&CgroupId(cgroup)) {
+                self.bases[&cgroup]
+            } else {
+                self.counters[&cgroup]
+            };
+            bases.insert(cgroup, base);
+        }
+        self.bases = bases;
+    }
+
+    /// Marks that are older than the counters that are read after them. One of a dying process can
+    /// be told from a kill only where nothing happened while nobody watched, and stands alone here.
+    fn early_marks(&mut self, early: &[(usize, bool)]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for &(container, dying) in early {
+            self.invocation += 1;
+            let told = self.store.books.get(&CgroupId(self.cgroups[container]));
+            let told = told.and_then(|book| Some(book.page?.base + book.page?.accounted));
+            let is_known = told == Some(self.counters[&self.cgroups[container]]);
+            if dying && !is_known {
+                continue;
+            }
+            if !dying {
+                self.count(container);
+            }
+            let pid = self.process(container, !dying);
+            records.push(self.mark(container, pid, None));
+        }
+        records
+    }
+
+    /// The first of a run: all cgroups and their counters, and the containers on them.
+    fn scan(&mut self) {
+        let now = self.now().boottime_ns;
+        self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
+        self.engine
+            .baseline(CgroupId(POD), self.counters[&POD], now);
+        self.register_again(POD, "pod");
+        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
+            self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
+            self.engine
+                .baseline(CgroupId(cgroup), self.counters[&cgroup], now);
+            self.register_again(cgroup, &format!("c{index}"));
+        }
+    }
+}
