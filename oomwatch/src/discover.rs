@@ -1,7 +1,14 @@
-//! Discovery: where registered containers come from when nobody registers them by hand.
+//! Discovery: where registered containers, and their names, come from.
+//!
+//! [`cgroup`] registers by path, at once and without asking anybody. [`source`]s add what the
+//! runtimes know, and register containers whose path says nothing.
 
 pub(crate) mod cgroup;
-// The parser knows more than discovery by path uses: pods and units are registered by the
-// sources that know their names.
+pub(crate) mod containerd;
+pub(crate) mod cri;
+pub(crate) mod docker;
+// The parser is fuzzed from outside.
 #[doc(hidden)]
 pub mod path;
+pub(crate) mod podman;
+pub(crate) mod source;

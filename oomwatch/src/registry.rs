@@ -39,6 +39,12 @@ pub struct ContainerDetails {
     pub pod_uid: Option<String>,
     /// Kubernetes namespace, or containerd namespace outside of Kubernetes.
     pub namespace: Option<String>,
+    /// containerd's namespace, for `ctr -n`; `k8s.io` under Kubernetes, `moby` under Docker.
+    pub containerd_namespace: Option<String>,
+    /// How often Kubernetes started this container in its pod before.
+    pub attempt: Option<u32>,
+    /// Whether it is the container that only holds a pod's namespaces (pause).
+    pub is_sandbox: bool,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
 }

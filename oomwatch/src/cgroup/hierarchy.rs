@@ -117,6 +117,16 @@ impl Hierarchy {
         })
     }
 
+    /// As if one were mounted there.
+    #[cfg(test)]
+    pub(crate) fn at(mount: impl Into<PathBuf>) -> Self {
+        Self {
+            mount: mount.into(),
+            mode: MemoryMode::Unified,
+            local_events: false,
+        }
+    }
+
     pub(crate) fn mount(&self) -> &Path {
         &self.mount
     }

@@ -101,6 +101,9 @@ struct Container<'a> {
     pod: Option<String>,
     pod_uid: Option<String>,
     namespace: Option<String>,
+    containerd_namespace: Option<String>,
+    attempt: Option<u32>,
+    is_sandbox: bool,
     node: Option<&'a str>,
     labels: BTreeMap<String, String>,
 }
@@ -214,6 +217,9 @@ impl OomEvent {
             pod: text(&details.pod),
             pod_uid: text(&details.pod_uid),
             namespace: text(&details.namespace),
+            containerd_namespace: text(&details.containerd_namespace),
+            attempt: details.attempt,
+            is_sandbox: details.is_sandbox,
             node: self.node.as_deref(),
             labels: details
                 .labels

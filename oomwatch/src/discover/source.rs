@@ -1,0 +1,252 @@
+//! Sources of containers: the runtimes that know their names.
+//!
+//! A source follows one runtime over its socket and tells of each container that it sees. It knows
+//! no engine and no event. [`drive`] keeps it connected: with a growing delay between tries, and a
+//! complete listing after each, so that nothing that happened in between is missed. A source that
+//! hangs or fails disturbs no other, and never the probe: its task only fills a bounded queue, and
+//! waits where that is full.
+
+mod place;
+mod socket;
+
+use std::{error::Error, fmt, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use backon::BackoffBuilder as _;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{debug, info, warn};
+
+pub use self::socket::RuntimeSocket;
+pub(crate) use self::{place::Place, socket::source};
+use crate::{CgroupId, ContainerDetails, cgroup::hierarchy::Hierarchy};
+
+/// Sightings that wait for the watcher's task at most; a source waits beyond that.
+pub(crate) const SIGHTING_QUEUE: usize = 256;
+/// Shortest and longest time between two tries to connect.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// A connection that held for so long was a good one: the next try comes soon.
+const STABLE: Duration = Duration::from_secs(60);
+/// No request of a source takes longer than this, or the runtime is taken to hang.
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// The interface that a runtime is followed by.
+///
+/// In the order of how much it knows: where two tell of one container, the later one's words hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RuntimeApi {
+    /// containerd's gRPC services.
+    Containerd,
+    /// Podman's HTTP API.
+    Podman,
+    /// Docker's HTTP API.
+    Docker,
+    /// The Kubernetes container runtime interface, of containerd or CRI-O.
+    Cri,
+}
+
+impl RuntimeApi {
+    /// The name on the command line and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Cri => "cri",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a runtime is followed no longer, or not yet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SourceError {
+    /// The socket.
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// A request failed.
+    #[error("{request} failed")]
+    Request {
+        /// What was asked for.
+        request: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No answer within [`REQUEST_LIMIT`].
+    #[error("no answer to {request} within {} s", REQUEST_LIMIT.as_secs())]
+    Hangs {
+        /// What was asked for.
+        request: &'static str,
+    },
+    /// The stream of events ended.
+    #[error("the runtime closed the connection")]
+    Closed,
+    /// The watcher is gone.
+    #[error("nobody listens any more")]
+    Stopped,
+}
+
+/// What following a runtime comes to: it ends when the connection does.
+pub(crate) type FollowFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
+
+/// One runtime.
+pub(crate) trait Source: Send + 'static {
+    /// The interface.
+    fn api(&self) -> RuntimeApi;
+
+    /// Where the runtime listens.
+    fn socket(&self) -> &Path;
+
+    /// Connects, subscribes to events, *then* lists, calls [`Sightings::listed`], and tells of each
+    /// change until the connection ends.
+    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a>;
+}
+
+/// A container as its runtime knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The runtime's own id.
+    pub(crate) id: String,
+    /// Where its cgroup may be found. Not needed where the path holds the id.
+    pub(crate) place: Place,
+    /// Names.
+    pub(crate) details: ContainerDetails,
+}
+
+/// What a source says, as it comes to the watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sighting {
+    /// A container exists, or something about it is new.
+    Seen {
+        api: RuntimeApi,
+        id: String,
+        cgroup_id: Option<CgroupId>,
+        details: Box<ContainerDetails>,
+    },
+    /// A container was removed.
+    Gone { api: RuntimeApi, id: String },
+    /// The listing is complete: the runtime has these containers and no others.
+    Listed { api: RuntimeApi, ids: Vec<String> },
+    /// The connection ended.
+    Lost { api: RuntimeApi },
+}
+
+/// The way from a source to the watcher.
+#[derive(Clone, Debug)]
+pub(crate) struct Sightings {
+    api: RuntimeApi,
+    hierarchy: Arc<Hierarchy>,
+    sender: mpsc::Sender<Sighting>,
+}
+
+impl Sightings {
+    pub(crate) fn new(
+        api: RuntimeApi,
+        hierarchy: Arc<Hierarchy>,
+        sender: mpsc::Sender<Sighting>,
+    ) -> Self {
+        Self {
+            api,
+            hierarchy,
+            sender,
+        }
+    }
+
+    /// A container exists, or something about it is new. Its cgroup is looked up here, on the
+    /// source's task.
+    pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
+        let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
+        self.send(Sighting::Seen {
+            api: self.api,
+            id: seen.id,
+            cgroup_id,
+            details: Box::new(seen.details),
+        })
+        .await
+    }
+
+    /// A container was removed.
+    pub(crate) async fn gone(&self, id: String) -> Result<(), SourceError> {
+        self.send(Sighting::Gone { api: self.api, id }).await
+    }
+
+    /// The listing is complete, with these ids.
+    pub(crate) async fn listed(&self, ids: Vec<String>) -> Result<(), SourceError> {
+        info!(source = %self.api, containers = ids.len(), "listed");
+        self.send(Sighting::Listed { api: self.api, ids }).await
+    }
+
+    async fn send(&self, sighting: Sighting) -> Result<(), SourceError> {
+        let sent = self.sender.send(sighting).await;
+        sent.map_err(|_| SourceError::Stopped)
+    }
+}
+
+/// Follows a runtime for as long as the watcher runs.
+pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings) {
+    let mut delays = delays();
+    let mut failures = 0_u32;
+    loop {
+        let since = Instant::now();
+        let Err(error) = source.follow(&sightings).await else {
+            return;
+        };
+        if matches!(error, SourceError::Stopped) {
+            return;
+        }
+        let lost = Sighting::Lost { api: source.api() };
+        if sightings.send(lost).await.is_err() {
+            return;
+        }
+        if since.elapsed() > STABLE {
+            delays = self::delays();
+            failures = 0;
+        }
+        failures = failures.saturating_add(1);
+        say(source.as_ref(), &error, failures);
+        tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
+    }
+}
+
+fn delays() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::new()
+        .with_min_delay(FIRST_RETRY)
+        .with_max_delay(LAST_RETRY)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// The first failure in a row is for a human; the others are the same one.
+fn say(source: &dyn Source, error: &SourceError, failures: u32) {
+    let (api, socket) = (source.api(), source.socket().display());
+    let cause = causes(error);
+    if failures == 1 {
+        warn!(source = %api, %socket, %error, cause, "a runtime is not followed for now: names may be missing");
+    } else {
+        debug!(source = %api, %socket, %error, cause, failures, "a runtime is still not followed");
+    }
+}
+
+/// All causes of an error in a line.
+fn causes(error: &dyn Error) -> String {
+    let mut text = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push(error.to_string());
+        cause = error.source();
+    }
+    crate::printable(text.join(": ").as_bytes())
+}
+
+#[cfg(test)]
+mod tests;
