@@ -149,6 +149,7 @@ fn engine() -> Engine {
             tier: Tier::Btf,
         },
         discovery: CgroupDiscovery::Containers,
+        units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     })

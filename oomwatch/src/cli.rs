@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod demo;
+pub(crate) mod discover;
 pub(crate) mod exit;
 pub(crate) mod history;
 pub(crate) mod limits;
@@ -14,8 +15,8 @@ pub(crate) mod unpin;
 
 use std::{path::PathBuf, time::Duration};
 
+use self::discover::{Discover, SocketArg};
 use bytesize::ByteSize;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oomwatch::{Tier, TierChoice};
 
@@ -61,15 +62,20 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = Output::Text, env = "OOMWATCH_OUTPUT")]
     pub(crate) output: Output,
 
-    /// Where containers are found: by the paths that runtimes give their cgroups, or nowhere.
+    /// Where containers and their names are found.
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "cgroup",
+        default_value = "auto",
         env = "OOMWATCH_DISCOVER"
     )]
     pub(crate) discover: Vec<Discover>,
+
+    /// Follow the runtime at this socket, instead of where its kind usually listens: containerd, cri, docker or
+    /// podman, and the path. May be repeated.
+    #[arg(long, value_name = "API=PATH", value_parser = discover::parse_socket)]
+    pub(crate) socket: Vec<SocketArg>,
 
     /// Also register every other cgroup without children, under its path.
     #[arg(long)]
@@ -189,15 +195,6 @@ pub(crate) enum Output {
     /// A JSON object a line, schema oomwatch.oom/1.
     Json,
     /// Nothing.
-    None,
-}
-
-/// A source of containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Discover {
-    /// Paths of cgroups.
-    Cgroup,
-    /// No source.
     None,
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod cgroup;
 pub(crate) mod containerd;
 pub(crate) mod cri;
 pub(crate) mod docker;
+pub(crate) mod names;
 // The parser is fuzzed from outside.
 #[doc(hidden)]
 pub mod path;

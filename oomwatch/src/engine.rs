@@ -6,6 +6,7 @@
 pub(crate) mod books;
 mod claim;
 mod discovery;
+mod naming;
 pub(crate) mod reading;
 
 use std::{collections::HashMap, sync::Arc};
@@ -18,6 +19,7 @@ use crate::{
     account::Numbers,
     attribute::attribute,
     cgroup::tree::Tree,
+    discover::names::Names,
     event::{
         Kind,
         build::{Known, Now, Origin},
@@ -55,6 +57,8 @@ pub struct Totals {
 pub(crate) struct Setting {
     pub(crate) origin: Origin,
     pub(crate) discovery: CgroupDiscovery,
+    /// Whether systemd's units are registered as containers.
+    pub(crate) units: bool,
     /// The cgroup that is mounted.
     pub(crate) root: CgroupId,
     pub(crate) counting: Counting,
@@ -65,6 +69,8 @@ pub(crate) struct Setting {
 pub(crate) struct Engine {
     origin: Origin,
     discovery: CgroupDiscovery,
+    units: bool,
+    names: Names,
     tree: Tree,
     registry: Registry,
     reconciler: Reconciler,
@@ -88,8 +94,10 @@ impl Engine {
         Self {
             origin: setting.origin,
             discovery: setting.discovery,
+            units: setting.units,
+            names: Names::default(),
             tree: Tree::new(setting.root),
-            registry: Registry::default(),
+            registry: Registry::new(setting.units),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),
             late: Late::default(),
@@ -143,7 +151,7 @@ impl Engine {
         if !self.tree.insert(id, parent, name) {
             return false;
         }
-        if self.discovery != CgroupDiscovery::Off {
+        if self.discovers() {
             self.discover(id, Some(parent));
         }
         true
@@ -268,6 +276,7 @@ impl Engine {
             self.recounts.forget(id);
             self.causes.remove(&id);
         }
+        self.forget_names(now.boottime_ns);
         ready
     }
 
@@ -294,7 +303,7 @@ impl Engine {
             self.registry.cgroup_removed(&self.tree, id);
             self.reconciler.touch(id);
         }
-        if !gone.is_empty() && self.discovery != CgroupDiscovery::Off {
+        if !gone.is_empty() && self.discovers() {
             self.discover_refused();
         }
     }

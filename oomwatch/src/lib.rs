@@ -45,7 +45,10 @@ pub use self::discover::path;
 pub use self::{
     attribute::{Attribution, Scope},
     cgroup::{hierarchy::CgroupError, memory_events::MemoryEventsError},
-    discover::cgroup::CgroupDiscovery,
+    discover::{
+        cgroup::CgroupDiscovery,
+        source::{RuntimeApi, RuntimeSocket},
+    },
     engine::Totals,
     event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},

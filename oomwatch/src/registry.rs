@@ -44,7 +44,7 @@ pub struct ContainerDetails {
     /// How often Kubernetes started this container in its pod before.
     pub attempt: Option<u32>,
     /// Whether it is the container that only holds a pod's namespaces (pause).
-    pub is_sandbox: bool,
+    pub is_sandbox: Option<bool>,
     /// Labels.
     pub labels: std::collections::BTreeMap<String, String>,
 }
@@ -82,6 +82,8 @@ pub(crate) struct Registry {
     /// The living, by their id.
     live: HashTable<Live>,
     hasher: DefaultHashBuilder,
+    /// Whether systemd's units are among those by path.
+    units: bool,
 }
 
 /// A container that is alive: the hash of its id, and where it is.
@@ -92,6 +94,14 @@ struct Live {
 }
 
 impl Registry {
+    /// An empty one; `units` tells whether systemd's units are found by path.
+    pub(crate) fn new(units: bool) -> Self {
+        Self {
+            units,
+            ..Self::default()
+        }
+    }
+
     /// Registers a container.
     pub(crate) fn add(&mut self, tree: &Tree, container: Container) -> Result<(), RegistryError> {
         self.admit(tree, &container)?;
@@ -176,7 +186,7 @@ impl Registry {
     /// The container registered on exactly this cgroup, dead or alive.
     pub(crate) fn get(&self, tree: &Tree, cgroup: CgroupId) -> Option<Arc<Container>> {
         if self.by_path.contains(&cgroup) {
-            by_path(tree, cgroup).map(Arc::new)
+            by_path(tree, cgroup, self.units).map(Arc::new)
         } else {
             self.given.get(&cgroup).cloned()
         }
@@ -193,7 +203,7 @@ impl Registry {
     }
 
     /// The cgroup of the living container with this id.
-    fn find(&self, tree: &Tree, id: &ContainerId) -> Option<CgroupId> {
+    pub(crate) fn find(&self, tree: &Tree, id: &ContainerId) -> Option<CgroupId> {
         let hash = self.hash(id);
         let has_id = |live: &Live| {
             let found = (live.hash == hash).then(|| self.get(tree, live.cgroup));
@@ -244,7 +254,7 @@ mod tests {
 
     /// As it is found by the path of its cgroup.
     fn found(tree: &Tree, cgroup: CgroupId) -> Container {
-        by_path(tree, cgroup).unwrap()
+        by_path(tree, cgroup, false).unwrap()
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
-    discover::cgroup::CgroupDiscovery as Discovery,
+    discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
     id::ContainerIdError,
     probe::{DEFAULT_RING_BYTES, ProbeError},
     publish::stream::Events,
@@ -139,6 +139,8 @@ pub struct Builder {
 
 struct Options {
     discovery: Discovery,
+    units: bool,
+    sockets: Vec<RuntimeSocket>,
     ring_bytes: u32,
     tier: TierChoice,
     node: Option<Arc<str>>,
@@ -152,6 +154,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             discovery: CgroupDiscovery::Off,
+            units: false,
+            sockets: Vec::new(),
             ring_bytes: DEFAULT_RING_BYTES,
             tier: TierChoice::Auto,
             node: None,
@@ -183,6 +187,21 @@ impl Builder {
     #[must_use]
     pub fn discover_cgroups(mut self, discovery: CgroupDiscovery) -> Self {
         self.options.discovery = discovery;
+        self
+    }
+
+    /// Registers systemd's services and scopes as containers, under their names; default is not to.
+    #[must_use]
+    pub fn discover_units(mut self, units: bool) -> Self {
+        self.options.units = units;
+        self
+    }
+
+    /// Follows the runtime at this socket: it names its containers, and registers those that no path gives
+    /// away. A runtime that is down is tried again for as long as the watcher runs.
+    #[must_use]
+    pub fn runtime(mut self, socket: RuntimeSocket) -> Self {
+        self.options.sockets.push(socket);
         self
     }
 

@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use super::{
-    Color, Discover, Output, RunArgs,
+    Color, Output, RunArgs,
+    discover::Sources,
     exit::Exit,
     history, limits, logging, memory,
     output::{self, Ended},
@@ -45,14 +46,15 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
 }
 
 fn configure(args: &RunArgs) -> Builder {
-    let by_path = args.discover.contains(&Discover::Cgroup);
-    let discovery = match (by_path, args.all_cgroups) {
+    let sources = Sources::choose(&args.discover, &args.socket);
+    let discovery = match (sources.by_path, args.all_cgroups) {
         (_, true) => CgroupDiscovery::Leaves,
         (true, false) => CgroupDiscovery::Containers,
         (false, false) => CgroupDiscovery::Off,
     };
     let mut builder = Watcher::builder()
         .discover_cgroups(discovery)
+        .discover_units(sources.units)
         .ring_bytes(args.ring_size)
         .tier(args.tier.into())
         .log_probe(logging::wants_probe_log());
@@ -62,6 +64,9 @@ fn configure(args: &RunArgs) -> Builder {
             .state_dir(dir)
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
+    }
+    for socket in sources.sockets {
+        builder = builder.runtime(socket);
     }
     if let Some(dir) = &args.pin {
         builder = builder.pin(dir);

@@ -41,10 +41,30 @@ pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     })
 }
 
+/// The systemd service or scope whose cgroup this is, by its path. Not those that a container
+/// makes of itself, and under the path where a user's manager may have the same names.
+pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    let unit = path::identify(path).filter(|found| found.kind == Kind::SystemdUnit)?;
+    let innermost = path::innermost(path)?;
+    if innermost.kind != Kind::SystemdUnit {
+        return None;
+    }
+    // `user@1000.service` itself is the system's.
+    let of_user = path.contains("/user@") && !unit.id.starts_with("user@");
+    let id = if of_user { path } else { &unit.id };
+    Some(Container {
+        id: ContainerId::new(id).ok()?,
+        cgroup_id,
+        details: details(unit),
+    })
+}
+
 /// The container that a cgroup's path makes of it; where the path says nothing else, a leaf.
-pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId) -> Option<Container> {
+pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId, units: bool) -> Option<Container> {
     let path = printable(&tree.path(cgroup_id)?);
-    container_at(cgroup_id, &path).or_else(|| leaf_at(cgroup_id, &path))
+    let unit = || unit_at(cgroup_id, &path).filter(|_| units);
+    let found = container_at(cgroup_id, &path).or_else(unit);
+    found.or_else(|| leaf_at(cgroup_id, &path))
 }
 
 fn details(identity: PathIdentity) -> ContainerDetails {

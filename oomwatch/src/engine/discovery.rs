@@ -5,17 +5,22 @@ use tracing::warn;
 use super::Engine;
 use crate::{
     CgroupDiscovery, CgroupId, Container,
-    discover::cgroup::{container_at, leaf_at},
+    discover::cgroup::{container_at, leaf_at, unit_at},
     id::printable,
 };
 
 impl Engine {
+    /// Whether containers are registered by themselves.
+    pub(super) fn discovers(&self) -> bool {
+        self.units || self.discovery != CgroupDiscovery::Off
+    }
+
     /// A container may have come back under an id that was taken, for all that was known.
     pub(super) fn discover_refused(&mut self) {
         let live = self.tree.live();
         let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
         for id in unknown {
-            if self.discovery == CgroupDiscovery::Containers || self.tree.is_leaf(id) {
+            if self.discovery != CgroupDiscovery::Leaves || self.tree.is_leaf(id) {
                 self.discover(id, None);
             }
         }
@@ -38,7 +43,7 @@ impl Engine {
         if self.discovery == CgroupDiscovery::Leaves {
             self.drop_former_leaf(Some(parent));
         }
-        if self.discovery != CgroupDiscovery::Off
+        if self.discovers()
             && let Some(container) = self.container_at(id)
         {
             self.register_removed(container);
@@ -56,8 +61,10 @@ impl Engine {
     /// The container that a cgroup is by its path.
     fn container_at(&self, id: CgroupId) -> Option<Container> {
         let path = printable(&self.tree.path(id)?);
-        container_at(id, &path)
-            .or_else(|| (self.discovery == CgroupDiscovery::Leaves).then(|| leaf_at(id, &path))?)
+        let by_form = || container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
+        let unit = || unit_at(id, &path).filter(|_| self.units);
+        let leaf = || leaf_at(id, &path).filter(|_| self.discovery == CgroupDiscovery::Leaves);
+        by_form().or_else(unit).or_else(leaf)
     }
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.

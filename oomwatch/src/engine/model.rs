@@ -186,6 +186,7 @@ fn new_engine() -> Engine {
             tier: Tier::Btf,
         },
         discovery: CgroupDiscovery::Off,
+        units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     })

@@ -24,6 +24,7 @@ fn engine(discovery: CgroupDiscovery) -> Engine {
     let mut engine = Engine::new(Setting {
         origin: origin(),
         discovery,
+        units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     });

@@ -103,7 +103,7 @@ struct Container<'a> {
     namespace: Option<String>,
     containerd_namespace: Option<String>,
     attempt: Option<u32>,
-    is_sandbox: bool,
+    is_sandbox: Option<bool>,
     node: Option<&'a str>,
     labels: BTreeMap<String, String>,
 }

@@ -5,6 +5,7 @@ mod catch_up;
 mod counted;
 mod node;
 mod persist;
+mod sources;
 
 use std::{
     collections::HashSet,
@@ -18,7 +19,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::{node::NodeAudit, persist::Persist};
+use self::{
+    node::NodeAudit,
+    persist::Persist,
+    sources::{Sources, Unnamed},
+};
 use super::{
     AddError, Command, Options, Report, StartError, Status, audit::Audit, has_counters,
     source::Source,
@@ -27,6 +32,7 @@ use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     clock,
+    discover::{names::SourceNumber, source::Sighting},
     engine::{Engine, Setting},
     event::build::Origin,
     probe::Drops,
@@ -46,6 +52,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 enum Event {
     Readable(io::Result<()>),
     Command(Option<Command>),
+    Sighted(SourceNumber, Sighting),
+    NameDeadline,
     GroupDeadline,
     AuditDeadline,
     NodeAudit,
@@ -68,6 +76,8 @@ pub(super) struct Task {
     audit: Audit,
     node: NodeAudit,
     persist: Persist,
+    sources: Sources,
+    unnamed: Unnamed,
 }
 
 impl Task {
@@ -93,6 +103,7 @@ impl Task {
             engine: Engine::new(Setting {
                 origin,
                 discovery: options.discovery,
+                units: options.units,
                 root,
                 counting: counting(&hierarchy),
             }),
@@ -104,6 +115,8 @@ impl Task {
             audit: Audit::default(),
             node: NodeAudit::default(),
             persist,
+            sources: Sources::default(),
+            unnamed: Unnamed::default(),
             source,
             hierarchy,
         };
@@ -131,6 +144,7 @@ impl Task {
         task.begin_node_audit(told_up_to);
         task.save();
         task.warn_of_limits(root);
+        task.sources = Sources::start(&options.sockets, &task.hierarchy);
         info!(
             tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),
@@ -170,6 +184,8 @@ impl Task {
                 ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
+                () = until(self.unnamed.deadline_ns()) => Event::NameDeadline,
+                (source, sighting) = self.sources.next() => Event::Sighted(source, sighting),
                 () = until(self.audit.deadline_ns()) => Event::AuditDeadline,
                 () = until(self.node.at_ns()) => Event::NodeAudit,
                 () = self.persist.wanted() => Event::BooksWanted,
@@ -194,6 +210,8 @@ impl Task {
             }
             Event::Command(Some(command)) => self.command(command),
             Event::Command(None) | Event::Stop => return false,
+            Event::Sighted(source, sighting) => self.sighted(source, sighting),
+            Event::NameDeadline => self.publish_named(clock::now().boottime_ns),
             Event::GroupDeadline => {
                 let events = self.engine.release();
                 self.publish(events);
@@ -328,23 +346,21 @@ impl Task {
         }
     }
 
-    fn publish(&mut self, events: Vec<OomEvent>) {
-        for mut event in events {
-            let now = clock::now();
-            event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
-            let event = Arc::new(event);
-            self.persist.push(&event);
-            for queue in &mut self.queues {
-                queue.push(&event);
-            }
-            let lost = &mut self.report.lost_by_publishers;
-            self.subscribers.retain(|subscriber| {
-                let sent = subscriber.send(&event);
-                *lost += u64::from(sent == Sent::Full);
-                sent != Sent::Gone
-            });
+    /// Hands an event to the store, all publishers and subscribers.
+    fn deliver(&mut self, mut event: OomEvent) {
+        let now = clock::now();
+        event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
+        let event = Arc::new(event);
+        self.persist.push(&event);
+        for queue in &mut self.queues {
+            queue.push(&event);
         }
-        self.save();
+        let lost = &mut self.report.lost_by_publishers;
+        self.subscribers.retain(|subscriber| {
+            let sent = subscriber.send(&event);
+            *lost += u64::from(sent == Sent::Full);
+            sent != Sent::Gone
+        });
     }
 
     fn status(&self) -> Status {
@@ -375,6 +391,7 @@ impl Task {
         self.last_audit().await;
         let rest = self.engine.release();
         self.publish(rest);
+        self.publish_named(u64::MAX);
         self.log_books();
         self.say_what_stays();
         let mut report = self.current_report();

@@ -27,6 +27,7 @@ fn counting(discovery: CgroupDiscovery, counting: Counting) -> Engine {
             tier: Tier::Btf,
         },
         discovery,
+        units: false,
         root: CgroupId::ROOT,
         counting,
     })

@@ -42,6 +42,7 @@ impl Bench {
                 tier: Tier::Btf,
             },
             discovery: CgroupDiscovery::Off,
+            units: false,
             root: CgroupId::ROOT,
             counting: Counting::Hierarchical,
         });

@@ -34,6 +34,7 @@ fn engine(pod: u64, c: u64, d: u64) -> Engine {
             tier: Tier::Counters,
         },
         discovery: CgroupDiscovery::Off,
+        units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     });

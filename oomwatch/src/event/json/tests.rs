@@ -20,6 +20,7 @@ fn event_of(record: VictimRecord) -> OomEvent {
     let mut engine = Engine::new(Setting {
         origin,
         discovery: CgroupDiscovery::Containers,
+        units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     });

@@ -101,11 +101,12 @@ impl Task {
         if self.persist.store.is_none() {
             return;
         }
-        if self.engine.holds_events() {
+        if self.engine.holds_events() || !self.unnamed.is_empty() {
             // The held events' kills are in the books: both are written together, soon.
             if self.persist.pending.len() >= STORE_QUEUE / 2 {
                 let rest = self.engine.release();
                 self.publish(rest);
+                self.publish_named(u64::MAX);
             }
             return;
         }

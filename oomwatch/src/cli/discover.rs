@@ -1,0 +1,156 @@
+//! `--discover` and `--socket`: which sources of containers this host has, and which are wanted.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use oomwatch::{RuntimeApi, RuntimeSocket};
+use tracing::info;
+
+/// systemd's own mark of being the init of this host (`sd_booted(3)`).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// A source of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Discover {
+    /// Paths of cgroups, and all of the following that this host has.
+    Auto,
+    /// Paths of cgroups.
+    Cgroup,
+    /// containerd's gRPC services.
+    Containerd,
+    /// The Kubernetes container runtime interface.
+    Cri,
+    /// Docker's HTTP API.
+    Docker,
+    /// Podman's HTTP API.
+    Podman,
+    /// systemd's services and scopes.
+    Systemd,
+    /// No source.
+    None,
+}
+
+/// `API=PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SocketArg(RuntimeSocket);
+
+/// Reads `API=PATH`.
+pub(crate) fn parse_socket(text: &str) -> Result<SocketArg, String> {
+    let expected = "expected API=PATH, such as containerd=/run/containerd/containerd.sock; APIs are containerd, cri, docker and podman";
+    let (api, path) = text.split_once('=').ok_or(expected)?;
+    let api = APIS
+        .iter()
+        .find(|(_, known)| known.as_str() == api)
+        .map(|(_, api)| *api)
+        .ok_or(expected)?;
+    if !path.starts_with('/') {
+        return Err(format!("the path {path:?} must be absolute"));
+    }
+    Ok(SocketArg(RuntimeSocket::new(api, path)))
+}
+
+const APIS: [(Discover, RuntimeApi); 4] = [
+    (Discover::Containerd, RuntimeApi::Containerd),
+    (Discover::Cri, RuntimeApi::Cri),
+    (Discover::Docker, RuntimeApi::Docker),
+    (Discover::Podman, RuntimeApi::Podman),
+];
+
+/// What is to be asked for containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// Whether paths of cgroups are.
+    pub(crate) by_path: bool,
+    /// Whether systemd's units are registered.
+    pub(crate) units: bool,
+    /// Runtimes.
+    pub(crate) sockets: Vec<RuntimeSocket>,
+}
+
+impl Sources {
+    /// What was asked for, on this host. A runtime that is asked for by its name is followed even where
+    /// its socket is not there yet.
+    pub(crate) fn choose(wanted: &[Discover], given: &[SocketArg]) -> Self {
+        let auto = wanted.contains(&Discover::Auto);
+        let mut sources = Self {
+            by_path: auto || wanted.contains(&Discover::Cgroup),
+            units: wanted.contains(&Discover::Systemd) || auto && Path::new(SYSTEMD).is_dir(),
+            sockets: given.iter().map(|given| given.0.clone()).collect(),
+        };
+        for (name, api) in APIS {
+            if sources.sockets.iter().any(|socket| socket.api == api) {
+                continue;
+            }
+            let named = wanted.contains(&name);
+            if named || auto {
+                sources.sockets.extend(of(api, named));
+            }
+        }
+        if auto {
+            let found: Vec<_> = sources.sockets.iter().map(describe).collect();
+            let systemd = if sources.units { "yes" } else { "no" };
+            info!(
+                runtimes = found.join(", "),
+                systemd, "sources of containers"
+            );
+        }
+        sources
+    }
+}
+
+/// The sockets of one interface that exist, each once; where none does, the usual one if it is `named`.
+fn of(api: RuntimeApi, named: bool) -> Vec<RuntimeSocket> {
+    let known = RuntimeSocket::known(api);
+    let mut places: Vec<PathBuf> = Vec::new();
+    let mut found: Vec<RuntimeSocket> = Vec::new();
+    for socket in known.iter().filter(|socket| socket.exists()) {
+        let place = socket.path.canonicalize();
+        let place = place.unwrap_or_else(|_| socket.path.clone());
+        if !places.contains(&place) {
+            places.push(place);
+            found.push(socket.clone());
+        }
+    }
+    if found.is_empty() && named {
+        found.extend(known.into_iter().next());
+    }
+    found
+}
+
+fn describe(socket: &RuntimeSocket) -> String {
+    format!("{} at {}", socket.api, socket.path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_for_nothing() {
+        assert_eq!(Sources::choose(&[Discover::None], &[]), Sources::default());
+    }
+
+    #[test]
+    fn a_runtime_by_name_is_waited_for() {
+        let sources = Sources::choose(&[Discover::Podman], &[]);
+        assert_eq!(sources.sockets.len(), 1);
+        assert!(!sources.by_path && !sources.units);
+    }
+
+    #[test]
+    fn a_socket_that_is_given_stands_for_its_interface() {
+        let given = parse_socket("docker=/tmp/d.sock").unwrap();
+        let sources = Sources::choose(&[Discover::Docker, Discover::Cgroup], &[given]);
+        let expected = RuntimeSocket::new(RuntimeApi::Docker, "/tmp/d.sock");
+        assert_eq!(sources.sockets, [expected]);
+        assert!(sources.by_path);
+    }
+
+    #[test]
+    fn bad_sockets_are_told_with_what_is_expected() {
+        for bad in ["", "docker", "lxc=/run/x", "docker=relative"] {
+            assert!(parse_socket(bad).is_err(), "{bad}");
+        }
+        assert!(parse_socket("x=/y").unwrap_err().contains("containerd"));
+    }
+}

@@ -1,0 +1,278 @@
+//! What runtimes told of their containers, by id: the part of an answer that no path holds.
+//!
+//! Kept apart from the registry, for names may come before the container's cgroup exists, or after its
+//! kill; and from one source or several. Outlives the container as its tombstone does. Bounded in number and in
+//! size, for labels are whatever people put there. Pure: time is an argument.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use super::source::RuntimeApi;
+use crate::{Container, ContainerDetails, ContainerId, cgroup::tree::TOMBSTONE_NS};
+
+/// Containers whose names are kept at most; further ones stay without.
+const MAX_CONTAINERS: usize = 65_536;
+/// Bytes of a name, and of a label.
+const MAX_NAME_BYTES: usize = 512;
+/// Bytes of all labels of a container, keys included.
+const MAX_LABELS_BYTES: usize = 4096;
+
+/// Number of a source, from 0.
+pub(crate) type SourceNumber = u32;
+
+/// What is known of one container.
+#[derive(Debug)]
+struct Known {
+    details: ContainerDetails,
+    /// The source that knows most.
+    api: RuntimeApi,
+    /// A bit for each source that has it.
+    sources: u64,
+    gone_ns: Option<u64>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    known: HashMap<ContainerId, Known>,
+    /// Those that are gone, the first gone first.
+    gone: VecDeque<(u64, ContainerId)>,
+    following: HashSet<(SourceNumber, RuntimeApi)>,
+}
+
+impl Names {
+    /// A source told of a container; returns the id that it is kept under. containerd's ids are unique
+    /// in a namespace only: where another one has it already, it is `namespace/id`.
+    pub(crate) fn seen(
+        &mut self,
+        (source, api): (SourceNumber, RuntimeApi),
+        id: ContainerId,
+        details: ContainerDetails,
+    ) -> Option<ContainerId> {
+        self.following.insert((source, api));
+        let id = self.own_id(id, &details)?;
+        let details = bounded(details);
+        if !self.known.contains_key(&id) && !self.make_room() {
+            return Some(id);
+        }
+        match self.known.get_mut(&id) {
+            Some(known) => {
+                known.gone_ns = None;
+                known.sources |= bit(source);
+                let before = std::mem::take(&mut known.details);
+                known.details = if api >= known.api {
+                    overlaid(before, details)
+                } else {
+                    overlaid(details, before)
+                };
+                known.api = known.api.max(api);
+            }
+            None => {
+                let known = Known {
+                    details,
+                    api,
+                    sources: bit(source),
+                    gone_ns: None,
+                };
+                self.known.insert(id.clone(), known);
+            }
+        }
+        Some(id)
+    }
+
+    /// A source says that a container was removed.
+    pub(crate) fn gone(&mut self, source: SourceNumber, id: &ContainerId, now_ns: u64) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.sources &= !bit(source);
+            if known.sources == 0 && known.gone_ns.is_none() {
+                known.gone_ns = Some(now_ns);
+                self.gone.push_back((now_ns, id.clone()));
+            }
+        }
+    }
+
+    /// A source has these containers and no others.
+    pub(crate) fn listed(
+        &mut self,
+        (source, api): (SourceNumber, RuntimeApi),
+        ids: &[String],
+        now_ns: u64,
+    ) {
+        self.following.insert((source, api));
+        let listed: HashSet<&str> = ids.iter().map(String::as_str).collect();
+        let missing: Vec<ContainerId> = self
+            .known
+            .iter()
+            .filter(|(id, known)| {
+                known.sources & bit(source) != 0 && !listed.contains(bare(id, &known.details))
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in missing {
+            self.gone(source, &id, now_ns);
+        }
+    }
+
+    /// A source is not connected any more. What it told stays true until it says otherwise.
+    pub(crate) fn lost(&mut self, source: SourceNumber, api: RuntimeApi) {
+        self.following.remove(&(source, api));
+    }
+
+    /// The container with all that is known of it; `None` where nothing is.
+    pub(crate) fn name(&self, container: &Container) -> Option<Arc<Container>> {
+        let known = self.known.get(&container.id)?;
+        Some(Arc::new(Container {
+            details: overlaid(container.details.clone(), known.details.clone()),
+            ..container.clone()
+        }))
+    }
+
+    /// Whether a source that is connected can be expected to tell more of this container soon.
+    pub(crate) fn awaits(&self, container: &Container) -> bool {
+        let runtime = container.details.runtime.as_deref();
+        is_runtimes_id(container.id.as_str())
+            && !self.known.contains_key(&container.id)
+            && self.following.iter().any(|(_, api)| knows(*api, runtime))
+    }
+
+    /// Forgets those that have been gone for as long as a cgroup's tombstone stays, and that no
+    /// container alive has.
+    pub(crate) fn expire(&mut self, now_ns: u64, is_live: impl Fn(&ContainerId) -> bool) {
+        while let Some((gone_ns, id)) = self
+            .gone
+            .pop_front_if(|(gone_ns, _)| gone_ns.saturating_add(TOMBSTONE_NS) <= now_ns)
+        {
+            let is_this = self.known.get(&id).map(|known| known.gone_ns) == Some(Some(gone_ns));
+            if is_this && is_live(&id) {
+                // Its runtime lost it, and its cgroup is still there: looked at again later.
+                if let Some(known) = self.known.get_mut(&id) {
+                    known.gone_ns = Some(now_ns);
+                }
+                self.gone.push_back((now_ns, id));
+            } else if is_this {
+                self.known.remove(&id);
+            }
+        }
+    }
+
+    /// The one that is gone for longest gives way.
+    fn make_room(&mut self) -> bool {
+        while self.known.len() >= MAX_CONTAINERS {
+            let Some((gone_ns, id)) = self.gone.pop_front() else {
+                return false;
+            };
+            if self.known.get(&id).map(|known| known.gone_ns) == Some(Some(gone_ns)) {
+                self.known.remove(&id);
+            }
+        }
+        true
+    }
+
+    fn own_id(&self, id: ContainerId, details: &ContainerDetails) -> Option<ContainerId> {
+        let taken = self.known.get(&id).is_some_and(|known| {
+            known.gone_ns.is_none()
+                && is_other(
+                    known.details.containerd_namespace.as_deref(),
+                    details.containerd_namespace.as_deref(),
+                )
+        });
+        match &details.containerd_namespace {
+            Some(namespace) if taken => ContainerId::new(&format!("{namespace}/{id}")).ok(),
+            _ => Some(id),
+        }
+    }
+}
+
+fn is_other(known: Option<&str>, new: Option<&str>) -> bool {
+    matches!((known, new), (Some(known), Some(new)) if known != new)
+}
+
+/// The id as its runtime has it.
+pub(crate) fn bare<'a>(id: &'a ContainerId, details: &ContainerDetails) -> &'a str {
+    let namespace = details.containerd_namespace.as_deref();
+    namespace
+        .and_then(|namespace| id.as_str().strip_prefix(namespace)?.strip_prefix('/'))
+        .unwrap_or(id.as_str())
+}
+
+/// Whether an interface is one that the containers of a runtime, by its name in a path, are known at.
+/// Below a pod's directory no runtime has a name in the path.
+fn knows(api: RuntimeApi, runtime: Option<&str>) -> bool {
+    match runtime {
+        Some("docker") => api == RuntimeApi::Docker,
+        Some("podman") => api == RuntimeApi::Podman,
+        Some("cri-o") => api == RuntimeApi::Cri,
+        Some("containerd" | "nerdctl") => {
+            matches!(api, RuntimeApi::Containerd | RuntimeApi::Cri)
+        }
+        None => true,
+        Some(_) => false,
+    }
+}
+
+/// 64 hexadecimal digits: an id that a runtime made up.
+fn is_runtimes_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn bit(source: SourceNumber) -> u64 {
+    1 << source.min(63)
+}
+
+/// What both say; `above` where they differ.
+fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetails {
+    let mut labels = below.labels;
+    labels.extend(above.labels);
+    ContainerDetails {
+        name: above.name.or(below.name),
+        runtime: above.runtime.or(below.runtime),
+        image: above.image.or(below.image),
+        pod: above.pod.or(below.pod),
+        pod_uid: above.pod_uid.or(below.pod_uid),
+        namespace: above.namespace.or(below.namespace),
+        containerd_namespace: above.containerd_namespace.or(below.containerd_namespace),
+        attempt: above.attempt.or(below.attempt),
+        is_sandbox: above.is_sandbox.or(below.is_sandbox),
+        labels,
+    }
+}
+
+/// No longer than what is worth keeping for every container of a host.
+fn bounded(mut details: ContainerDetails) -> ContainerDetails {
+    for name in [
+        &mut details.name,
+        &mut details.runtime,
+        &mut details.image,
+        &mut details.pod,
+        &mut details.pod_uid,
+        &mut details.namespace,
+        &mut details.containerd_namespace,
+    ] {
+        if let Some(name) = name {
+            cut(name);
+        }
+    }
+    let mut left = MAX_LABELS_BYTES;
+    details.labels = std::mem::take(&mut details.labels)
+        .into_iter()
+        .filter_map(|(mut key, mut value)| {
+            cut(&mut key);
+            cut(&mut value);
+            left = left.checked_sub(key.len() + value.len())?;
+            Some((key, value))
+        })
+        .collect();
+    details
+}
+
+fn cut(text: &mut String) {
+    if text.len() > MAX_NAME_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_NAME_BYTES));
+    }
+    text.shrink_to_fit();
+}
+
+#[cfg(test)]
+mod tests;

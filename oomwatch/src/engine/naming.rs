@@ -1,0 +1,115 @@
+//! What runtimes tell of their containers: names for events, and containers that no path gives away.
+
+use tracing::{info, warn};
+
+use super::Engine;
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
+    discover::{
+        names::SourceNumber,
+        source::{RuntimeApi, Sighting},
+    },
+};
+
+/// What an event lacks whose container's runtime has not told its name.
+const NAME: &str = "container.name";
+
+impl Engine {
+    /// Takes in what a source told; returns the cgroup of a container that is to be registered, and its id.
+    pub(crate) fn sighted(
+        &mut self,
+        source: SourceNumber,
+        sighting: Sighting,
+        now_ns: u64,
+    ) -> Option<(ContainerId, CgroupId)> {
+        match sighting {
+            Sighting::Seen {
+                api,
+                id,
+                cgroup_id,
+                details,
+            } => {
+                let id = valid(&id, api)?;
+                let id = self.names.seen((source, api), id, *details)?;
+                cgroup_id.map(|cgroup_id| (id, cgroup_id))
+            }
+            Sighting::Gone { api, id } => {
+                self.names.gone(source, &valid(&id, api)?, now_ns);
+                None
+            }
+            Sighting::Listed { api, ids } => {
+                self.names.listed((source, api), &ids, now_ns);
+                None
+            }
+            Sighting::Lost { api } => {
+                self.names.lost(source, api);
+                None
+            }
+        }
+    }
+
+    /// Registers a container that a source told of, if nobody did so before. What was registered for
+    /// want of something better, a leaf or a unit, gives way.
+    pub(crate) fn register_seen(&mut self, id: ContainerId, cgroup_id: CgroupId) {
+        if !self.tree.is_live(cgroup_id) || self.registry.find(&self.tree, &id).is_some() {
+            return;
+        }
+        if let Some(other) = self.container(cgroup_id) {
+            if !is_makeshift(&other) {
+                return;
+            }
+            let _ = self.unregister(&other.id);
+        }
+        info!(container = %id, cgroup = cgroup_id.0, "registered");
+        let container = Container {
+            id,
+            cgroup_id,
+            details: ContainerDetails::default(),
+        };
+        if let Err(error) = self.register(container) {
+            warn!(%error, "a container of a runtime cannot be registered");
+        }
+    }
+
+    /// Adds the names of its container to an event. Tells whether more may be known soon.
+    pub(crate) fn name(&self, event: &mut OomEvent) -> bool {
+        let Some(container) = &event.container else {
+            return false;
+        };
+        let awaited = self.names.awaits(container);
+        if let Some(named) = self.names.name(container) {
+            event.container = Some(named);
+        }
+        let missing = &mut event.quality.missing;
+        missing.retain(|name| *name != NAME);
+        if awaited {
+            missing.push(NAME);
+        }
+        awaited && !event.while_down
+    }
+
+    pub(super) fn forget_names(&mut self, now_ns: u64) {
+        let (tree, registry) = (&self.tree, &self.registry);
+        self.names
+            .expire(now_ns, |id| registry.find(tree, id).is_some());
+    }
+}
+
+fn valid(id: &str, api: RuntimeApi) -> Option<ContainerId> {
+    match ContainerId::new(id) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            warn!(source = %api, %error, "a runtime's container is left out");
+            None
+        }
+    }
+}
+
+/// A leaf under its path, or a systemd unit.
+fn is_makeshift(container: &Container) -> bool {
+    container.id.as_str().starts_with('/')
+        || container.details.runtime.as_deref() == Some("systemd")
+}
+
+#[cfg(test)]
+mod tests;

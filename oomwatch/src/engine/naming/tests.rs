@@ -1,0 +1,179 @@
+use super::*;
+use crate::{
+    CgroupDiscovery, Tier,
+    engine::Setting,
+    event::build::{Now, Origin},
+    reconcile::Counting,
+    record::{
+        Record,
+        fixture::{memcg, victim},
+    },
+};
+
+const SYSTEM: CgroupId = CgroupId(2);
+const WEB: CgroupId = CgroupId(3);
+const CONTAINERD: RuntimeApi = RuntimeApi::Containerd;
+
+fn engine(discovery: CgroupDiscovery, units: bool) -> Engine {
+    let origin = Origin {
+        boot_id: "boot".into(),
+        node: None,
+        tier: Tier::Btf,
+    };
+    let mut engine = Engine::new(Setting {
+        origin,
+        discovery,
+        units,
+        root: CgroupId::ROOT,
+        counting: Counting::Hierarchical,
+    });
+    engine.learn(SYSTEM, CgroupId::ROOT, b"system.slice");
+    engine
+}
+
+fn seen(id: &str, cgroup_id: Option<CgroupId>, name: &str) -> Sighting {
+    let details = ContainerDetails {
+        name: Some(name.to_owned()),
+        ..ContainerDetails::default()
+    };
+    Sighting::Seen {
+        api: CONTAINERD,
+        id: id.to_owned(),
+        cgroup_id,
+        details: Box::new(details),
+    }
+}
+
+/// As the watcher does.
+fn sight(engine: &mut Engine, sighting: Sighting) {
+    if let Some((id, cgroup)) = engine.sighted(0, sighting, 1) {
+        engine.register_seen(id, cgroup);
+    }
+}
+
+fn id_of(engine: &Engine, cgroup: CgroupId) -> Option<String> {
+    let found = engine.container(cgroup)?;
+    Some(found.id.as_str().to_owned())
+}
+
+fn killed(engine: &mut Engine, cgroup: CgroupId) -> OomEvent {
+    let record = victim(7, 10, &[memcg(cgroup.0, 1)]);
+    let now = Now {
+        boottime_ns: 20,
+        unix_time_ns: 20,
+    };
+    let mut events = engine.apply(&[Record::Victim(Box::new(record))], now);
+    assert_eq!(events.len(), 1);
+    events.remove(0)
+}
+
+#[test]
+fn a_path_that_says_nothing_is_registered_by_its_runtime() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    engine.learn(WEB, SYSTEM, b"web");
+    sight(&mut engine, seen("web", Some(WEB), "shop"));
+    let mut event = killed(&mut engine, WEB);
+    assert!(!engine.name(&mut event));
+    let container = event.container.unwrap();
+    assert_eq!(container.id.as_str(), "web");
+    assert_eq!(container.details.name.as_deref(), Some("shop"));
+}
+
+#[test]
+fn what_was_registered_for_want_of_better_gives_way() {
+    for (discovery, units, name) in [
+        (CgroupDiscovery::Leaves, false, &b"web"[..]),
+        (CgroupDiscovery::Off, true, b"web.service"),
+    ] {
+        let mut engine = engine(discovery, units);
+        engine.learn(WEB, SYSTEM, name);
+        assert!(id_of(&engine, WEB).is_some());
+        sight(&mut engine, seen("web", Some(WEB), "shop"));
+        assert_eq!(id_of(&engine, WEB).as_deref(), Some("web"));
+    }
+}
+
+#[test]
+fn what_was_registered_by_hand_stays() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    engine.learn(WEB, SYSTEM, b"web");
+    let mine = Container {
+        id: ContainerId::new("mine").unwrap(),
+        cgroup_id: WEB,
+        details: ContainerDetails::default(),
+    };
+    engine.register(mine).unwrap();
+    sight(&mut engine, seen("web", Some(WEB), "shop"));
+    assert_eq!(id_of(&engine, WEB).as_deref(), Some("mine"));
+}
+
+#[test]
+fn an_event_waits_only_for_a_source_that_is_there() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    let id = "a".repeat(64);
+    let name = format!("cri-containerd-{id}.scope");
+    engine.learn(WEB, SYSTEM, name.as_bytes());
+    let mut event = killed(&mut engine, WEB);
+    assert!(!engine.name(&mut event));
+    assert!(!event.quality.missing.contains(&NAME));
+    let ids = Vec::new();
+    sight(
+        &mut engine,
+        Sighting::Listed {
+            api: CONTAINERD,
+            ids,
+        },
+    );
+    assert!(engine.name(&mut event));
+    assert!(event.quality.missing.contains(&NAME));
+    sight(&mut engine, seen(&id, None, "app"));
+    assert!(!engine.name(&mut event));
+    assert!(!event.quality.missing.contains(&NAME));
+    let container = event.container.unwrap();
+    assert_eq!(container.details.name.as_deref(), Some("app"));
+    assert_eq!(container.details.runtime.as_deref(), Some("containerd"));
+}
+
+#[test]
+fn units_are_containers_where_they_are_wanted() {
+    let mut engine = engine(CgroupDiscovery::Containers, true);
+    engine.learn(WEB, SYSTEM, b"nginx.service");
+    assert_eq!(id_of(&engine, WEB).as_deref(), Some("nginx.service"));
+    let event = killed(&mut engine, WEB);
+    let runtime = event.container.unwrap().details.runtime.clone();
+    assert_eq!(runtime.as_deref(), Some("systemd"));
+}
+
+#[test]
+fn a_unit_inside_a_container_is_the_containers() {
+    let mut engine = engine(CgroupDiscovery::Containers, true);
+    let name = format!("docker-{}.scope", "b".repeat(64));
+    engine.learn(WEB, SYSTEM, name.as_bytes());
+    engine.learn(CgroupId(4), WEB, b"system.slice");
+    engine.learn(CgroupId(5), CgroupId(4), b"nginx.service");
+    assert_eq!(id_of(&engine, CgroupId(5)), None);
+}
+
+#[test]
+fn a_users_unit_has_its_path_for_a_name() {
+    let mut engine = engine(CgroupDiscovery::Containers, true);
+    engine.learn(CgroupId(4), CgroupId::ROOT, b"user.slice");
+    engine.learn(CgroupId(5), CgroupId(4), b"user@1000.service");
+    engine.learn(CgroupId(6), CgroupId(5), b"web.service");
+    assert_eq!(
+        id_of(&engine, CgroupId(5)).as_deref(),
+        Some("user@1000.service")
+    );
+    let path = "/user.slice/user@1000.service/web.service";
+    assert_eq!(id_of(&engine, CgroupId(6)).as_deref(), Some(path));
+}
+
+#[test]
+fn an_id_that_is_none_is_left_out() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    engine.learn(WEB, SYSTEM, b"web");
+    for bad in ["", "a\nb"] {
+        sight(&mut engine, seen(bad, Some(WEB), "x"));
+    }
+    assert_eq!(id_of(&engine, WEB), None);
+}

@@ -1,0 +1,123 @@
+//! What the watcher's task has to do with sources of containers: their tasks, what they tell, and the events
+//! that wait a moment for a name. Asks nobody itself.
+
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::info;
+
+use super::Task;
+use crate::{
+    OomEvent,
+    cgroup::hierarchy::Hierarchy,
+    clock,
+    discover::{
+        names::SourceNumber,
+        source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings},
+    },
+};
+
+/// How long an event waits for the name of its container at most.
+const NAME_WAIT_NS: u64 = 50_000_000;
+
+/// The sources that run; dropping it ends them.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    receivers: Vec<mpsc::Receiver<Sighting>>,
+    tasks: JoinSet<()>,
+}
+
+impl Sources {
+    pub(super) fn start(sockets: &[RuntimeSocket], hierarchy: &Hierarchy) -> Self {
+        let mut sources = Self::default();
+        let hierarchy = Arc::new(hierarchy.clone());
+        for socket in sockets {
+            info!(source = %socket.api, socket = %socket.path.display(), "following");
+            let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
+            let sightings = Sightings::new(socket.api, Arc::clone(&hierarchy), sender);
+            sources.receivers.push(receiver);
+            let source = source::source(socket);
+            sources.tasks.spawn(source::drive(source, sightings));
+        }
+        sources
+    }
+
+    /// The next thing that a source tells; for ever where there is none.
+    pub(super) async fn next(&mut self) -> (SourceNumber, Sighting) {
+        poll_fn(|context| {
+            for (number, receiver) in (0..).zip(&mut self.receivers) {
+                if let Poll::Ready(Some(sighting)) = receiver.poll_recv(context) {
+                    return Poll::Ready((number, sighting));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Events that wait for names, in order: behind one that waits, all do.
+#[derive(Debug, Default)]
+pub(super) struct Unnamed(VecDeque<(u64, OomEvent)>);
+
+impl Unnamed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// When the first of them goes out as it is.
+    pub(super) fn deadline_ns(&self) -> Option<u64> {
+        self.0.front().map(|(deadline_ns, _)| *deadline_ns)
+    }
+}
+
+impl Task {
+    /// Publishes events, in order, as soon as their containers' names are known, and soon in any case.
+    pub(super) fn publish(&mut self, events: Vec<OomEvent>) {
+        let now_ns = clock::now().boottime_ns;
+        for mut event in events {
+            let awaited = self.engine.name(&mut event);
+            if awaited || !self.unnamed.is_empty() {
+                let waited = (now_ns + NAME_WAIT_NS, event);
+                self.unnamed.0.push_back(waited);
+            } else {
+                self.deliver(event);
+            }
+        }
+        self.save();
+    }
+
+    /// Publishes those whose names are known by now, or that have waited for long enough.
+    pub(super) fn publish_named(&mut self, up_to_ns: u64) {
+        while let Some((deadline_ns, mut event)) = self.unnamed.0.pop_front() {
+            if self.engine.name(&mut event) && deadline_ns > up_to_ns {
+                self.unnamed.0.push_front((deadline_ns, event));
+                break;
+            }
+            self.deliver(event);
+        }
+        self.save();
+    }
+
+    /// A source told something.
+    pub(super) fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
+        let now_ns = clock::now().boottime_ns;
+        if let Some((id, cgroup_id)) = self.engine.sighted(source, sighting, now_ns)
+            && self
+                .engine
+                .registry()
+                .find(self.engine.tree(), &id)
+                .is_none()
+        {
+            if !self.engine.tree().contains(cgroup_id) {
+                // Created a moment ago: its record is still in the ring.
+                self.drain();
+            }
+            self.read_before(cgroup_id);
+            self.engine.register_seen(id, cgroup_id);
+            self.watch_counter(cgroup_id);
+            self.claim();
+        }
+        self.publish_named(now_ns);
+    }
+}
