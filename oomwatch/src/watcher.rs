@@ -141,6 +141,7 @@ struct Options {
     discovery: Discovery,
     units: bool,
     sockets: Vec<RuntimeSocket>,
+    possible_sockets: Vec<RuntimeSocket>,
     ring_bytes: u32,
     tier: TierChoice,
     node: Option<Arc<str>>,
@@ -156,6 +157,7 @@ impl Default for Options {
             discovery: CgroupDiscovery::Off,
             units: false,
             sockets: Vec::new(),
+            possible_sockets: Vec::new(),
             ring_bytes: DEFAULT_RING_BYTES,
             tier: TierChoice::Auto,
             node: None,
@@ -202,6 +204,13 @@ impl Builder {
     #[must_use]
     pub fn runtime(mut self, socket: RuntimeSocket) -> Self {
         self.options.sockets.push(socket);
+        self
+    }
+
+    /// As [`Self::runtime`], from when the socket is there: that is looked for once a minute.
+    #[must_use]
+    pub fn runtime_if_there(mut self, socket: RuntimeSocket) -> Self {
+        self.options.possible_sockets.push(socket);
         self
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Sources {
     pub(crate) units: bool,
     /// Runtimes.
     pub(crate) sockets: Vec<RuntimeSocket>,
+    /// Runtimes that are not there, and may be later.
+    pub(crate) possible: Vec<RuntimeSocket>,
 }
 
 impl Sources {
@@ -76,14 +78,13 @@ impl Sources {
             by_path: auto || wanted.contains(&Discover::Cgroup),
             units: wanted.contains(&Discover::Systemd) || auto && Path::new(SYSTEMD).is_dir(),
             sockets: given.iter().map(|given| given.0.clone()).collect(),
+            possible: Vec::new(),
         };
         for (name, api) in APIS {
-            if sources.sockets.iter().any(|socket| socket.api == api) {
-                continue;
-            }
+            let is_given = sources.sockets.iter().any(|socket| socket.api == api);
             let named = wanted.contains(&name);
-            if named || auto {
-                sources.sockets.extend(of(api, named));
+            if !is_given && (named || auto) {
+                sources.add_known(api, named);
             }
         }
         if auto {
@@ -96,25 +97,29 @@ impl Sources {
         }
         sources
     }
-}
 
-/// The sockets of one interface that exist, each once; where none does, the usual one if it is `named`.
-fn of(api: RuntimeApi, named: bool) -> Vec<RuntimeSocket> {
-    let known = RuntimeSocket::known(api);
-    let mut places: Vec<PathBuf> = Vec::new();
-    let mut found: Vec<RuntimeSocket> = Vec::new();
-    for socket in known.iter().filter(|socket| socket.exists()) {
-        let place = socket.path.canonicalize();
-        let place = place.unwrap_or_else(|_| socket.path.clone());
-        if !places.contains(&place) {
-            places.push(place);
-            found.push(socket.clone());
+    /// Adds the sockets of one interface that exist, each once; where none does, the usual one if the
+    /// interface is `named`.
+    fn add_known(&mut self, api: RuntimeApi, named: bool) {
+        let mut places: Vec<PathBuf> = Vec::new();
+        let mut absent = Vec::new();
+        for socket in RuntimeSocket::known(api) {
+            if !socket.exists() {
+                absent.push(socket);
+                continue;
+            }
+            let place = socket.path.canonicalize();
+            let place = place.unwrap_or_else(|_| socket.path.clone());
+            if !places.contains(&place) {
+                places.push(place);
+                self.sockets.push(socket);
+            }
         }
+        if named && places.is_empty() && !absent.is_empty() {
+            self.sockets.push(absent.remove(0));
+        }
+        self.possible.extend(absent);
     }
-    if found.is_empty() && named {
-        found.extend(known.into_iter().next());
-    }
-    found
 }
 
 fn describe(socket: &RuntimeSocket) -> String {

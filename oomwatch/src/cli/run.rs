@@ -68,6 +68,9 @@ fn configure(args: &RunArgs) -> Builder {
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }
+    for socket in sources.possible {
+        builder = builder.runtime_if_there(socket);
+    }
     if let Some(dir) = &args.pin {
         builder = builder.pin(dir);
     }

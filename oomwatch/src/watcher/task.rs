@@ -144,7 +144,7 @@ impl Task {
         task.begin_node_audit(told_up_to);
         task.save();
         task.warn_of_limits(root);
-        task.sources = Sources::start(&options.sockets, &task.hierarchy);
+        task.sources = Sources::start(&options.sockets, options.possible_sockets, &task.hierarchy);
         info!(
             tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),

@@ -23,23 +23,51 @@ const NAME_WAIT_NS: u64 = 50_000_000;
 /// The sources that run; dropping it ends them.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
+    hierarchy: Option<Arc<Hierarchy>>,
     receivers: Vec<mpsc::Receiver<Sighting>>,
     tasks: JoinSet<()>,
+    /// Runtimes that may be installed or started later.
+    absent: Vec<RuntimeSocket>,
 }
 
 impl Sources {
-    pub(super) fn start(sockets: &[RuntimeSocket], hierarchy: &Hierarchy) -> Self {
-        let mut sources = Self::default();
-        let hierarchy = Arc::new(hierarchy.clone());
-        for socket in sockets {
-            info!(source = %socket.api, socket = %socket.path.display(), "following");
-            let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
-            let sightings = Sightings::new(socket.api, Arc::clone(&hierarchy), sender);
-            sources.receivers.push(receiver);
-            let source = source::source(socket);
-            sources.tasks.spawn(source::drive(source, sightings));
+    /// Follows `wanted` at once, and each of `possible` from when it is there.
+    pub(super) fn start(
+        wanted: &[RuntimeSocket],
+        possible: Vec<RuntimeSocket>,
+        hierarchy: &Hierarchy,
+    ) -> Self {
+        let mut sources = Self {
+            hierarchy: Some(Arc::new(hierarchy.clone())),
+            absent: possible,
+            ..Self::default()
+        };
+        for socket in wanted {
+            sources.follow(socket);
         }
+        sources.look();
         sources
+    }
+
+    /// Follows those that were not there before.
+    pub(super) fn look(&mut self) {
+        let is_there = |socket: &mut RuntimeSocket| socket.exists();
+        let appeared: Vec<_> = self.absent.extract_if(.., is_there).collect();
+        for socket in appeared {
+            self.follow(&socket);
+        }
+    }
+
+    fn follow(&mut self, socket: &RuntimeSocket) {
+        let Some(hierarchy) = self.hierarchy.clone() else {
+            return;
+        };
+        info!(source = %socket.api, socket = %socket.path.display(), "following");
+        let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
+        let sightings = Sightings::new(socket.api, hierarchy, sender);
+        self.receivers.push(receiver);
+        let source = source::source(socket);
+        self.tasks.spawn(source::drive(source, sightings));
     }
 
     /// The next thing that a source tells; for ever where there is none.
