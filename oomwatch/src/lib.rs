@@ -30,6 +30,7 @@ mod engine;
 
 mod clock;
 mod discover;
+mod grpc;
 mod publish;
 mod store;
 mod watcher;

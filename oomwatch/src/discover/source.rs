@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 pub use self::socket::RuntimeSocket;
 pub(crate) use self::{place::Place, socket::source};
-use crate::{CgroupId, ContainerDetails, cgroup::hierarchy::Hierarchy};
+use crate::{CgroupId, ContainerDetails, cgroup::hierarchy::Hierarchy, grpc::GrpcError};
 
 /// Sightings that wait for the watcher's task at most; a source waits beyond that.
 pub(crate) const SIGHTING_QUEUE: usize = 256;
@@ -92,6 +92,19 @@ pub(crate) enum SourceError {
     /// The watcher is gone.
     #[error("nobody listens any more")]
     Stopped,
+}
+
+impl From<GrpcError> for SourceError {
+    fn from(error: GrpcError) -> Self {
+        match error {
+            GrpcError::Connect(source) => Self::Connect(Box::new(source)),
+            GrpcError::Hangs { method, .. } => Self::Hangs { request: method },
+            GrpcError::Refused { method, status } => Self::Request {
+                request: method,
+                source: status,
+            },
+        }
+    }
 }
 
 /// What following a runtime comes to: it ends when the connection does.
