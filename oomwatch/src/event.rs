@@ -3,6 +3,8 @@
 //! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down. Pure.
 
 pub(crate) mod build;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub(crate) mod json;
 pub(crate) mod text;
 

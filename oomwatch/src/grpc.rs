@@ -13,7 +13,7 @@ use std::{
 
 use hyper::http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, sync::mpsc, task::JoinSet, time::timeout};
 use tonic::{
     Request, Status, Streaming,
     transport::{Channel, Endpoint},
@@ -22,6 +22,8 @@ use tonic_prost::ProstCodec;
 
 /// An answer beyond this is refused. 5,000 containers in one come to some 5 MiB.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Answers of a subscription that wait for its owner at most; the server waits beyond that.
+const SUBSCRIPTION_QUEUE: usize = 256;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub(crate) enum GrpcError {
         /// What it was given.
         limit: Duration,
     },
+    /// The server ended a stream that has no end.
+    #[error("the connection was closed")]
+    Closed,
     /// The connection, or the runtime's refusal.
     #[error("{method} failed")]
     Refused {
@@ -59,10 +64,11 @@ impl GrpcError {
         self.code() == Some(tonic::Code::Unimplemented)
     }
 
-    fn code(&self) -> Option<tonic::Code> {
+    /// The status that the runtime answered with.
+    pub(crate) fn code(&self) -> Option<tonic::Code> {
         match self {
             Self::Refused { status, .. } => Some(status.code()),
-            Self::Connect(_) | Self::Hangs { .. } => None,
+            Self::Connect(_) | Self::Hangs { .. } | Self::Closed => None,
         }
     }
 }
@@ -112,9 +118,48 @@ impl Client {
         Ok(self.limited(method, answer).await?.into_inner())
     }
 
-    /// One request, and a stream of answers, such as events. Returns with the stream's head, which
-    /// servers send along with the first answer: no time limit, therefore.
-    pub(crate) async fn stream<Q: Ask, A: Answer>(
+    /// One request, and answers whenever there are some, such as events. The request is sent while
+    /// the caller does other things.
+    pub(crate) fn subscribe<Q: Ask, A: Answer>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+    ) -> Subscription<A> {
+        let (sender, answers) = mpsc::channel(SUBSCRIPTION_QUEUE);
+        let client = self.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            if let Err(error) = client.forward(method, request, &sender).await {
+                // Fails where nobody listens any more.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Subscription {
+            answers,
+            _task: task,
+        }
+    }
+
+    /// Hands on the answers of a stream until it ends, or nobody listens any more.
+    async fn forward<Q: Ask, A: Answer>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+        sender: &mpsc::Sender<Result<A, GrpcError>>,
+    ) -> Result<(), GrpcError> {
+        let mut stream = self.stream(method, request).await?;
+        let failed = |status| refused(method, status);
+        while let Some(answer) = stream.message().await.map_err(failed)? {
+            if sender.send(Ok(answer)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns with the stream's head. Servers may send that along with the first answer only, which
+    /// may be long in coming: no time limit, therefore.
+    async fn stream<Q: Ask, A: Answer>(
         &self,
         method: &'static str,
         request: Request<Q>,
@@ -162,6 +207,20 @@ impl Client {
     fn hangs(&self, method: &'static str) -> GrpcError {
         let limit = self.limit;
         GrpcError::Hangs { method, limit }
+    }
+}
+
+/// Answers that come whenever there are some. Dropping it ends the request.
+#[derive(Debug)]
+pub(crate) struct Subscription<A> {
+    answers: mpsc::Receiver<Result<A, GrpcError>>,
+    _task: JoinSet<()>,
+}
+
+impl<A> Subscription<A> {
+    /// The next one; `None` once the server has ended the stream.
+    pub(crate) async fn next(&mut self) -> Result<Option<A>, GrpcError> {
+        self.answers.recv().await.transpose()
     }
 }
 

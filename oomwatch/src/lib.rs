@@ -29,6 +29,7 @@ mod recount;
 mod engine;
 
 mod clock;
+mod containerd;
 mod discover;
 mod grpc;
 mod publish;
@@ -58,7 +59,11 @@ pub use self::{
         pin::{PinError, Unpinned, unpin},
         tier::{Tier, TierChoice},
     },
-    publish::{PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, stream::Events},
+    publish::{
+        PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher,
+        containerd::{ContainerdMode, ContainerdPublisher},
+        stream::Events,
+    },
     record::Constraint,
     registry::{Container, ContainerDetails, RegistryError},
     store::{

@@ -3,6 +3,7 @@
 //! Each has a bounded queue and a task of its own, so a slow or dead one delays neither the
 //! probe nor another publisher. What does not fit its queue is counted, never waited for.
 
+pub(crate) mod containerd;
 pub(crate) mod stream;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
@@ -41,6 +42,14 @@ pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError
 pub trait Publisher: Send + 'static {
     /// Name in logs and metrics.
     fn name(&self) -> &str;
+
+    /// Called once, before the first event.
+    ///
+    /// # Errors
+    /// After [`PublishError::Closed`] the publisher is not called again; another is logged.
+    fn open(&mut self) -> PublishFuture<'_> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Sends one event on.
     ///
@@ -123,6 +132,11 @@ async fn deliver(
     mut events: mpsc::Receiver<Arc<OomEvent>>,
 ) -> u64 {
     let mut failed = 0;
+    match publisher.open().await {
+        Ok(()) => {}
+        Err(PublishError::Closed) => return failed,
+        Err(error) => warn!(publisher = publisher.name(), %error, "publisher not opened"),
+    }
     while let Some(event) = events.recv().await {
         match publisher.publish(event).await {
             Ok(()) => {}

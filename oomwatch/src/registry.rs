@@ -41,6 +41,8 @@ pub struct ContainerDetails {
     pub namespace: Option<String>,
     /// containerd's namespace, for `ctr -n`; `k8s.io` under Kubernetes, `moby` under Docker.
     pub containerd_namespace: Option<String>,
+    /// Socket of that containerd, for `ctr -a`.
+    pub containerd_address: Option<String>,
     /// How often Kubernetes started this container in its pod before.
     pub attempt: Option<u32>,
     /// Whether it is the container that only holds a pod's namespaces (pause).

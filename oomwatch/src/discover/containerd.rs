@@ -1,10 +1,49 @@
-//! Containers by containerd's gRPC services.
+//! Containers by containerd's gRPC services: all namespaces, with labels and image.
+//!
+//! Follows `/tasks/create`, which comes while the container's init is still held back, so that a
+//! container is registered before its workload runs; and `/containers/*` for names.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use super::source::{FollowFuture, RuntimeApi, Sightings, Source, SourceError};
+use prost::Message as _;
+use tracing::debug;
 
-/// One runtime's socket.
+use super::{
+    names::is_runtimes_id,
+    source::{
+        FollowFuture, Place, REQUEST_LIMIT, RuntimeApi, Seen, Sightings, Source, SourceError,
+    },
+};
+use crate::{
+    ContainerDetails,
+    containerd::{
+        Services,
+        messages::{Container, ContainerChange, Envelope, TaskCreate},
+    },
+};
+
+/// Topics that tell of new containers, names and ends.
+const FILTERS: &[&str] = &[
+    r#"topic=="/tasks/create""#,
+    r#"topic=="/containers/create""#,
+    r#"topic=="/containers/update""#,
+    r#"topic=="/containers/delete""#,
+];
+
+/// Kubernetes' labels, by the CRI plugin.
+const POD_NAME: &str = "io.kubernetes.pod.name";
+const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const POD_UID: &str = "io.kubernetes.pod.uid";
+const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+const CRI_KIND: &str = "io.cri-containerd.kind";
+const NERDCTL_NAME: &str = "nerdctl/name";
+/// Namespaces in which Docker keeps its containers.
+const DOCKER_NAMESPACES: &[&str] = &["moby", "plugins.moby"];
+
+/// One containerd.
 #[derive(Debug)]
 pub(crate) struct Containerd {
     socket: PathBuf,
@@ -25,7 +64,179 @@ impl Source for Containerd {
         &self.socket
     }
 
-    fn follow<'a>(&'a mut self, _sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(async { Err(SourceError::Closed) })
+    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
+        Box::pin(follow(&self.socket, sightings))
     }
 }
+
+async fn follow(socket: &Path, sightings: &Sightings) -> Result<(), SourceError> {
+    let services = Services::connect(socket, REQUEST_LIMIT).await?;
+    // No answer tells when the subscription stands. The listing begins a round trip later.
+    let mut events = services.subscribe(FILTERS);
+    let follower = Follower {
+        socket,
+        services,
+        sightings,
+    };
+    follower.list().await?;
+    while let Some(envelope) = events.next().await? {
+        follower.changed(envelope).await?;
+    }
+    Err(SourceError::Closed)
+}
+
+struct Follower<'a> {
+    socket: &'a Path,
+    services: Services,
+    sightings: &'a Sightings,
+}
+
+impl Follower<'_> {
+    async fn list(&self) -> Result<(), SourceError> {
+        let mut ids = Vec::new();
+        for namespace in self.services.namespaces().await? {
+            self.list_namespace(&namespace, &mut ids).await?;
+        }
+        self.sightings.listed(ids).await
+    }
+
+    async fn list_namespace(
+        &self,
+        namespace: &str,
+        ids: &mut Vec<String>,
+    ) -> Result<(), SourceError> {
+        let tasks = self.services.tasks(namespace).await?;
+        let pids: HashMap<_, _> = tasks.into_iter().collect();
+        let mut containers = self.services.containers(namespace).await?;
+        while let Some(container) = containers.next().await? {
+            ids.push(qualified(namespace, &container.id));
+            let pid = pids.get(&container.id).copied();
+            self.sightings
+                .seen(seen(self.socket, namespace, container, pid))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn changed(&self, envelope: Envelope) -> Result<(), SourceError> {
+        let Some(change) = Change::of(&envelope) else {
+            return Ok(());
+        };
+        let namespace = &envelope.namespace;
+        match change {
+            Change::Created(task) => self.created(namespace, task).await,
+            Change::Named(container) => self.look_at(namespace, &container.id).await,
+            Change::Removed(container) => {
+                self.sightings
+                    .gone(qualified(namespace, &container.id))
+                    .await
+            }
+        }
+    }
+
+    /// Registers at once; asks for names then, for its creation may have gone by before we listened.
+    async fn created(&self, namespace: &str, task: TaskCreate) -> Result<(), SourceError> {
+        let details = ContainerDetails {
+            containerd_namespace: Some(namespace.to_owned()),
+            containerd_address: Some(address(self.socket)),
+            ..ContainerDetails::default()
+        };
+        let place = Place {
+            pid: Some(task.pid),
+            ..Place::default()
+        };
+        let id = task.container_id.clone();
+        let seen = Seen { id, place, details };
+        self.sightings.seen(seen).await?;
+        self.look_at(namespace, &task.container_id).await
+    }
+
+    async fn look_at(&self, namespace: &str, id: &str) -> Result<(), SourceError> {
+        match self.services.container(namespace, id).await? {
+            Some(container) => {
+                let seen = seen(self.socket, namespace, container, None);
+                self.sightings.seen(seen).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// An id that says of which namespace it is: two may have containers of one name.
+fn qualified(namespace: &str, id: &str) -> String {
+    format!("{namespace}/{id}")
+}
+
+/// What an event tells.
+enum Change {
+    Created(TaskCreate),
+    Named(ContainerChange),
+    Removed(ContainerChange),
+}
+
+impl Change {
+    /// `None` for an event that tells us nothing, or cannot be read.
+    fn of(envelope: &Envelope) -> Option<Self> {
+        let value = envelope.event.as_ref()?.value.as_slice();
+        let change = match envelope.topic.as_str() {
+            "/tasks/create" => TaskCreate::decode(value).map(Self::Created),
+            "/containers/create" | "/containers/update" => {
+                ContainerChange::decode(value).map(Self::Named)
+            }
+            "/containers/delete" => ContainerChange::decode(value).map(Self::Removed),
+            _ => return None,
+        };
+        change
+            .inspect_err(|error| debug!(%error, "an event of containerd cannot be read"))
+            .ok()
+    }
+}
+
+/// The socket, as `ctr -a` takes it.
+fn address(socket: &Path) -> String {
+    socket.to_string_lossy().into_owned()
+}
+
+fn seen(socket: &Path, namespace: &str, container: Container, pid: Option<u32>) -> Seen {
+    let place = Place {
+        pid,
+        ..Place::default()
+    };
+    let id = container.id.clone();
+    let details = details(socket, namespace, container);
+    Seen { id, place, details }
+}
+
+fn details(socket: &Path, namespace: &str, container: Container) -> ContainerDetails {
+    let Container { id, labels, image } = container;
+    let label = |name: &str| {
+        let value = labels.get(name);
+        value.filter(|value| !value.is_empty()).cloned()
+    };
+    let is_docker = DOCKER_NAMESPACES.contains(&namespace);
+    let nerdctl = label(NERDCTL_NAME);
+    let runtime = match &nerdctl {
+        _ if is_docker => "docker",
+        Some(_) => "nerdctl",
+        None => "containerd",
+    };
+    let own = (!is_docker && !is_runtimes_id(&id)).then_some(id);
+    let kind = label(CRI_KIND);
+    ContainerDetails {
+        name: label(CONTAINER_NAME).or(nerdctl).or(own),
+        runtime: Some(runtime.to_owned()),
+        image: Some(image).filter(|image| !image.is_empty()),
+        pod: label(POD_NAME),
+        pod_uid: label(POD_UID),
+        namespace: label(POD_NAMESPACE).or_else(|| (!is_docker).then(|| namespace.to_owned())),
+        containerd_namespace: Some(namespace.to_owned()),
+        containerd_address: Some(address(socket)),
+        attempt: None,
+        // Docker knows by itself, and does not tell containerd.
+        is_sandbox: (!is_docker).then(|| kind.as_deref() == Some("sandbox")),
+        labels: labels.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

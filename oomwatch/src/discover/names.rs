@@ -33,6 +33,14 @@ struct Known {
     gone_ns: Option<u64>,
 }
 
+impl Known {
+    /// Whether it is known as more than an id.
+    fn is_named(&self) -> bool {
+        let details = &self.details;
+        details.name.is_some() || details.image.is_some() || details.pod.is_some()
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -59,9 +67,13 @@ impl Names {
         }
         match self.known.get_mut(&id) {
             Some(known) => {
-                known.gone_ns = None;
+                let mut before = std::mem::take(&mut known.details);
+                if known.gone_ns.take().is_some() {
+                    // Another container of the same name.
+                    before = ContainerDetails::default();
+                    known.api = api;
+                }
                 known.sources |= bit(source);
-                let before = std::mem::take(&mut known.details);
                 known.details = if api >= known.api {
                     overlaid(before, details)
                 } else {
@@ -82,8 +94,15 @@ impl Names {
         Some(id)
     }
 
-    /// A source says that a container was removed.
-    pub(crate) fn gone(&mut self, source: SourceNumber, id: &ContainerId, now_ns: u64) {
+    /// A source says that a container was removed. It may give its id as `namespace/id`.
+    pub(crate) fn gone(&mut self, source: SourceNumber, told: &str, now_ns: u64) {
+        if let Some(id) = self.find(told) {
+            self.left(source, &id, now_ns);
+        }
+    }
+
+    /// A source has this container no longer.
+    fn left(&mut self, source: SourceNumber, id: &ContainerId, now_ns: u64) {
         if let Some(known) = self.known.get_mut(id) {
             known.sources &= !bit(source);
             if known.sources == 0 && known.gone_ns.is_none() {
@@ -93,7 +112,27 @@ impl Names {
         }
     }
 
-    /// A source has these containers and no others.
+    /// The id that the container is kept under which a source means.
+    fn find(&self, told: &str) -> Option<ContainerId> {
+        let kept = |id: &str| {
+            ContainerId::new(id)
+                .ok()
+                .filter(|id| self.known.contains_key(id))
+        };
+        let is_in = |namespace: &str, id: &ContainerId| {
+            let known = self.known.get(id);
+            known.is_some_and(|known| {
+                known.details.containerd_namespace.as_deref() == Some(namespace)
+            })
+        };
+        let unqualified = told.split_once('/').and_then(|(namespace, id)| {
+            let id = kept(id)?;
+            is_in(namespace, &id).then_some(id)
+        });
+        unqualified.or_else(|| kept(told))
+    }
+
+    /// A source has these containers and no others. It may give ids as `namespace/id`.
     pub(crate) fn listed(
         &mut self,
         (source, api): (SourceNumber, RuntimeApi),
@@ -101,17 +140,15 @@ impl Names {
         now_ns: u64,
     ) {
         self.following.insert((source, api));
-        let listed: HashSet<&str> = ids.iter().map(String::as_str).collect();
+        let listed: HashSet<ContainerId> = ids.iter().filter_map(|id| self.find(id)).collect();
         let missing: Vec<ContainerId> = self
             .known
             .iter()
-            .filter(|(id, known)| {
-                known.sources & bit(source) != 0 && !listed.contains(bare(id, &known.details))
-            })
+            .filter(|(id, known)| known.sources & bit(source) != 0 && !listed.contains(*id))
             .map(|(id, _)| id.clone())
             .collect();
         for id in missing {
-            self.gone(source, &id, now_ns);
+            self.left(source, &id, now_ns);
         }
     }
 
@@ -133,7 +170,7 @@ impl Names {
     pub(crate) fn awaits(&self, container: &Container) -> bool {
         let runtime = container.details.runtime.as_deref();
         is_runtimes_id(container.id.as_str())
-            && !self.known.contains_key(&container.id)
+            && !self.known.get(&container.id).is_some_and(Known::is_named)
             && self.following.iter().any(|(_, api)| knows(*api, runtime))
     }
 
@@ -171,30 +208,25 @@ impl Names {
     }
 
     fn own_id(&self, id: ContainerId, details: &ContainerDetails) -> Option<ContainerId> {
-        let taken = self.known.get(&id).is_some_and(|known| {
-            known.gone_ns.is_none()
-                && is_other(
-                    known.details.containerd_namespace.as_deref(),
-                    details.containerd_namespace.as_deref(),
-                )
-        });
-        match &details.containerd_namespace {
-            Some(namespace) if taken => ContainerId::new(&format!("{namespace}/{id}")).ok(),
-            _ => Some(id),
-        }
+        let Some(namespace) = details.containerd_namespace.as_deref() else {
+            return Some(id);
+        };
+        let qualified = ContainerId::new(&format!("{namespace}/{id}")).ok()?;
+        let is_taken =
+            self.is_alive(&qualified) || self.is_alive(&id) && self.is_in_another(namespace, &id);
+        Some(if is_taken { qualified } else { id })
     }
-}
 
-fn is_other(known: Option<&str>, new: Option<&str>) -> bool {
-    matches!((known, new), (Some(known), Some(new)) if known != new)
-}
+    fn is_alive(&self, id: &ContainerId) -> bool {
+        let known = self.known.get(id);
+        known.is_some_and(|known| known.gone_ns.is_none())
+    }
 
-/// The id as its runtime has it.
-pub(crate) fn bare<'a>(id: &'a ContainerId, details: &ContainerDetails) -> &'a str {
-    let namespace = details.containerd_namespace.as_deref();
-    namespace
-        .and_then(|namespace| id.as_str().strip_prefix(namespace)?.strip_prefix('/'))
-        .unwrap_or(id.as_str())
+    fn is_in_another(&self, namespace: &str, id: &ContainerId) -> bool {
+        let known = self.known.get(id);
+        let other = known.and_then(|known| known.details.containerd_namespace.as_deref());
+        other.is_some_and(|other| other != namespace)
+    }
 }
 
 /// Whether an interface is one that the containers of a runtime, by its name in a path, are known at.
@@ -213,7 +245,7 @@ fn knows(api: RuntimeApi, runtime: Option<&str>) -> bool {
 }
 
 /// 64 hexadecimal digits: an id that a runtime made up.
-fn is_runtimes_id(id: &str) -> bool {
+pub(crate) fn is_runtimes_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -233,6 +265,7 @@ fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetail
         pod_uid: above.pod_uid.or(below.pod_uid),
         namespace: above.namespace.or(below.namespace),
         containerd_namespace: above.containerd_namespace.or(below.containerd_namespace),
+        containerd_address: above.containerd_address.or(below.containerd_address),
         attempt: above.attempt.or(below.attempt),
         is_sandbox: above.is_sandbox.or(below.is_sandbox),
         labels,
@@ -249,6 +282,7 @@ fn bounded(mut details: ContainerDetails) -> ContainerDetails {
         &mut details.pod_uid,
         &mut details.namespace,
         &mut details.containerd_namespace,
+        &mut details.containerd_address,
     ] {
         if let Some(name) = name {
             cut(name);

@@ -98,6 +98,7 @@ impl From<GrpcError> for SourceError {
     fn from(error: GrpcError) -> Self {
         match error {
             GrpcError::Connect(source) => Self::Connect(Box::new(source)),
+            GrpcError::Closed => Self::Closed,
             GrpcError::Hangs { method, .. } => Self::Hangs { request: method },
             GrpcError::Refused { method, status } => Self::Request {
                 request: method,
@@ -230,7 +231,8 @@ pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings) {
     }
 }
 
-fn delays() -> backon::ExponentialBackoff {
+/// The times between tries to connect.
+pub(crate) fn delays() -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::new()
         .with_min_delay(FIRST_RETRY)
         .with_max_delay(LAST_RETRY)
@@ -251,7 +253,7 @@ fn say(source: &dyn Source, error: &SourceError, failures: u32) {
 }
 
 /// All causes of an error in a line.
-fn causes(error: &dyn Error) -> String {
+pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {

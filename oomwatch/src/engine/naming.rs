@@ -33,8 +33,8 @@ impl Engine {
                 let id = self.names.seen((source, api), id, *details)?;
                 cgroup_id.map(|cgroup_id| (id, cgroup_id))
             }
-            Sighting::Gone { api, id } => {
-                self.names.gone(source, &valid(&id, api)?, now_ns);
+            Sighting::Gone { id, .. } => {
+                self.names.gone(source, &id, now_ns);
                 None
             }
             Sighting::Listed { api, ids } => {

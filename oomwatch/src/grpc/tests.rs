@@ -61,7 +61,7 @@ async fn no_socket_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_stream_gives_what_comes_and_ends() {
+async fn a_subscription_gives_what_comes_and_ends() {
     let (sender, receiver) = mpsc::unbounded_channel();
     let receiver = std::sync::Mutex::new(Some(receiver));
     let server = Server::start(move |_| Reply::Stream(receiver.lock().unwrap().take().unwrap()));
@@ -69,9 +69,8 @@ async fn a_stream_gives_what_comes_and_ends() {
     sender
         .send(prost::Message::encode_to_vec(&"one".to_owned()).into())
         .unwrap();
-    let mut stream = client.stream(METHOD, Request::new(())).await.unwrap();
-    let next: Option<String> = stream.message().await.unwrap();
-    assert_eq!(next.as_deref(), Some("one"));
+    let mut answers = client.subscribe::<_, String>(METHOD, Request::new(()));
+    assert_eq!(answers.next().await.unwrap().as_deref(), Some("one"));
     drop(sender);
-    assert_eq!(stream.message().await.unwrap(), None);
+    assert_eq!(answers.next().await.unwrap(), None);
 }

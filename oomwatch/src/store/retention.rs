@@ -48,11 +48,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{
-        Batch,
-        database::Database,
-        files::Files,
-        fixture::{BOOT, event_at, state_dir},
+    use crate::{
+        event::fixture::{BOOT, event_at},
+        store::{Batch, database::Database, files::Files, fixture::state_dir},
     };
 
     const FOR_EVER: Duration = Duration::from_secs(1 << 40);

@@ -9,10 +9,13 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    fixture::{BOOT, book, event_at, state_dir},
+    fixture::{book, state_dir},
     *,
 };
-use crate::{History, HistoryFilter};
+use crate::{
+    History, HistoryFilter,
+    event::fixture::{BOOT, event_at},
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -71,7 +71,7 @@ fn what_only_one_knows_is_kept() {
 fn a_name_outlives_its_container_by_the_tombstone_time() {
     let mut names = Names::default();
     names.seen(CRI, hex(), named("app"));
-    names.gone(CRI.0, &hex(), 5);
+    names.gone(CRI.0, hex().as_str(), 5);
     names.expire(4 + TOMBSTONE_NS, |_| false);
     assert!(name_of(&names, &hex()).is_some());
     names.expire(5 + TOMBSTONE_NS, |_| true);
@@ -87,7 +87,7 @@ fn a_name_outlives_its_container_by_the_tombstone_time() {
 fn one_that_comes_back_is_not_forgotten() {
     let mut names = Names::default();
     names.seen(CRI, hex(), named("old"));
-    names.gone(CRI.0, &hex(), 5);
+    names.gone(CRI.0, hex().as_str(), 5);
     names.seen(CRI, hex(), named("new"));
     names.expire(5 + TOMBSTONE_NS, |_| false);
     assert_eq!(name_of(&names, &hex()).as_deref(), Some("new"));
@@ -112,10 +112,23 @@ fn the_same_id_in_two_namespaces_is_two_containers() {
     let second = names.seen(CONTAINERD, id("web"), in_namespace("b"));
     assert_eq!(first, Some(id("web")));
     assert_eq!(second, Some(id("b/web")));
-    assert_eq!(bare(&id("b/web"), &in_namespace("b")), "web");
-    assert_eq!(bare(&id("web"), &in_namespace("b")), "web");
-    names.listed(CONTAINERD, &["web".to_owned()], 5);
+    names.listed(CONTAINERD, &["a/web".to_owned(), "b/web".to_owned()], 5);
     assert!(names.gone.is_empty());
+    names.gone(CONTAINERD.0, "a/web", 5);
+    assert_eq!(names.gone, [(5, id("web"))]);
+    let again = names.seen(CONTAINERD, id("web"), in_namespace("b"));
+    assert_eq!(again, Some(id("b/web")), "it keeps its id");
+    names.listed(CONTAINERD, &[], 6);
+    assert_eq!(names.gone, [(5, id("web")), (6, id("b/web"))]);
+}
+
+#[test]
+fn a_second_container_of_a_name_has_nothing_of_the_first() {
+    let mut names = Names::default();
+    names.seen(CRI, id("web"), named("first"));
+    names.gone(CRI.0, "web", 5);
+    names.seen(CONTAINERD, id("web"), ContainerDetails::default());
+    assert_eq!(name_of(&names, &id("web")), None);
 }
 
 #[test]
@@ -169,7 +182,7 @@ fn a_host_has_no_more_names_than_fit() {
         names.seen(CRI, id(&number.to_string()), named("x"));
     }
     assert_eq!(names.known.len(), MAX_CONTAINERS);
-    names.gone(CRI.0, &id("7"), 1);
+    names.gone(CRI.0, id("7").as_str(), 1);
     names.seen(CRI, id("new"), named("x"));
     assert!(name_of(&names, &id("new")).is_some());
     assert_eq!(name_of(&names, &id("7")), None);

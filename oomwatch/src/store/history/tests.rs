@@ -5,12 +5,8 @@ use std::fs;
 use super::*;
 use crate::{
     ContainerDetails,
-    store::{
-        Batch,
-        database::Database,
-        files::Files,
-        fixture::{BOOT, event_at, event_in, state_dir},
-    },
+    event::fixture::{BOOT, event_at, event_in},
+    store::{Batch, database::Database, files::Files, fixture::state_dir},
 };
 
 const LONG: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

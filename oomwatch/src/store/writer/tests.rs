@@ -8,7 +8,8 @@ use std::{
 use super::*;
 use crate::{
     History, HistoryFilter,
-    store::fixture::{BOOT, book, event_at, state_dir},
+    event::fixture::{BOOT, event_at},
+    store::fixture::{book, state_dir},
 };
 
 fn writer(dir: &std::path::Path) -> Writer {
