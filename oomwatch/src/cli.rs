@@ -9,13 +9,17 @@ pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod memory;
 pub(crate) mod output;
+pub(crate) mod publish;
 pub(crate) mod run;
 pub(crate) mod time;
 pub(crate) mod unpin;
 
 use std::{path::PathBuf, time::Duration};
 
-use self::discover::{Discover, SocketArg};
+use self::{
+    discover::{Discover, SocketArg},
+    publish::PublishArg,
+};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oomwatch::{Tier, TierChoice};
@@ -76,6 +80,17 @@ pub(crate) struct RunArgs {
     /// podman, and the path. May be repeated.
     #[arg(long, value_name = "API=PATH", value_parser = discover::parse_socket)]
     pub(crate) socket: Vec<SocketArg>,
+
+    /// Publish kills into containerd too, as TaskOOM on /tasks/oom, for CRI and Docker: `missing` those that
+    /// its own shims did not announce within 2 s, one per container and burst; `always` all; or `off`.
+    #[arg(
+        long,
+        value_name = "containerd[=MODE]",
+        value_delimiter = ',',
+        value_parser = publish::parse,
+        env = "OOMWATCH_PUBLISH"
+    )]
+    pub(crate) publish: Vec<PublishArg>,
 
     /// Also register every other cgroup without children, under its path.
     #[arg(long)]

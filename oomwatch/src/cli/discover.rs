@@ -16,13 +16,13 @@ pub(crate) enum Discover {
     Auto,
     /// Paths of cgroups.
     Cgroup,
-    /// containerd's gRPC services.
+    /// Paths of cgroups, and names by containerd's gRPC services.
     Containerd,
-    /// The Kubernetes container runtime interface.
+    /// Paths of cgroups, and names by the Kubernetes container runtime interface.
     Cri,
-    /// Docker's HTTP API.
+    /// Paths of cgroups, and names by Docker's HTTP API.
     Docker,
-    /// Podman's HTTP API.
+    /// Paths of cgroups, and names by Podman's HTTP API.
     Podman,
     /// systemd's services and scopes.
     Systemd,
@@ -75,7 +75,10 @@ impl Sources {
     pub(crate) fn choose(wanted: &[Discover], given: &[SocketArg]) -> Self {
         let auto = wanted.contains(&Discover::Auto);
         let mut sources = Self {
-            by_path: auto || wanted.contains(&Discover::Cgroup),
+            // Runtimes say who their containers are; where most of them are, paths do.
+            by_path: auto
+                || wanted.contains(&Discover::Cgroup)
+                || APIS.iter().any(|(name, _)| wanted.contains(name)),
             units: wanted.contains(&Discover::Systemd) || auto && Path::new(SYSTEMD).is_dir(),
             sockets: given.iter().map(|given| given.0.clone()).collect(),
             possible: Vec::new(),
@@ -139,7 +142,7 @@ mod tests {
     fn a_runtime_by_name_is_waited_for() {
         let sources = Sources::choose(&[Discover::Podman], &[]);
         assert_eq!(sources.sockets.len(), 1);
-        assert!(!sources.by_path && !sources.units);
+        assert!(sources.by_path && !sources.units);
     }
 
     #[test]

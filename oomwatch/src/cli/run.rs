@@ -9,10 +9,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     Color, Output, RunArgs,
-    discover::Sources,
+    discover::{Discover, Sources},
     exit::Exit,
     history, limits, logging, memory,
     output::{self, Ended},
+    publish::{self, PublishArg},
 };
 
 /// Watches until told to stop, or until nobody reads stdout any more.
@@ -46,7 +47,12 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
 }
 
 fn configure(args: &RunArgs) -> Builder {
-    let sources = Sources::choose(&args.discover, &args.socket);
+    let mut discover = args.discover.clone();
+    if PublishArg::wants_containerd(&args.publish) {
+        // Its namespaces are known from nowhere else.
+        discover.push(Discover::Containerd);
+    }
+    let sources = Sources::choose(&discover, &args.socket);
     let discovery = match (sources.by_path, args.all_cgroups) {
         (_, true) => CgroupDiscovery::Leaves,
         (true, false) => CgroupDiscovery::Containers,
@@ -65,6 +71,7 @@ fn configure(args: &RunArgs) -> Builder {
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
+    builder = publish::configure(builder, &args.publish, &sources.sockets);
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }

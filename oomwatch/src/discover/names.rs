@@ -283,10 +283,11 @@ fn bounded(mut details: ContainerDetails) -> ContainerDetails {
         &mut details.namespace,
         &mut details.containerd_namespace,
         &mut details.containerd_address,
-    ] {
-        if let Some(name) = name {
-            cut(name);
-        }
+    ]
+    .into_iter()
+    .flatten()
+    {
+        cut(name);
     }
     let mut left = MAX_LABELS_BYTES;
     details.labels = std::mem::take(&mut details.labels)
