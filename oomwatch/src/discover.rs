@@ -7,6 +7,8 @@ pub(crate) mod cgroup;
 pub(crate) mod containerd;
 pub(crate) mod cri;
 pub(crate) mod docker;
+mod http;
+mod labels;
 pub(crate) mod names;
 // The parser is fuzzed from outside.
 #[doc(hidden)]

@@ -2,7 +2,7 @@
 //!
 //! Numbers and types from containerd's `api/services/*/*.proto`, `api/types` and `api/events`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use prost::Message;
 
@@ -88,8 +88,8 @@ pub(crate) struct ListRequest {}
 pub(crate) struct Container {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
-    #[prost(map = "string, string", tag = "2")]
-    pub(crate) labels: HashMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub(crate) labels: BTreeMap<String, String>,
     #[prost(string, tag = "3")]
     pub(crate) image: String,
 }

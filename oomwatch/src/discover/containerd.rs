@@ -12,6 +12,7 @@ use prost::Message as _;
 use tracing::debug;
 
 use super::{
+    labels::{self, label},
     names::is_runtimes_id,
     source::{
         FollowFuture, Place, REQUEST_LIMIT, RuntimeApi, Seen, Sightings, Source, SourceError,
@@ -33,11 +34,7 @@ const FILTERS: &[&str] = &[
     r#"topic=="/containers/delete""#,
 ];
 
-/// Kubernetes' labels, by the CRI plugin.
-const POD_NAME: &str = "io.kubernetes.pod.name";
-const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const POD_UID: &str = "io.kubernetes.pod.uid";
-const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// By the CRI plugin: whether it is a pod's sandbox.
 const CRI_KIND: &str = "io.cri-containerd.kind";
 const NERDCTL_NAME: &str = "nerdctl/name";
 /// Namespaces in which Docker keeps its containers.
@@ -209,32 +206,27 @@ fn seen(socket: &Path, namespace: &str, container: Container, pid: Option<u32>) 
 
 fn details(socket: &Path, namespace: &str, container: Container) -> ContainerDetails {
     let Container { id, labels, image } = container;
-    let label = |name: &str| {
-        let value = labels.get(name);
-        value.filter(|value| !value.is_empty()).cloned()
-    };
     let is_docker = DOCKER_NAMESPACES.contains(&namespace);
-    let nerdctl = label(NERDCTL_NAME);
+    let nerdctl = label(&labels, NERDCTL_NAME);
+    let kind = label(&labels, CRI_KIND);
     let runtime = match &nerdctl {
         _ if is_docker => "docker",
         Some(_) => "nerdctl",
         None => "containerd",
     };
     let own = (!is_docker && !is_runtimes_id(&id)).then_some(id);
-    let kind = label(CRI_KIND);
+    let details = labels::details(labels);
+    let outside = (!is_docker).then(|| namespace.to_owned());
     ContainerDetails {
-        name: label(CONTAINER_NAME).or(nerdctl).or(own),
+        name: details.name.clone().or(nerdctl).or(own),
         runtime: Some(runtime.to_owned()),
         image: Some(image).filter(|image| !image.is_empty()),
-        pod: label(POD_NAME),
-        pod_uid: label(POD_UID),
-        namespace: label(POD_NAMESPACE).or_else(|| (!is_docker).then(|| namespace.to_owned())),
+        namespace: details.namespace.clone().or(outside),
         containerd_namespace: Some(namespace.to_owned()),
         containerd_address: Some(address(socket)),
-        attempt: None,
         // Docker knows by itself, and does not tell containerd.
         is_sandbox: (!is_docker).then(|| kind.as_deref() == Some("sandbox")),
-        labels: labels.into_iter().collect(),
+        ..details
     }
 }
 

@@ -103,7 +103,7 @@ fn answer(
 fn web(namespace: &str) -> Vec<Container> {
     vec![Container {
         id: "web".to_owned(),
-        labels: HashMap::new(),
+        labels: std::collections::BTreeMap::new(),
         image: format!("{namespace}.example/web:1"),
     }]
 }
@@ -206,10 +206,10 @@ async fn a_runtime_that_refuses_is_an_error() {
 fn kubernetes_labels_are_names() {
     let hex = "0123456789abcdef".repeat(4);
     let labels = [
-        (POD_NAME, "web-7d4"),
-        (POD_NAMESPACE, "shop"),
-        (POD_UID, "a-b-c"),
-        (CONTAINER_NAME, "app"),
+        ("io.kubernetes.pod.name", "web-7d4"),
+        ("io.kubernetes.pod.namespace", "shop"),
+        ("io.kubernetes.pod.uid", "a-b-c"),
+        ("io.kubernetes.container.name", "app"),
         (CRI_KIND, "container"),
     ];
     let app = details(SOCKET.as_ref(), "k8s.io", container(&hex, &labels));
