@@ -1,10 +1,44 @@
-//! Containers by the Kubernetes container runtime interface.
+//! Containers by the Kubernetes container runtime interface, of containerd or CRI-O: what pod they
+//! are of, their names as the pod has them, and how often they were started.
+//!
+//! Follows the events that newer runtimes offer; others are listed again every half a minute, and
+//! new containers go without their names for as long, unless another source knows them.
 
-use std::path::{Path, PathBuf};
+mod messages;
 
-use super::source::{FollowFuture, RuntimeApi, Sightings, Source, SourceError};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-/// One runtime's socket.
+use tonic::Request;
+use tracing::debug;
+
+use self::messages::{
+    Container, ContainersAnswer, Event, EventsRequest, Filter, Image, ListRequest, Pod,
+    PodMetadata, PodsAnswer, VersionAnswer, VersionRequest,
+};
+use super::{
+    labels,
+    source::{
+        FollowFuture, Place, REQUEST_LIMIT, RuntimeApi, Seen, Sightings, Source, SourceError,
+    },
+};
+use crate::{
+    ContainerDetails,
+    grpc::{Client, GrpcError, Subscription},
+};
+
+const VERSION: &str = "/runtime.v1.RuntimeService/Version";
+const LIST_PODS: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
+const LIST_CONTAINERS: &str = "/runtime.v1.RuntimeService/ListContainers";
+const EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
+/// How often a runtime without events is listed. The kubelet does so every second; names are not
+/// worth that.
+const LIST_EVERY: Duration = Duration::from_secs(30);
+
+/// One runtime.
 #[derive(Debug)]
 pub(crate) struct Cri {
     socket: PathBuf,
@@ -25,7 +59,174 @@ impl Source for Cri {
         &self.socket
     }
 
-    fn follow<'a>(&'a mut self, _sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(async { Err(SourceError::Closed) })
+    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
+        Box::pin(follow(&self.socket, sightings))
     }
 }
+
+async fn follow(socket: &Path, sightings: &Sightings) -> Result<(), SourceError> {
+    let client = Client::connect(socket, REQUEST_LIMIT).await?;
+    let version: Result<VersionAnswer, _> =
+        client.call(VERSION, Request::new(VersionRequest {})).await;
+    let runtime = match version {
+        Ok(version) => version.runtime_name,
+        // containerd without its CRI plugin, as Docker has it.
+        Err(error) if error.is_unimplemented() => return Err(SourceError::Unsupported),
+        Err(error) => return Err(error.into()),
+    };
+    let mut events = client.subscribe(EVENTS, Request::new(EventsRequest {}));
+    let follower = Follower {
+        client,
+        runtime,
+        sightings,
+    };
+    follower.list().await?;
+    let Some(first) = first(&mut events).await? else {
+        debug!(socket = %socket.display(), "this runtime has no events: it is listed now and then");
+        return follower.list_for_ever().await;
+    };
+    follower.changed(first).await?;
+    while let Some(event) = events.next().await? {
+        follower.changed(event).await?;
+    }
+    Err(SourceError::Closed)
+}
+
+/// The first event; `None` where the runtime offers none. CRI-O ends the stream then, others refuse.
+async fn first(events: &mut Subscription<Event>) -> Result<Option<Event>, GrpcError> {
+    match events.next().await {
+        Err(error) if error.is_unimplemented() => Ok(None),
+        first => first,
+    }
+}
+
+struct Follower<'a> {
+    client: Client,
+    /// What the runtime calls itself.
+    runtime: String,
+    sightings: &'a Sightings,
+}
+
+impl Follower<'_> {
+    async fn list_for_ever(&self) -> Result<(), SourceError> {
+        loop {
+            tokio::time::sleep(LIST_EVERY).await;
+            self.list().await?;
+        }
+    }
+
+    async fn list(&self) -> Result<(), SourceError> {
+        let pods: HashMap<String, Pod> = self
+            .pods(None)
+            .await?
+            .into_iter()
+            .map(|pod| (pod.id.clone(), pod))
+            .collect();
+        let mut ids: Vec<String> = pods.keys().cloned().collect();
+        for container in self.containers(None).await? {
+            ids.push(container.id.clone());
+            let pod = pods.get(&container.pod_id);
+            let pod = pod.and_then(|pod| pod.metadata.clone());
+            self.sightings.seen(self.container(container, pod)).await?;
+        }
+        for pod in pods.into_values() {
+            self.sightings.seen(self.sandbox(pod)).await?;
+        }
+        self.sightings.listed(ids).await
+    }
+
+    async fn changed(&self, event: Event) -> Result<(), SourceError> {
+        match event.kind {
+            messages::CREATED | messages::STARTED => self.look_at(&event.id).await,
+            messages::DELETED => self.sightings.gone(event.id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A container, or a sandbox: the event does not tell.
+    async fn look_at(&self, id: &str) -> Result<(), SourceError> {
+        if let Some(container) = self.containers(Some(id)).await?.into_iter().next() {
+            let pods = self.pods(Some(&container.pod_id)).await?;
+            let pod = pods.into_iter().next().and_then(|pod| pod.metadata);
+            return self.sightings.seen(self.container(container, pod)).await;
+        }
+        for pod in self.pods(Some(id)).await? {
+            self.sightings.seen(self.sandbox(pod)).await?;
+        }
+        Ok(())
+    }
+
+    async fn pods(&self, id: Option<&str>) -> Result<Vec<Pod>, GrpcError> {
+        let answer: PodsAnswer = self.client.call(LIST_PODS, list(id)).await?;
+        Ok(answer.pods)
+    }
+
+    async fn containers(&self, id: Option<&str>) -> Result<Vec<Container>, GrpcError> {
+        let answer: ContainersAnswer = self.client.call(LIST_CONTAINERS, list(id)).await?;
+        Ok(answer.containers)
+    }
+
+    fn container(&self, container: Container, pod: Option<PodMetadata>) -> Seen {
+        let metadata = container.metadata;
+        let details = self.details(container.labels, pod);
+        let attempt = metadata.as_ref().map(|metadata| metadata.attempt);
+        let name = metadata.and_then(|metadata| given(metadata.name));
+        Seen {
+            id: container.id,
+            place: Place::default(),
+            details: ContainerDetails {
+                name: name.or(details.name),
+                image: container.image.and_then(reference),
+                attempt,
+                is_sandbox: Some(false),
+                ..details
+            },
+        }
+    }
+
+    fn sandbox(&self, pod: Pod) -> Seen {
+        Seen {
+            id: pod.id,
+            place: Place::default(),
+            details: ContainerDetails {
+                name: None,
+                is_sandbox: Some(true),
+                ..self.details(pod.labels, pod.metadata)
+            },
+        }
+    }
+
+    fn details(
+        &self,
+        labels: BTreeMap<String, String>,
+        pod: Option<PodMetadata>,
+    ) -> ContainerDetails {
+        let details = labels::details(labels);
+        let pod = pod.unwrap_or_default();
+        ContainerDetails {
+            runtime: given(self.runtime.clone()),
+            pod: given(pod.name).or(details.pod),
+            pod_uid: given(pod.uid).or(details.pod_uid),
+            namespace: given(pod.namespace).or(details.namespace),
+            ..details
+        }
+    }
+}
+
+fn list(id: Option<&str>) -> Request<ListRequest> {
+    let filter = id.map(|id| Filter { id: id.to_owned() });
+    Request::new(ListRequest { filter })
+}
+
+/// The image as a person named it. The kubelet passes on a digest, which says nothing to anybody.
+fn reference(image: Image) -> Option<String> {
+    given(image.user_specified_image)
+        .or_else(|| given(image.image).filter(|image| !image.starts_with("sha256:")))
+}
+
+fn given(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,9 @@ pub(crate) const SIGHTING_QUEUE: usize = 256;
 /// Shortest and longest time between two tries to connect.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Time until a runtime is asked again that does not speak the interface: it would have to be
+/// configured anew.
+const UNSUPPORTED_RETRY: Duration = Duration::from_secs(600);
 /// A connection that held for so long was a good one: the next try comes soon.
 const STABLE: Duration = Duration::from_secs(60);
 /// No request of a source takes longer than this, or the runtime is taken to hang.
@@ -86,6 +89,9 @@ pub(crate) enum SourceError {
         /// What was asked for.
         request: &'static str,
     },
+    /// The runtime listens there, and does not know the interface.
+    #[error("the interface is not spoken there")]
+    Unsupported,
     /// The stream of events ended.
     #[error("the runtime closed the connection")]
     Closed,
@@ -227,7 +233,11 @@ pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings) {
         }
         failures = failures.saturating_add(1);
         say(source.as_ref(), &error, failures);
-        tokio::time::sleep(delays.next().unwrap_or(LAST_RETRY)).await;
+        let delay = match error {
+            SourceError::Unsupported => UNSUPPORTED_RETRY,
+            _ => delays.next().unwrap_or(LAST_RETRY),
+        };
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -245,7 +255,9 @@ pub(crate) fn delays() -> backon::ExponentialBackoff {
 fn say(source: &dyn Source, error: &SourceError, failures: u32) {
     let (api, socket) = (source.api(), source.socket().display());
     let cause = causes(error);
-    if failures == 1 {
+    if matches!(error, SourceError::Unsupported) {
+        debug!(source = %api, %socket, "a runtime does not speak this interface");
+    } else if failures == 1 {
         warn!(source = %api, %socket, %error, cause, "a runtime is not followed for now: names may be missing");
     } else {
         debug!(source = %api, %socket, %error, cause, failures, "a runtime is still not followed");
