@@ -38,6 +38,9 @@ mod watcher;
 
 pub mod host;
 
+#[cfg(test)]
+mod seed;
+
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
