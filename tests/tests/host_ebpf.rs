@@ -141,3 +141,41 @@ fn a_cgroup_made_after_the_start_is_discovered_by_its_path() {
         "{event}"
     );
 }
+
+/// The watcher that this one replaces has an inotify instance and a goroutine for each container,
+/// and gives neither back.
+#[test]
+fn a_container_costs_no_descriptor() {
+    let oomwatch = host::oomwatch().unwrap();
+    let test = "a_container_costs_no_descriptor";
+    let Some(layout) = layout_or_skip(test, &oomwatch) else {
+        return;
+    };
+    let daemon = Daemon::start(&oomwatch, &["--discover", "cgroup"]).unwrap();
+    let descriptors = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+        all.unwrap().count()
+    };
+    let before = descriptors();
+    let limited = layout.limited("descriptors").unwrap();
+    let base = 0xfade_0000_0000_u64 + (u64::from(std::process::id()) << 8);
+    let containers: Vec<_> = (0..100)
+        .map(|number| {
+            let name = format!("docker-{:064x}.scope", base + number);
+            limited.below(&name).unwrap()
+        })
+        .collect();
+    // A kill in the last one tells that all were seen.
+    let last = containers.last().unwrap();
+    let victim = limited
+        .kill_a_hog(Path::new(HOG), "last-hog", last)
+        .unwrap();
+    let event = daemon
+        .wait_for_event(LIMIT, "for the last container", |event| {
+            event.victim_pid().is_ok_and(|pid| pid == victim)
+        })
+        .unwrap();
+    assert!(event.container_id().unwrap().is_some(), "{event}");
+    assert_eq!(descriptors(), before);
+    daemon.stop().unwrap();
+}
