@@ -1,0 +1,5 @@
+//! Paths of cgroups, from the kernel and from whoever names cgroups.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oomwatch::path::fuzz(bytes));
