@@ -7,6 +7,7 @@ pub(crate) mod cgroup;
 pub(crate) mod containerd;
 pub(crate) mod cri;
 pub(crate) mod docker;
+mod http;
 pub(crate) mod names;
 // The parser is fuzzed from outside.
 #[doc(hidden)]
