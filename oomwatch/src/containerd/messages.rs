@@ -128,4 +128,7 @@ pub(crate) struct TaskOom {
 pub(crate) struct ContainerChange {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
+    /// Not of a container that was deleted.
+    #[prost(string, tag = "2")]
+    pub(crate) image: String,
 }

@@ -108,9 +108,7 @@ impl Follower<'_> {
         while let Some(container) = containers.next().await? {
             ids.push(qualified(namespace, &container.id));
             let pid = pids.get(&container.id).copied();
-            self.sightings
-                .seen(seen(self.socket, namespace, container, pid))
-                .await?;
+            self.seen(namespace, container, pid).await?;
         }
         Ok(())
     }
@@ -122,7 +120,7 @@ impl Follower<'_> {
         let namespace = &envelope.namespace;
         match change {
             Change::Created(task) => self.created(namespace, task).await,
-            Change::Named(container) => self.look_at(namespace, &container.id).await,
+            Change::Named(container) => self.named(namespace, container).await,
             Change::Removed(container) => {
                 self.sightings
                     .gone(qualified(namespace, &container.id))
@@ -145,17 +143,32 @@ impl Follower<'_> {
         let id = task.container_id.clone();
         let seen = Seen { id, place, details };
         self.sightings.seen(seen).await?;
-        self.look_at(namespace, &task.container_id).await
-    }
-
-    async fn look_at(&self, namespace: &str, id: &str) -> Result<(), SourceError> {
-        match self.services.container(namespace, id).await? {
-            Some(container) => {
-                let seen = seen(self.socket, namespace, container, None);
-                self.sightings.seen(seen).await
-            }
+        let container = self.services.container(namespace, &task.container_id);
+        match container.await? {
+            Some(container) => self.seen(namespace, container, None).await,
             None => Ok(()),
         }
+    }
+
+    /// One that is gone by now has the names that came with the event.
+    async fn named(&self, namespace: &str, told: ContainerChange) -> Result<(), SourceError> {
+        let found = self.services.container(namespace, &told.id).await?;
+        let container = found.unwrap_or_else(|| Container {
+            id: told.id,
+            image: told.image,
+            ..Container::default()
+        });
+        self.seen(namespace, container, None).await
+    }
+
+    async fn seen(
+        &self,
+        namespace: &str,
+        container: Container,
+        pid: Option<u32>,
+    ) -> Result<(), SourceError> {
+        let seen = seen(self.socket, namespace, container, pid);
+        self.sightings.seen(seen).await
     }
 }
 

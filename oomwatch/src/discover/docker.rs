@@ -1,35 +1,37 @@
-//! Containers by Docker's HTTP API, and what Podman's has in common with it: a listing, and a
-//! stream of events that each make for a look at one container.
+//! Containers by Docker's HTTP API.
+//!
+//! The paths have no version: each daemon then speaks its own, and what is read here is in all of
+//! them. The listing has every name; the cgroup's path has the id.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
-use tracing::debug;
+use serde::Deserialize;
 
 use super::{
-    http::Daemon,
-    labels::{self, label},
-    names::is_runtimes_id,
-    source::{FollowFuture, Place, RuntimeApi, Seen, Sightings, Source, SourceError},
+    http::{self, Change, Client, Daemon, Known, Labels, State, Told},
+    labels,
+    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError},
 };
-use crate::{ContainerDetails, clock};
+use crate::ContainerDetails;
 
-/// By cri-dockerd, for the container that only holds a pod's namespaces.
-const DOCKER_TYPE: &str = "io.kubernetes.docker.type";
-const SANDBOX: &str = "podsandbox";
+/// A label that cri-dockerd gives the containers of Kubernetes.
+const KUBERNETES_TYPE: &str = "io.kubernetes.docker.type";
+/// How the names begin that it gives them.
+const KUBERNETES_NAME: &str = "k8s_";
 
-/// One Docker.
+/// One runtime's socket.
 #[derive(Debug)]
 pub(crate) struct Docker {
-    socket: PathBuf,
+    client: Client,
 }
 
 impl Docker {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        let client = Client::new(socket);
+        Self { client }
     }
 }
 
@@ -39,131 +41,150 @@ impl Source for Docker {
     }
 
     fn socket(&self) -> &Path {
-        &self.socket
+        self.client.socket()
     }
 
     fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(async {
-            // Docker agrees a moment before it listens, and remembers its last events.
-            let since = clock::now().unix_time_ns / 1_000_000_000;
-            let dialect = Dialect {
-                list: "/containers/json?all=true",
-                // {"type":["container"],"event":["create","start","rename","update","destroy"]}
-                events: format!(
-                    "/events?since={since}&filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22start%22%2C%22rename%22%2C%22update%22%2C%22destroy%22%5D%7D"
-                ),
-                removed: "destroy",
-            };
-            dialect.follow::<Listed>(&self.socket, sightings).await
-        })
+        Box::pin(http::follow(&*self, sightings))
     }
 }
 
-/// A container of `GET /containers/json`.
+impl Daemon for Docker {
+    const IS_PODMAN: bool = false;
+    const GAPLESS: bool = true;
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// From now on, by the daemon's clock, which is ours: it answers first and subscribes then.
+    fn events(&self) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let filters = http::filters(&[
+            ("type", &["container"]),
+            ("event", &["create", "start", "rename", "destroy"]),
+        ]);
+        let (seconds, nanoseconds) = (now.as_secs(), now.subsec_nanos());
+        format!("/events?since={seconds}.{nanoseconds:09}&filters={filters}")
+    }
+
+    fn change(&self, action: &str) -> Option<Change> {
+        match action {
+            "create" | "start" | "rename" => Some(Change::New),
+            "destroy" => Some(Change::Gone),
+            _ => None,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Seen>, SourceError> {
+        let path = "/containers/json?all=true";
+        let all: Option<Vec<Listed>> = self.client.get("the listing", path).await?;
+        let all = all.unwrap_or_default().into_iter();
+        Ok(all.filter_map(Listed::seen).collect())
+    }
+
+    async fn look(&self, id: &str) -> Result<Option<Seen>, SourceError> {
+        let path = format!("/containers/{id}/json");
+        let found: Option<Inspected> = self.client.find("a container", &path).await?;
+        Ok(found.and_then(Inspected::seen))
+    }
+
+    fn told(&self, id: String, told: Told) -> Seen {
+        seen(id, told.into())
+    }
+}
+
+/// A container in the listing.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
-    id: String,
+    id: Option<String>,
     names: Option<Vec<String>>,
     image: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<Labels>,
 }
 
-impl From<Listed> for Seen {
-    fn from(listed: Listed) -> Self {
-        let names = listed.names.unwrap_or_default();
-        let own = names.iter().filter_map(|name| name.strip_prefix('/'));
-        // The others are names that links gave it: `/other/alias`.
-        let name = own.clone().find(|name| !name.contains('/'));
-        let details = labels::details(listed.labels.unwrap_or_default());
-        let kind = label(&details.labels, DOCKER_TYPE);
-        Self {
-            // Its cgroup has its id in its name, whatever the parent.
-            place: Place::default(),
-            details: ContainerDetails {
-                name: details.name.clone().or(name.map(str::to_owned)),
-                runtime: Some("docker".to_owned()),
-                image: listed.image.filter(|image| !image.is_empty()),
-                is_sandbox: Some(kind.as_deref() == Some(SANDBOX)),
-                ..details
-            },
-            id: listed.id,
-        }
+impl Listed {
+    fn seen(self) -> Option<Seen> {
+        let mut names = self.names.unwrap_or_default();
+        // Links of other containers are among them, as `/other/alias`.
+        let own = names
+            .iter()
+            .position(|name| name.rfind('/').unwrap_or_default() == 0);
+        let name = own.map(|own| names.swap_remove(own));
+        let known = Known {
+            name,
+            image: self.image,
+            labels: self.labels,
+            ..Known::default()
+        };
+        Some(seen(self.id?, known))
     }
 }
 
-/// Where Docker and Podman differ.
-pub(super) struct Dialect {
-    /// Path of the listing, with a query.
-    pub(super) list: &'static str,
-    /// Path of the events.
-    pub(super) events: String,
-    /// The event of a container that is no more.
-    pub(super) removed: &'static str,
-}
-
-/// An event. All but the removal mean that something about the container is new.
+/// A container that was asked for.
 #[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "Action")]
-    action: String,
-    #[serde(rename = "Actor")]
-    actor: Actor,
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: Option<String>,
+    name: Option<String>,
+    config: Option<Config>,
+    state: Option<State>,
 }
 
-#[derive(Deserialize)]
-struct Actor {
-    #[serde(rename = "ID")]
-    id: String,
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    image: Option<String>,
+    labels: Option<Labels>,
 }
 
-impl Dialect {
-    /// Subscribes, lists, and follows until the connection ends.
-    pub(super) async fn follow<L: DeserializeOwned + Into<Seen>>(
-        &self,
-        socket: &Path,
-        sightings: &Sightings,
-    ) -> Result<(), SourceError> {
-        let daemon = Daemon::at(socket);
-        let mut events = daemon.lines("the events", &self.events).await?;
-        let mut ids = Vec::new();
-        for listed in daemon.get::<Vec<L>>("the listing", self.list).await? {
-            let seen = listed.into();
-            ids.push(seen.id.clone());
-            sightings.seen(seen).await?;
-        }
-        sightings.listed(ids).await?;
-        while let Some(line) = events.next().await? {
-            match serde_json::from_slice::<Event>(&line) {
-                Ok(event) => self.changed::<L>(&daemon, event, sightings).await?,
-                Err(error) => debug!(%error, "an event of a daemon cannot be read"),
-            }
-        }
-        Err(SourceError::Closed)
+impl Inspected {
+    fn seen(self) -> Option<Seen> {
+        let config = self.config.unwrap_or_default();
+        let known = Known {
+            name: self.name,
+            image: config.image,
+            labels: config.labels,
+            pid: self.state.unwrap_or_default().pid,
+            ..Known::default()
+        };
+        Some(seen(self.id?, known))
     }
+}
 
-    async fn changed<L: DeserializeOwned + Into<Seen>>(
-        &self,
-        daemon: &Daemon,
-        event: Event,
-        sightings: &Sightings,
-    ) -> Result<(), SourceError> {
-        let id = event.actor.id;
-        if event.action == self.removed {
-            return sightings.gone(id).await;
-        }
-        if !is_runtimes_id(&id) {
-            debug!(id, "an event of a daemon is about no container");
-            return Ok(());
-        }
-        // {"id":["…"]}: the listing has all that is wanted, and Podman's inspection no pod's name.
-        let path = format!("{}&filters=%7B%22id%22%3A%5B%22{id}%22%5D%7D", self.list);
-        for listed in daemon.get::<Vec<L>>("a look at a container", &path).await? {
-            sightings.seen(listed.into()).await?;
-        }
-        Ok(())
+/// A name has a slash before it in Docker's answers, and none in its events.
+fn seen(id: String, mut known: Known) -> Seen {
+    let bare = |name: String| name.strip_prefix('/').map(str::to_owned).unwrap_or(name);
+    known.name = known.name.map(bare);
+    let mut seen = known.seen("docker", id);
+    seen.details = of_kubernetes(seen.details);
+    seen
+}
+
+/// What cri-dockerd wrote into the labels. The name has to be of its form too: an image has labels,
+/// but names no container.
+fn of_kubernetes(details: ContainerDetails) -> ContainerDetails {
+    let given = details.name.as_deref().unwrap_or_default();
+    let Some(kind) = details.labels.get(KUBERNETES_TYPE) else {
+        return details;
+    };
+    if !given.starts_with(KUBERNETES_NAME) {
+        return details;
+    }
+    let is_sandbox = kind == "podsandbox";
+    let attempt = given.rsplit('_').next().and_then(|last| last.parse().ok());
+    let said = labels::details(details.labels);
+    ContainerDetails {
+        name: said.name.clone().or(details.name),
+        runtime: details.runtime,
+        image: details.image,
+        attempt: attempt.filter(|_| !is_sandbox),
+        is_sandbox: Some(is_sandbox),
+        ..said
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -1,200 +1,263 @@
-//! HTTP over a daemon's unix socket: a request with a JSON answer, and a stream of JSON lines.
+//! A daemon that speaks HTTP on a unix socket, as Docker and Podman do: [`Client`] asks it for JSON
+//! and reads its stream of events; [`follow`] is what following the two has in common.
 //!
-//! Bounded in time and in size, for nobody says that what listens there means well. Knows no daemon.
+//! Knows no container runtime. Every answer is bounded in size and, but for the stream, in time; and
+//! what a daemon says is text by nobody that is known.
+
+mod event;
+mod follow;
+mod known;
+mod lines;
 
 use std::{
     future::Future,
     path::{Path, PathBuf},
 };
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
-    client::conn::http1,
-    header::{ACCEPT, HOST},
-};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, task::JoinSet, time::timeout};
-use tracing::warn;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, task::JoinSet};
+use tracing::debug;
 
+use self::{event::Event, lines::Lines};
+pub(super) use self::{
+    event::{Change, Told},
+    follow::{Daemon, follow},
+    known::{Known, Labels, State},
+};
 use super::source::{REQUEST_LIMIT, SourceError};
 
-/// An answer beyond this is refused. Docker's listing of 5,000 containers has some 15 MiB.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// As much is read of an error.
+/// Bytes of an answer: 5,000 containers with 6 kB each.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of an error's answer that are read, and characters that are passed on.
 const MAX_ERROR_BYTES: usize = 4096;
-/// A line of a stream beyond this is left out.
-const MAX_LINE_BYTES: usize = 1 << 20;
+const MAX_ERROR_CHARS: usize = 256;
 
-/// The daemon's answer is none.
+/// A header of all of Podman's answers, also where it is asked as if it were Docker.
+const PODMAN: &str = "libpod-api-version";
+
+/// Why an answer is of no use.
 #[derive(Debug, thiserror::Error)]
-enum AnswerError {
-    #[error("status {status}: {message}")]
-    Status { status: StatusCode, message: String },
-    #[error("not what the interface says")]
-    Json(#[from] serde_json::Error),
+#[non_exhaustive]
+enum HttpError {
+    /// The daemon says no.
+    #[error("the answer is {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    /// Not the JSON that was asked for. The place only: the parser's words repeat the text.
+    #[error("malformed JSON at line {line}, column {column}")]
+    Malformed { line: usize, column: usize },
+    /// More than anybody has containers for.
+    #[error("the answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
+    TooLong,
+    /// More containers changed than can be asked for.
+    #[error("more than {limit} containers wait to be asked for")]
+    Behind { limit: usize },
 }
 
-/// A daemon.
-#[derive(Clone, Debug)]
-pub(super) struct Daemon {
+impl HttpError {
+    fn of(self, request: &'static str) -> SourceError {
+        failed(request, self)
+    }
+}
+
+impl From<serde_json::Error> for HttpError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        Self::Malformed { line, column }
+    }
+}
+
+/// Asks one daemon, each time on a connection of its own.
+#[derive(Debug)]
+pub(super) struct Client {
     socket: PathBuf,
 }
 
-impl Daemon {
-    pub(super) fn at(socket: &Path) -> Self {
-        let socket = socket.to_owned();
+/// An answer of which the body is still to be read, and the task that moves its connection.
+struct Answer {
+    response: Response<Incoming>,
+    connection: JoinSet<()>,
+}
+
+/// The stream of events.
+struct Events {
+    lines: Lines,
+    /// Whether Podman answers, at whichever interface.
+    is_podman: bool,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// The answer to `GET path`; `request` is its name in an error.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What is at a path; `request` says it in words.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         request: &'static str,
         path: &str,
     ) -> Result<T, SourceError> {
-        limited(request, async {
-            let (_connection, answer) = self.open(request, path).await?;
-            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect();
-            let body = body.await.map_err(|error| failed(request, error))?;
-            serde_json::from_slice(&body.to_bytes())
-                .map_err(|error| failed(request, AnswerError::from(error)))
+        let answer = self.whole(request, path).await?;
+        answer.and_then(parsed).map_err(|error| error.of(request))
+    }
+
+    /// What is at a path, if the daemon has it and can tell it: what it cannot say of one container
+    /// is no reason to lose all others.
+    pub(super) async fn find<T: DeserializeOwned>(
+        &self,
+        request: &'static str,
+        path: &str,
+    ) -> Result<Option<T>, SourceError> {
+        let answer = self.whole(request, path).await?;
+        match answer.and_then(parsed) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => {
+                debug!(request, %error, "a runtime does not tell of a container");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The events that follow from now on.
+    async fn events(&self, path: &str) -> Result<Events, SourceError> {
+        let request = "the events";
+        within(request, async {
+            let answer = self.ask(request, path).await?;
+            if answer.response.status().is_success() {
+                let (head, body) = answer.response.into_parts();
+                return Ok(Events {
+                    is_podman: head.headers.contains_key(PODMAN),
+                    lines: Lines::new(request, body, answer.connection),
+                });
+            }
+            Err(refusal(answer.response).await.of(request))
         })
         .await
     }
 
-    /// What comes after `GET path`, line by line. Returns once the daemon has agreed.
-    pub(super) async fn lines(
+    async fn whole(
         &self,
         request: &'static str,
         path: &str,
-    ) -> Result<Lines, SourceError> {
-        let (connection, answer) = limited(request, self.open(request, path)).await?;
-        Ok(Lines {
-            request,
-            body: answer.into_body(),
-            unread: BytesMut::new(),
-            skips: false,
-            _connection: connection,
+    ) -> Result<Result<Bytes, HttpError>, SourceError> {
+        within(request, async {
+            let answer = self.ask(request, path).await?;
+            if !answer.response.status().is_success() {
+                return Ok(Err(refusal(answer.response).await));
+            }
+            let body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
+            match body.collect().await {
+                Ok(body) => Ok(Ok(body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => Ok(Err(HttpError::TooLong)),
+                Err(source) => Err(SourceError::Request { request, source }),
+            }
         })
+        .await
     }
 
-    /// A connection of its own, and the head of a good answer.
-    async fn open(
-        &self,
-        request: &'static str,
-        path: &str,
-    ) -> Result<(JoinSet<()>, Response<Incoming>), SourceError> {
-        let connect = |error| SourceError::Connect(error);
+    async fn ask(&self, request: &'static str, path: &str) -> Result<Answer, SourceError> {
         let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| connect(error.into()))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        let stream = stream.map_err(|error| SourceError::Connect(Box::new(error)))?;
+        let (mut sender, moving) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| connect(error.into()))?;
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            // Its error is the request's too.
-            let _ = connection.await;
+            .map_err(|error| failed(request, error))?;
+        let mut connection = JoinSet::new();
+        connection.spawn(async {
+            // Its error comes to whoever reads the answer.
+            let _ = moving.await;
         });
-        let question = Request::get(path)
+        let asked = Request::get(path)
             .header(HOST, "localhost")
-            .header(ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())
             .map_err(|error| failed(request, error))?;
-        let answer = sender.send_request(question).await;
-        let answer = answer.map_err(|error| failed(request, error))?;
-        if answer.status().is_success() {
-            return Ok((task, answer));
-        }
-        let status = answer.status();
-        let message = explanation(answer.into_body()).await;
-        Err(failed(request, AnswerError::Status { status, message }))
-    }
-}
-
-/// Lines as they come. Dropping it closes the connection.
-pub(super) struct Lines {
-    request: &'static str,
-    body: Incoming,
-    unread: BytesMut,
-    /// Whether what comes now is the rest of a line that is too long.
-    skips: bool,
-    _connection: JoinSet<()>,
-}
-
-impl Lines {
-    /// The next one, without its end; `None` once the daemon has ended the stream.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
-        loop {
-            if let Some(line) = self.take() {
-                return Ok(Some(line));
-            }
-            let Some(frame) = self.body.frame().await else {
-                return Ok(None);
-            };
-            let frame = frame.map_err(|error| failed(self.request, error))?;
-            if let Ok(data) = frame.into_data() {
-                self.unread.extend_from_slice(&data);
-            }
-        }
-    }
-
-    /// A line that is there already.
-    fn take(&mut self) -> Option<Bytes> {
-        while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
-            let line = self.unread.split_to(end + 1);
-            let is_rest = std::mem::take(&mut self.skips);
-            if !is_rest && end > 0 {
-                return Some(line.freeze().slice(..end));
-            }
-        }
-        if self.unread.len() > MAX_LINE_BYTES {
-            warn!(
-                request = self.request,
-                "a line of a daemon is too long and left out"
-            );
-            self.skips = true;
-        }
-        if self.skips {
-            self.unread.clear();
-        }
-        None
-    }
-}
-
-async fn limited<T>(
-    request: &'static str,
-    answer: impl Future<Output = Result<T, SourceError>>,
-) -> Result<T, SourceError> {
-    let answer = timeout(REQUEST_LIMIT, answer).await;
-    answer.unwrap_or(Err(SourceError::Hangs { request }))
-}
-
-/// What the daemon says of an error, as far as it can be read.
-async fn explanation(body: Incoming) -> String {
-    #[derive(serde::Deserialize)]
-    struct Explanation {
-        message: String,
-    }
-    let Ok(body) = Limited::new(body, MAX_ERROR_BYTES).collect().await else {
-        return "no explanation".to_owned();
-    };
-    let body = body.to_bytes();
-    match serde_json::from_slice(&body) {
-        Ok(Explanation { message }) => message,
-        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+        let answered = sender.send_request(asked).await;
+        let response = answered.map_err(|error| failed(request, error))?;
+        Ok(Answer {
+            response,
+            connection,
+        })
     }
 }
 
 fn failed(
     request: &'static str,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    error: impl std::error::Error + Send + Sync + 'static,
 ) -> SourceError {
-    let source = error.into();
+    let source = Box::new(error);
     SourceError::Request { request, source }
+}
+
+async fn within<T>(
+    request: &'static str,
+    work: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let done = tokio::time::timeout(REQUEST_LIMIT, work).await;
+    done.unwrap_or(Err(SourceError::Hangs { request }))
+}
+
+fn parsed<T: DeserializeOwned>(body: Bytes) -> Result<T, HttpError> {
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// What a daemon says beside the status of an error.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+async fn refusal(response: Response<Incoming>) -> HttpError {
+    let status = response.status();
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while text.len() < MAX_ERROR_BYTES {
+        let Some(Ok(frame)) = body.frame().await else {
+            break;
+        };
+        if let Ok(data) = frame.into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    let message = match serde_json::from_slice::<Refusal>(&text) {
+        Ok(refusal) => crate::printable(refusal.message.as_bytes()),
+        Err(_) => crate::printable(text.trim_ascii()),
+    };
+    let message = message.chars().take(MAX_ERROR_CHARS).collect();
+    HttpError::Refused { status, message }
+}
+
+/// Filters as both daemons take them, `{"type":{"container":true}}`, for a query.
+pub(super) fn filters(filters: &[(&str, &[&str])]) -> String {
+    let of = |values: &[&str]| -> serde_json::Value {
+        let values = values
+            .iter()
+            .map(|value| ((*value).to_owned(), true.into()));
+        values.collect::<serde_json::Map<_, _>>().into()
+    };
+    let filters = filters
+        .iter()
+        .map(|(key, values)| ((*key).to_owned(), of(values)));
+    let json = serde_json::Value::Object(filters.collect());
+    percent_encoded(&json.to_string())
+}
+
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]

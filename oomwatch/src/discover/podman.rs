@@ -1,28 +1,42 @@
-//! Containers by Podman's own HTTP API, which knows of pods. From Podman 4.0 on.
+//! Containers by Podman's HTTP API: its own endpoints, which know of pods.
+//!
+//! The service runs on demand: systemd starts it for a connection, and the stream of events keeps it
+//! running. Version 4 of the interface is spoken by Podman 4 and 5.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{
-    docker::Dialect,
-    labels,
-    source::{FollowFuture, Place, RuntimeApi, Seen, Sightings, Source},
+    http::{self, Change, Client, Daemon, Known, Labels, State, Told},
+    names::is_runtimes_id,
+    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError},
 };
-use crate::ContainerDetails;
 
-/// One Podman.
+/// As it is in a cgroup's path.
+const RUNTIME: &str = "podman";
+/// Root of the endpoints.
+const ROOT: &str = "/v4.0.0/libpod";
+
+/// One runtime's socket.
 #[derive(Debug)]
 pub(crate) struct Podman {
-    socket: PathBuf,
+    client: Client,
 }
 
 impl Podman {
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        let client = Client::new(socket);
+        Self { client }
+    }
+
+    async fn pod_name(&self, id: &str) -> Result<Option<String>, SourceError> {
+        if !is_runtimes_id(id) {
+            return Ok(None);
+        }
+        let path = format!("{ROOT}/pods/{id}/json");
+        let found: Option<Pod> = self.client.find("a pod", &path).await?;
+        Ok(found.and_then(|pod| pod.name))
     }
 }
 
@@ -32,55 +46,127 @@ impl Source for Podman {
     }
 
     fn socket(&self) -> &Path {
-        &self.socket
+        self.client.socket()
     }
 
     fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(async {
-            let dialect = Dialect {
-                list: "/v4.0.0/libpod/containers/json?all=true",
-                // {"type":["container"],"event":["create","init","start","rename","remove"]}
-                events: "/v4.0.0/libpod/events?stream=true&filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22create%22%2C%22init%22%2C%22start%22%2C%22rename%22%2C%22remove%22%5D%7D".to_owned(),
-                removed: "remove",
-            };
-            dialect.follow::<Listed>(&self.socket, sightings).await
-        })
+        Box::pin(http::follow(&*self, sightings))
     }
 }
 
-/// A container of `GET /libpod/containers/json`.
+impl Daemon for Podman {
+    const IS_PODMAN: bool = true;
+    /// Asked for the past, Podman reads its journal from the beginning.
+    const GAPLESS: bool = false;
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn events(&self) -> String {
+        let filters = http::filters(&[
+            ("type", &["container"]),
+            ("event", &["create", "init", "start", "rename", "remove"]),
+        ]);
+        format!("{ROOT}/events?stream=true&filters={filters}")
+    }
+
+    fn change(&self, action: &str) -> Option<Change> {
+        match action {
+            "create" | "init" | "start" | "rename" => Some(Change::New),
+            "remove" => Some(Change::Gone),
+            _ => None,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Seen>, SourceError> {
+        let path = format!("{ROOT}/containers/json?all=true");
+        let all: Option<Vec<Listed>> = self.client.get("the listing", &path).await?;
+        let all = all.unwrap_or_default().into_iter();
+        Ok(all.filter_map(Listed::seen).collect())
+    }
+
+    async fn look(&self, id: &str) -> Result<Option<Seen>, SourceError> {
+        let path = format!("{ROOT}/containers/{id}/json");
+        let found: Option<Inspected> = self.client.find("a container", &path).await?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let pod = match &found.pod {
+            Some(pod) => self.pod_name(pod).await?,
+            None => None,
+        };
+        Ok(found.seen(pod))
+    }
+
+    fn told(&self, id: String, told: Told) -> Seen {
+        Known::from(told).seen(RUNTIME, id)
+    }
+}
+
+/// A container in the listing.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
-    id: String,
+    id: Option<String>,
     names: Option<Vec<String>>,
     image: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    pid: Option<u32>,
+    labels: Option<Labels>,
+    pid: Option<i64>,
     pod_name: Option<String>,
     is_infra: Option<bool>,
 }
 
-impl From<Listed> for Seen {
-    fn from(listed: Listed) -> Self {
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let details = labels::details(listed.labels.unwrap_or_default());
-        let name = listed.names.unwrap_or_default().into_iter().next();
-        Self {
-            id: listed.id,
-            place: Place {
-                pid: listed.pid.filter(|&pid| pid > 0),
-                ..Place::default()
-            },
-            details: ContainerDetails {
-                name: given(name),
-                runtime: Some("podman".to_owned()),
-                image: given(listed.image),
-                pod: given(listed.pod_name),
-                is_sandbox: Some(listed.is_infra == Some(true)),
-                ..details
-            },
-        }
+impl Listed {
+    fn seen(self) -> Option<Seen> {
+        let known = Known {
+            name: self.names.and_then(|names| names.into_iter().next()),
+            image: self.image,
+            labels: self.labels,
+            pid: self.pid,
+            pod: self.pod_name,
+            is_sandbox: self.is_infra,
+        };
+        Some(known.seen(RUNTIME, self.id?))
+    }
+}
+
+/// A container that was asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: Option<String>,
+    name: Option<String>,
+    image_name: Option<String>,
+    pod: Option<String>,
+    is_infra: Option<bool>,
+    config: Option<Config>,
+    state: Option<State>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    labels: Option<Labels>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pod {
+    name: Option<String>,
+}
+
+impl Inspected {
+    fn seen(self, pod: Option<String>) -> Option<Seen> {
+        let known = Known {
+            name: self.name,
+            image: self.image_name,
+            labels: self.config.and_then(|config| config.labels),
+            pid: self.state.and_then(|state| state.pid),
+            pod,
+            is_sandbox: self.is_infra,
+        };
+        Some(known.seen(RUNTIME, self.id?))
     }
 }
 

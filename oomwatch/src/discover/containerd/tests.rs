@@ -161,8 +161,12 @@ async fn all_namespaces_are_listed_then_changes_are_followed() {
         "default/web default.example/web:1"
     );
 
-    let change = |id: &str| ContainerChange { id: id.to_owned() };
-    runtime.tell("/containers/create", &change("gone at once"));
+    let change = |id: &str| ContainerChange {
+        id: id.to_owned(),
+        image: "busybox".to_owned(),
+    };
+    runtime.tell("/containers/create", &change("brief"));
+    assert_eq!(next(&mut sightings).await, "default/brief busybox");
     runtime.tell("/tasks/create", &7_u64);
     runtime.tell("/tasks/paused", &task);
     runtime.tell("/containers/delete", &change("web"));

@@ -1,90 +1,205 @@
-//! A daemon for tests, on a socket in a directory of its own: each connection gets one answer, in
-//! bytes that the test chooses.
+//! A daemon for tests: writes what it is told to on a unix socket, whole or half.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
-    sync::mpsc,
-    task::JoinSet,
+    sync::{broadcast, mpsc},
+    task::{JoinHandle, JoinSet},
 };
 
-/// What is answered.
+use crate::{
+    cgroup::hierarchy::Hierarchy,
+    discover::source::{SIGHTING_QUEUE, Sighting, Sightings, Source, SourceError},
+};
+
+/// Longer than any test takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the daemon does with a request.
 pub(in crate::discover) enum Reply {
-    /// A good answer with this body.
-    Json(String),
-    /// These bytes, whatever they are, and the end.
-    Raw(String),
-    /// A good answer whose body comes as it comes, until the sender is dropped.
-    Stream(mpsc::UnboundedReceiver<String>),
-    /// Nothing, for ever.
-    Nothing,
+    /// Says this.
+    Json(Value),
+    /// Says no.
+    Refused(u16, &'static str),
+    /// Writes these bytes and closes.
+    Raw(Vec<u8>),
+    /// Sends the events that come, and these first.
+    Events(Vec<Value>),
+    /// Nothing.
+    Hang,
 }
 
-/// A server; dropping it closes all connections.
-pub(in crate::discover) struct Server {
+pub(in crate::discover) struct Fake {
     directory: tempfile::TempDir,
-    _tasks: JoinSet<()>,
+    asked: Arc<Mutex<Vec<String>>>,
+    events: Events,
+    _server: JoinSet<()>,
 }
 
-impl Server {
-    /// `answer` is asked for each path.
-    pub(in crate::discover) fn start(
-        answer: impl Fn(&str) -> Reply + Send + Sync + 'static,
+/// Sends events to whoever is subscribed.
+#[derive(Clone)]
+pub(in crate::discover) struct Events(broadcast::Sender<Vec<u8>>);
+
+impl Events {
+    pub(in crate::discover) fn send(&self, event: &Value) {
+        self.write(format!("{event}\n").as_bytes());
+    }
+
+    pub(in crate::discover) fn write(&self, bytes: &[u8]) {
+        self.0.send(bytes.to_vec()).expect("nobody is subscribed");
+    }
+}
+
+impl Fake {
+    /// A daemon that answers each path as it is told.
+    pub(in crate::discover) fn new(
+        reply: impl Fn(&str, &Events) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("http.sock")).unwrap();
-        let answer = Arc::new(answer);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
+        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        let events = Events(broadcast::channel(1024).0);
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let mut server = JoinSet::new();
+        let (log, sender, reply) = (Arc::clone(&asked), events.clone(), Arc::new(reply));
+        server.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = Arc::clone(&answer);
-                connections.spawn(async move { respond(stream, &*answer).await });
+                let (log, sender, reply) = (log.clone(), sender.clone(), reply.clone());
+                connections.spawn(async move {
+                    let mut stream = stream;
+                    let path = path(&mut stream).await;
+                    log.lock().unwrap().push(path.clone());
+                    let reply = reply(&path, &sender);
+                    // The client may have left.
+                    let _ = answer(stream, reply, sender).await;
+                });
             }
         });
         Self {
             directory,
-            _tasks: tasks,
+            asked,
+            events,
+            _server: server,
         }
     }
 
     pub(in crate::discover) fn socket(&self) -> PathBuf {
-        self.directory.path().join("http.sock")
+        self.directory.path().join("socket")
+    }
+
+    pub(in crate::discover) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The paths that were asked for, without queries.
+    pub(in crate::discover) fn asked(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        let bare = |path: &String| path.split('?').next().unwrap_or_default().to_owned();
+        asked.iter().map(bare).collect()
     }
 }
 
-async fn respond(mut stream: UnixStream, answer: &(dyn Fn(&str) -> Reply + Send + Sync)) {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        request.push(stream.read_u8().await.unwrap());
+async fn path(stream: &mut UnixStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else {
+            break;
+        };
+        head.push(byte);
     }
-    let request = String::from_utf8(request).unwrap();
-    let path = request.split(' ').nth(1).unwrap();
-    // A client that has seen enough closes the connection.
-    let _ = match answer(path) {
-        Reply::Json(body) => {
-            let length = body.len();
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-            stream.write_all(answer.as_bytes()).await
-        }
-        Reply::Raw(bytes) => stream.write_all(bytes.as_bytes()).await,
-        Reply::Stream(parts) => send_all(&mut stream, parts).await,
-        Reply::Nothing => std::future::pending().await,
-    };
+    let head = String::from_utf8(head).unwrap();
+    head.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-async fn send_all(
-    stream: &mut UnixStream,
-    mut parts: mpsc::UnboundedReceiver<String>,
+async fn answer(mut stream: UnixStream, reply: Reply, events: Events) -> std::io::Result<()> {
+    match reply {
+        Reply::Json(json) => stream.write_all(&whole(200, &json.to_string())).await,
+        Reply::Refused(status, body) => stream.write_all(&whole(status, body)).await,
+        Reply::Raw(bytes) => stream.write_all(&bytes).await,
+        Reply::Events(first) => stream_events(stream, first, events).await,
+        Reply::Hang => std::future::pending().await,
+    }
+}
+
+/// An answer in one piece.
+pub(in crate::discover) fn whole(status: u16, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+async fn stream_events(
+    mut stream: UnixStream,
+    first: Vec<Value>,
+    events: Events,
 ) -> std::io::Result<()> {
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        .await?;
-    while let Some(part) = parts.recv().await {
-        let chunk = format!("{:x}\r\n{part}\r\n", part.len());
-        stream.write_all(chunk.as_bytes()).await?;
+    let mut receiver = events.0.subscribe();
+    drop(events);
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    for event in first {
+        chunk(&mut stream, format!("{event}\n").as_bytes()).await?;
     }
-    stream.write_all(b"0\r\n\r\n").await
+    while let Ok(bytes) = receiver.recv().await {
+        chunk(&mut stream, &bytes).await?;
+    }
+    Ok(())
+}
+
+async fn chunk(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
+    let head = format!("{:x}\r\n", bytes.len());
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(bytes).await?;
+    stream.write_all(b"\r\n").await
+}
+
+/// A source at work, and what it says.
+pub(in crate::discover) struct Followed {
+    receiver: mpsc::Receiver<Sighting>,
+    task: JoinHandle<Result<(), SourceError>>,
+}
+
+impl Followed {
+    pub(in crate::discover) fn new(mut source: impl Source) -> Self {
+        let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
+        let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
+        let sightings = Sightings::new(source.api(), hierarchy, sender);
+        let task = tokio::spawn(async move { source.follow(&sightings).await });
+        Self { receiver, task }
+    }
+
+    pub(in crate::discover) async fn next(&mut self) -> Sighting {
+        let next = tokio::time::timeout(DEADLINE, self.receiver.recv());
+        next.await.expect("nothing was said").expect("it ended")
+    }
+
+    /// All until the listing is complete, and its ids.
+    pub(in crate::discover) async fn listed(&mut self) -> (Vec<Sighting>, Vec<String>) {
+        let mut seen = Vec::new();
+        loop {
+            match self.next().await {
+                Sighting::Listed { ids, .. } => return (seen, ids),
+                sighting => seen.push(sighting),
+            }
+        }
+    }
+
+    /// What it ended with; what it said before is not looked at.
+    pub(in crate::discover) async fn error(self) -> SourceError {
+        let Self { receiver, task } = self;
+        let ended = tokio::time::timeout(DEADLINE, task).await;
+        drop(receiver);
+        ended.expect("it goes on").unwrap().unwrap_err()
+    }
 }
