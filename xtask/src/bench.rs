@@ -21,7 +21,7 @@ pub(crate) struct Options {
     /// Fewer repetitions: to see whether it works, not for numbers to quote.
     #[arg(long)]
     quick: bool,
-    /// Only those whose name has this in it: records, ring, state, registered, start, latency.
+    /// Only those whose name has this in it: records, ring, state, registered, start, listed, latency.
     filter: Option<String>,
 }
 
@@ -43,12 +43,13 @@ struct Subject<'a> {
     quick: bool,
 }
 
-const MEASUREMENTS: [Measurement; 6] = [
+const MEASUREMENTS: [Measurement; 7] = [
     ("records", engine::records),
     ("ring", engine::ring),
     ("state", engine::state),
     ("start", daemon::start),
     ("registered", daemon::registered),
+    ("listed", daemon::listed),
     ("latency", daemon::latency),
 ];
 

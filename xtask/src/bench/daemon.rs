@@ -2,6 +2,7 @@
 //! how often it wakes, and how late an event is.
 
 mod node;
+mod runtime;
 mod status;
 
 use std::path::PathBuf;
@@ -13,12 +14,15 @@ use oomwatch_tests::daemon::Daemon;
 use oomwatch_tests::host::Layout;
 
 use self::node::Node;
+use self::runtime::Runtime;
 use self::status::Status;
 use super::Subject;
 use super::table::{Table, Target};
 
 /// Containers of the large run.
 const CONTAINERS: usize = 10_000;
+/// Containers of the listing.
+const LISTED: usize = 5_000;
 /// How long an idle daemon is looked at.
 const IDLE: Duration = Duration::from_secs(5);
 const IDLE_QUICK: Duration = Duration::from_secs(1);
@@ -73,6 +77,28 @@ pub(super) fn registered(subject: &Subject<'_>, table: &mut Table) -> Result<()>
     table.add(&what("descriptors for 10,000"), descriptors, "", none);
     let wake_ups = full.wake_ups as f64;
     table.add(&what("wake-ups while idle"), wake_ups, "", none);
+    Ok(())
+}
+
+/// A runtime's listing: from its request to the last container that is named.
+pub(super) fn listed(subject: &Subject<'_>, table: &mut Table) -> Result<()> {
+    let program: PathBuf = subject.workspace.release_binary("oomwatch");
+    let runtime = Runtime::create(LISTED)?;
+    let mut best = f64::MAX;
+    for _ in 0..if subject.quick { 1 } else { 3 } {
+        let daemon = Daemon::start(&program, &runtime::arguments(&runtime.socket()))?;
+        let asked = runtime.asked()?;
+        let listed = format!("\"containers\":{LISTED}");
+        let all = daemon.wait_for_output(EVENT_LIMIT, |output| {
+            let mut lines = output.errors.iter();
+            lines.any(|line| line.contains("\"listed\"") && line.contains(&listed))
+        });
+        ensure!(all, "the listing did not come through");
+        best = best.min(asked.elapsed().as_secs_f64() * 1_000.0);
+        daemon.stop()?;
+    }
+    let target = Target::AtMost(1_000.0);
+    table.add("listed: 5,000 containers of Docker", best, "ms", target);
     Ok(())
 }
 
