@@ -358,6 +358,11 @@ impl Accounts {
         }
     }
 
+    /// The numbers of a container, if something happened to it in this run.
+    pub(crate) fn numbers_of(&self, cgroup: CgroupId) -> Option<Numbers> {
+        self.stories.get(&cgroup).map(|story| story.numbers)
+    }
+
     /// The numbers of all containers that something happened to, in no order.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
         let stories = self.stories.iter();

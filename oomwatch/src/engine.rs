@@ -6,7 +6,7 @@
 pub(crate) mod books;
 mod claim;
 mod discovery;
-mod naming;
+pub(crate) mod naming;
 pub(crate) mod reading;
 
 use std::{collections::HashMap, sync::Arc};

@@ -54,7 +54,7 @@ pub use self::{
         cgroup::CgroupDiscovery,
         source::{RuntimeApi, RuntimeSocket},
     },
-    engine::Totals,
+    engine::{Totals, naming::Registered},
     event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
     probe::{

@@ -163,6 +163,10 @@ impl Reconciler {
     }
 
     /// The numbers of all containers in this run, in no order.
+    pub(crate) fn numbers_of(&self, cgroup: CgroupId) -> Option<Numbers> {
+        self.accounts.numbers_of(cgroup)
+    }
+
     pub(crate) fn numbers(&self) -> impl Iterator<Item = (CgroupId, Numbers)> {
         self.accounts.numbers()
     }

@@ -199,6 +199,13 @@ impl Registry {
         self.by_path.contains(&cgroup) || self.given.contains_key(&cgroup)
     }
 
+    /// The cgroups of all that are alive, in order.
+    pub(crate) fn live_cgroups(&self) -> Vec<CgroupId> {
+        let mut cgroups: Vec<_> = self.live.iter().map(|live| live.cgroup).collect();
+        cgroups.sort_unstable();
+        cgroups
+    }
+
     /// Number of containers that are alive.
     pub(crate) fn live_count(&self) -> usize {
         self.live.len()

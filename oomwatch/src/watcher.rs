@@ -22,7 +22,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, ContainerId, Publisher, RegistryError, Tier, TierChoice, Totals,
+    CgroupDiscovery, CgroupId, ContainerId, Publisher, Registered, RegistryError, Tier, TierChoice,
+    Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
     id::ContainerIdError,
@@ -33,6 +34,8 @@ use crate::{
 
 /// Requests that wait for the watcher's task at most; callers wait beyond that.
 const COMMAND_QUEUE: usize = 64;
+/// Containers that are described at a time.
+const DESCRIBED: usize = 256;
 
 /// Why a watcher did not start.
 #[derive(Debug, thiserror::Error)]
@@ -320,6 +323,13 @@ enum Command {
     Status {
         answer: oneshot::Sender<Status>,
     },
+    Cgroups {
+        answer: oneshot::Sender<Vec<CgroupId>>,
+    },
+    Describe {
+        cgroups: Vec<CgroupId>,
+        answer: oneshot::Sender<Vec<Registered>>,
+    },
 }
 
 /// Talks to a running watcher; cheap to clone.
@@ -387,6 +397,14 @@ impl Watcher {
         self.handle.events().await
     }
 
+    /// See [`Handle::containers`].
+    ///
+    /// # Errors
+    /// As [`Handle::containers`].
+    pub async fn containers(&self) -> Result<Vec<Registered>, AddError> {
+        self.handle.containers().await
+    }
+
     /// See [`Handle::status`].
     ///
     /// # Errors
@@ -439,6 +457,24 @@ impl Handle {
     /// When the watcher has stopped.
     pub async fn status(&self) -> Result<Status, AddError> {
         self.ask(|answer| Command::Status { answer }).await
+    }
+
+    /// All containers that are registered and exist, in no order that means anything.
+    ///
+    /// Taken some at a time, so that kills are not kept waiting: one that comes or goes meanwhile
+    /// may be missing.
+    ///
+    /// # Errors
+    /// When the watcher has stopped.
+    pub async fn containers(&self) -> Result<Vec<Registered>, AddError> {
+        let all = self.ask(|answer| Command::Cgroups { answer }).await?;
+        let mut containers = Vec::with_capacity(all.len());
+        for some in all.chunks(DESCRIBED) {
+            let cgroups = some.to_vec();
+            let described = self.ask(|answer| Command::Describe { cgroups, answer });
+            containers.append(&mut described.await?);
+        }
+        Ok(containers)
     }
 
     async fn ask<T>(

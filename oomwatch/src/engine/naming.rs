@@ -1,5 +1,7 @@
 //! What runtimes tell of their containers: names for events, and containers that no path gives away.
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::Engine;
@@ -13,6 +15,22 @@ use crate::{
 
 /// What an event lacks whose container's runtime has not told its name.
 const NAME: &str = "container.name";
+
+/// A container that is registered and exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Registered {
+    /// The container, with the names that are known.
+    pub container: Arc<Container>,
+    /// Path of its cgroup, printable.
+    pub cgroup_path: Option<String>,
+    /// Kills that this run of the watcher reported in its cgroup and below.
+    pub kills: u64,
+    /// Kills that only the counter told of.
+    pub counter_only: u64,
+    /// The kernel's double counts.
+    pub recounts: u64,
+}
 
 impl Engine {
     /// Takes in what a source told; returns the cgroup of a container that is to be registered, and its id.
@@ -86,6 +104,20 @@ impl Engine {
             missing.push(NAME);
         }
         awaited && !event.while_down
+    }
+
+    /// A registered container as it is now, by its cgroup.
+    pub(crate) fn describe(&self, cgroup: CgroupId) -> Option<Registered> {
+        let container = self.container(cgroup)?;
+        let numbers = self.reconciler.numbers_of(cgroup).unwrap_or_default();
+        let path = self.tree.path(cgroup);
+        Some(Registered {
+            container: self.names.name(&container).unwrap_or(container),
+            cgroup_path: path.map(|path| crate::printable(&path)),
+            kills: numbers.kills,
+            counter_only: numbers.counter_only,
+            recounts: numbers.recounts,
+        })
     }
 
     pub(super) fn forget_names(&mut self, now_ns: u64) {

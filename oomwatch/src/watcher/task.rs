@@ -244,6 +244,13 @@ impl Task {
             Command::Status { answer } => {
                 let _ = answer.send(self.status());
             }
+            Command::Cgroups { answer } => {
+                let _ = answer.send(self.engine.registry().live_cgroups());
+            }
+            Command::Describe { cgroups, answer } => {
+                let described = cgroups.iter().filter_map(|&id| self.engine.describe(id));
+                let _ = answer.send(described.collect());
+            }
         }
     }
 

@@ -77,6 +77,12 @@ fn a_path_that_says_nothing_is_registered_by_its_runtime() {
     let container = event.container.unwrap();
     assert_eq!(container.id.as_str(), "web");
     assert_eq!(container.details.name.as_deref(), Some("shop"));
+
+    assert_eq!(engine.registry().live_cgroups(), [WEB]);
+    let described = engine.describe(WEB).unwrap();
+    assert_eq!(described.container, container);
+    assert_eq!(described.cgroup_path.as_deref(), Some("/system.slice/web"));
+    assert!(engine.describe(SYSTEM).is_none());
 }
 
 #[test]
