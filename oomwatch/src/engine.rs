@@ -15,11 +15,11 @@ use tracing::debug;
 
 use self::reading::Cause;
 use crate::{
-    CgroupDiscovery, CgroupId, Container, OomEvent,
+    CgroupDiscovery, CgroupId, Container, ContainerId, OomEvent,
     account::Numbers,
     attribute::attribute,
     cgroup::tree::Tree,
-    discover::names::Names,
+    discover::names::{Names, SourceNumber},
     event::{
         Kind,
         build::{Known, Now, Origin},
@@ -71,6 +71,8 @@ pub(crate) struct Engine {
     discovery: CgroupDiscovery,
     units: bool,
     names: Names,
+    /// Containers that sources are to be asked for.
+    wanted: Vec<(SourceNumber, ContainerId)>,
     tree: Tree,
     registry: Registry,
     reconciler: Reconciler,
@@ -96,6 +98,7 @@ impl Engine {
             discovery: setting.discovery,
             units: setting.units,
             names: Names::default(),
+            wanted: Vec::new(),
             tree: Tree::new(setting.root),
             registry: Registry::new(setting.units),
             reconciler: Reconciler::new(setting.counting),
@@ -181,12 +184,15 @@ impl Engine {
     /// As [`Self::register`], for a container that is what its path says.
     fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
+        let asked = self.names.askable(&container);
         self.registry.add_found(&self.tree, container)?;
+        let wanted = asked.into_iter().map(|source| (source, id.clone()));
+        self.wanted.extend(wanted);
         self.registered(cgroup, &id);
         Ok(())
     }
 
-    fn registered(&mut self, cgroup: CgroupId, id: &crate::ContainerId) {
+    fn registered(&mut self, cgroup: CgroupId, id: &ContainerId) {
         if self.kept.registered(cgroup, id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
@@ -196,10 +202,7 @@ impl Engine {
         self.newly_registered = true;
     }
 
-    pub(crate) fn unregister(
-        &mut self,
-        id: &crate::ContainerId,
-    ) -> Result<Arc<Container>, RegistryError> {
+    pub(crate) fn unregister(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
         let container = self.registry.remove(&self.tree, id)?;
         self.reconciler.close_account(container.cgroup_id);
         self.kept.unregistered(container.cgroup_id);

@@ -16,6 +16,7 @@ use super::{
     names::is_runtimes_id,
     source::{
         FollowFuture, Place, REQUEST_LIMIT, RuntimeApi, Seen, Sightings, Source, SourceError,
+        Wanted,
     },
 };
 use crate::{
@@ -61,7 +62,12 @@ impl Source for Containerd {
         &self.socket
     }
 
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
+    /// Each container is told of before it runs: none needs to be asked for.
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        _wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
         Box::pin(follow(&self.socket, sightings))
     }
 }

@@ -1,8 +1,8 @@
 //! Containers by the Kubernetes container runtime interface, of containerd or CRI-O: what pod they
 //! are of, their names as the pod has them, and how often they were started.
 //!
-//! Follows the events that newer runtimes offer; others are listed again every half a minute, and
-//! new containers go without their names for as long, unless another source knows them.
+//! Follows the events that newer runtimes offer; others are listed again every half a minute. In
+//! between, a container whose cgroup appeared is asked for.
 
 mod messages;
 
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::MissedTickBehavior;
 use tonic::Request;
 use tracing::debug;
 
@@ -23,6 +24,7 @@ use super::{
     labels,
     source::{
         FollowFuture, Place, REQUEST_LIMIT, RuntimeApi, Seen, Sightings, Source, SourceError,
+        Wanted,
     },
 };
 use crate::{
@@ -59,12 +61,20 @@ impl Source for Cri {
         &self.socket
     }
 
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(follow(&self.socket, sightings))
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
+        Box::pin(follow(&self.socket, sightings, wanted))
     }
 }
 
-async fn follow(socket: &Path, sightings: &Sightings) -> Result<(), SourceError> {
+async fn follow(
+    socket: &Path,
+    sightings: &Sightings,
+    wanted: &mut Wanted,
+) -> Result<(), SourceError> {
     let client = Client::connect(socket, REQUEST_LIMIT).await?;
     let version: Result<VersionAnswer, _> =
         client.call(VERSION, Request::new(VersionRequest {})).await;
@@ -80,16 +90,13 @@ async fn follow(socket: &Path, sightings: &Sightings) -> Result<(), SourceError>
         runtime,
         sightings,
     };
+    wanted.clear();
     follower.list().await?;
-    let Some(first) = first(&mut events).await? else {
-        debug!(socket = %socket.display(), "this runtime has no events: it is listed now and then");
-        return follower.list_for_ever().await;
-    };
-    follower.changed(first).await?;
-    while let Some(event) = events.next().await? {
-        follower.changed(event).await?;
+    if follower.follow(&mut events, wanted).await? {
+        return Err(SourceError::Closed);
     }
-    Err(SourceError::Closed)
+    debug!(socket = %socket.display(), "this runtime has no events: it is listed now and then");
+    follower.list_for_ever(wanted).await
 }
 
 /// The first event; `None` where the runtime offers none. CRI-O ends the stream then, others refuse.
@@ -108,10 +115,43 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn list_for_ever(&self) -> Result<(), SourceError> {
+    /// Follows the events until they end; tells whether the runtime has any.
+    async fn follow(
+        &self,
+        events: &mut Subscription<Event>,
+        wanted: &mut Wanted,
+    ) -> Result<bool, SourceError> {
+        let mut any = false;
         loop {
-            tokio::time::sleep(LIST_EVERY).await;
-            self.list().await?;
+            let next = async {
+                if any {
+                    events.next().await
+                } else {
+                    first(events).await
+                }
+            };
+            tokio::select! {
+                event = next => match event? {
+                    Some(event) => {
+                        any = true;
+                        self.changed(event).await?;
+                    }
+                    None => return Ok(any),
+                },
+                id = wanted.next() => self.look_at(&id).await?,
+            }
+        }
+    }
+
+    async fn list_for_ever(&self, wanted: &mut Wanted) -> Result<(), SourceError> {
+        let mut again = tokio::time::interval(LIST_EVERY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        again.reset();
+        loop {
+            tokio::select! {
+                _ = again.tick() => self.list().await?,
+                id = wanted.next() => self.look_at(&id).await?,
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{
     http::{self, Change, Client, Daemon, Known, Labels, State, Told},
     labels,
-    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError},
+    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError, Wanted},
 };
 use crate::ContainerDetails;
 
@@ -44,8 +44,12 @@ impl Source for Docker {
         self.client.socket()
     }
 
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(http::follow(&*self, sightings))
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
+        Box::pin(http::follow(&*self, sightings, wanted))
     }
 }
 

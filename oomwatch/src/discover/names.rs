@@ -174,6 +174,21 @@ impl Names {
             && self.following.iter().any(|(_, api)| knows(*api, runtime))
     }
 
+    /// The sources that are to be asked for a container whose cgroup told of it first. containerd's
+    /// services are not: each container is told of there before it runs.
+    pub(crate) fn askable(&self, container: &Container) -> Vec<SourceNumber> {
+        if !self.awaits(container) {
+            return Vec::new();
+        }
+        let runtime = container.details.runtime.as_deref();
+        let answers = |api: RuntimeApi| api != RuntimeApi::Containerd && knows(api, runtime);
+        let following = self.following.iter();
+        following
+            .filter(|(_, api)| answers(*api))
+            .map(|(source, _)| *source)
+            .collect()
+    }
+
     /// Forgets those that have been gone for as long as a cgroup's tombstone stays, and that no
     /// container alive has.
     pub(crate) fn expire(&mut self, now_ns: u64, is_live: impl Fn(&ContainerId) -> bool) {

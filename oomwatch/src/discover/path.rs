@@ -193,15 +193,41 @@ fn hierarchy_path(path: &str) -> Option<&str> {
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let path = String::from_utf8_lossy(bytes);
-    for identity in [identify(&path), innermost(&path)].into_iter().flatten() {
-        assert!(!identity.id.is_empty() && identity.id.len() <= 255);
-        assert!(identity.id.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert!(identity.depth > 0);
-        let own: Vec<&str> = path
-            .split('/')
-            .filter(|name| !name.is_empty())
-            .take(identity.depth)
-            .collect();
-        assert_eq!(identify(&own.join("/")).as_ref(), Some(&identity));
+    let (exact, innermost) = (identify(&path), innermost(&path));
+    for identity in [&exact, &innermost].into_iter().flatten() {
+        holds(identity, &path);
+    }
+    // What is more than a unit is its own innermost owner.
+    let owner = exact.filter(|found| found.kind != Kind::SystemdUnit);
+    assert!(owner.is_none() || owner == innermost);
+}
+
+fn holds(identity: &PathIdentity, path: &str) {
+    assert!(identity.id.len() <= 255 && identity.id.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(crate::ContainerId::new(&identity.id).is_ok());
+    assert_eq!(identity.pod_uid.is_some(), identity.qos.is_some());
+    let names = || path.split('/').filter(|name| !name.is_empty());
+    assert!((1..=names().count()).contains(&identity.depth));
+    let own: Vec<&str> = names().take(identity.depth).collect();
+    let own = own.join("/");
+    assert_eq!(identify(&own).as_ref(), Some(identity));
+    for told in [
+        Some(&identity.id),
+        identity.name.as_ref(),
+        identity.pod_uid.as_ref(),
+    ] {
+        assert!(told.is_none_or(|told| says(&own, told)), "{told:?}");
+    }
+}
+
+/// Whether a text is in a path: as it is, or as systemd escapes it, or with the kubelet's dashes.
+fn says(path: &str, text: &str) -> bool {
+    let escaped = text.replace('-', "\\x2d");
+    let underscored = text.replace('-', "_");
+    path.contains(text) || path.contains(&escaped) || path.contains(&underscored) || {
+        let bytes = text.bytes();
+        let any =
+            |byte: u8| path.contains(char::from(byte)) || path.contains(&format!("\\x{byte:02x}"));
+        path.contains("\\x") && bytes.into_iter().all(any)
     }
 }

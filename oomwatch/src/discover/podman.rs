@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{
     http::{self, Change, Client, Daemon, Known, Labels, State, Told},
     names::is_runtimes_id,
-    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError},
+    source::{FollowFuture, RuntimeApi, Seen, Sightings, Source, SourceError, Wanted},
 };
 
 /// As it is in a cgroup's path.
@@ -49,8 +49,12 @@ impl Source for Podman {
         self.client.socket()
     }
 
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
-        Box::pin(http::follow(&*self, sightings))
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
+        Box::pin(http::follow(&*self, sightings, wanted))
     }
 }
 

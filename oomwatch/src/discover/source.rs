@@ -8,6 +8,7 @@
 
 mod place;
 mod socket;
+mod wanted;
 
 use std::{error::Error, fmt, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, info, warn};
 
 pub use self::socket::RuntimeSocket;
-pub(crate) use self::{place::Place, socket::source};
+pub(crate) use self::{place::Place, socket::source, wanted::Wanted};
 use crate::{CgroupId, ContainerDetails, cgroup::hierarchy::Hierarchy, grpc::GrpcError};
 
 /// Sightings that wait for the watcher's task at most; a source waits beyond that.
@@ -127,8 +128,12 @@ pub(crate) trait Source: Send + 'static {
     fn socket(&self) -> &Path;
 
     /// Connects, subscribes to events, *then* lists, calls [`Sightings::listed`], and tells of each
-    /// change until the connection ends.
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a>;
+    /// change until the connection ends; and of each container that is asked for by then.
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a>;
 }
 
 /// A container as its runtime knows it.
@@ -212,12 +217,12 @@ impl Sightings {
 }
 
 /// Follows a runtime for as long as the watcher runs.
-pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings) {
+pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings, mut wanted: Wanted) {
     let mut delays = delays();
     let mut failures = 0_u32;
     loop {
         let since = Instant::now();
-        let Err(error) = source.follow(&sightings).await else {
+        let Err(error) = source.follow(&sightings, &mut wanted).await else {
             return;
         };
         if matches!(error, SourceError::Stopped) {

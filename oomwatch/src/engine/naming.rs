@@ -89,6 +89,11 @@ impl Engine {
         }
     }
 
+    /// Containers whose cgroups appeared, and that a source should be asked for.
+    pub(crate) fn take_wanted(&mut self) -> Vec<(SourceNumber, ContainerId)> {
+        std::mem::take(&mut self.wanted)
+    }
+
     /// Adds the names of its container to an event. Tells whether more may be known soon.
     pub(crate) fn name(&self, event: &mut OomEvent) -> bool {
         let Some(container) = &event.container else {

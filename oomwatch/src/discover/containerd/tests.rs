@@ -37,7 +37,8 @@ impl Runtime {
         let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
         let sightings = Sightings::new(RuntimeApi::Containerd, hierarchy, sender);
         let mut source = Containerd::new(self.server.socket());
-        let task = tokio::spawn(async move { source.follow(&sightings).await });
+        let task =
+            tokio::spawn(async move { source.follow(&sightings, &mut Wanted::channel().1).await });
         (receiver, task)
     }
 
@@ -199,7 +200,8 @@ async fn a_runtime_that_refuses_is_an_error() {
     let (sender, _receiver) = mpsc::channel(8);
     let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
     let sightings = Sightings::new(RuntimeApi::Containerd, hierarchy, sender);
-    let ended = Containerd::new(server.socket()).follow(&sightings).await;
+    let mut source = Containerd::new(server.socket());
+    let ended = source.follow(&sightings, &mut Wanted::channel().1).await;
     assert!(
         matches!(ended, Err(SourceError::Request { .. })),
         "{ended:?}"

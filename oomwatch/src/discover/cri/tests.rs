@@ -80,12 +80,25 @@ impl Runtime {
         mpsc::Receiver<Sighting>,
         JoinHandle<Result<(), SourceError>>,
     ) {
+        let (receiver, _, task) = self.follow_asked();
+        (receiver, task)
+    }
+
+    /// The same with where it is asked for containers.
+    fn follow_asked(
+        &self,
+    ) -> (
+        mpsc::Receiver<Sighting>,
+        mpsc::Sender<String>,
+        JoinHandle<Result<(), SourceError>>,
+    ) {
         let (sender, receiver) = mpsc::channel(8);
         let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
         let sightings = Sightings::new(RuntimeApi::Cri, hierarchy, sender);
         let mut source = Cri::new(self.server.socket());
-        let task = tokio::spawn(async move { source.follow(&sightings).await });
-        (receiver, task)
+        let (asker, mut wanted) = Wanted::channel();
+        let task = tokio::spawn(async move { source.follow(&sightings, &mut wanted).await });
+        (receiver, asker, task)
     }
 }
 
@@ -167,6 +180,21 @@ async fn containers_have_pods_and_events_are_followed() {
 }
 
 #[tokio::test]
+async fn a_container_whose_cgroup_came_first_is_asked_for() {
+    let refused = || Reply::Refused(Code::Unimplemented, "unknown method");
+    for runtime in [Runtime::start(1), Runtime::without_events(refused)] {
+        let (mut sightings, asker, _following) = runtime.follow_asked();
+        seen(&mut sightings).await;
+        seen(&mut sightings).await;
+        assert_eq!(listed(&mut sightings).await, 2);
+        for unknown in ["gone at once", "c0"] {
+            asker.send(unknown.to_owned()).await.unwrap();
+        }
+        assert_eq!(seen(&mut sightings).await.0, "c0");
+    }
+}
+
+#[tokio::test]
 async fn five_thousand_are_listed_by_two_requests() {
     let runtime = Runtime::start(5_000);
     let (mut sightings, _following) = runtime.follow();
@@ -207,7 +235,8 @@ async fn a_socket_without_the_interface_is_told_from_one_that_fails() {
         let (sender, _receiver) = mpsc::channel(8);
         let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
         let sightings = Sightings::new(RuntimeApi::Cri, hierarchy, sender);
-        Cri::new(server.socket()).follow(&sightings).await
+        let mut source = Cri::new(server.socket());
+        source.follow(&sightings, &mut Wanted::channel().1).await
     };
     let ended = follow(Code::Unimplemented).await;
     assert!(matches!(ended, Err(SourceError::Unsupported)), "{ended:?}");

@@ -166,6 +166,26 @@ async fn a_start_is_asked_for_and_a_removal_is_told() {
 }
 
 #[tokio::test]
+async fn a_container_whose_cgroup_came_first_is_asked_for() {
+    let fake = daemon(
+        |_| Reply::Json(json!([])),
+        |path| {
+            if path == format!("/containers/{}/json", id(1)) {
+                Reply::Json(inspected(&id(1), "db", &json!({})))
+            } else {
+                missing(path)
+            }
+        },
+    );
+    let mut followed = follow(&fake);
+    assert!(matches!(followed.next().await, Sighting::Listed { .. }));
+    for asked in [id(2), id(1)] {
+        followed.ask(&asked);
+    }
+    assert_eq!(followed.next().await, sighting(&id(1), details("db")));
+}
+
+#[tokio::test]
 async fn a_container_that_is_removed_at_once_has_the_name_of_its_event() {
     let fake = daemon(|_| Reply::Json(json!([])), missing);
     let mut followed = follow(&fake);

@@ -72,7 +72,7 @@ impl Event {
 /// What happened to a container since it was told of last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// It is to be asked for; the last event said this.
+    /// The last event that told of it said this.
     pub(super) new: Option<Told>,
     /// It was removed, after all else.
     pub(super) gone: bool,
@@ -103,6 +103,14 @@ impl Pending {
             });
         }
         Ok(())
+    }
+
+    /// A container is to be asked for of which no event told. The listing has it where there is no room.
+    pub(super) fn ask(&mut self, id: String) {
+        if self.order.len() < MAX_PENDING && !self.changes.contains_key(&id) {
+            self.order.push_back(id.clone());
+            self.changes.insert(id, Changes::default());
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<(String, Changes)> {

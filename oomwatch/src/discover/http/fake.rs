@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     cgroup::hierarchy::Hierarchy,
-    discover::source::{SIGHTING_QUEUE, Sighting, Sightings, Source, SourceError},
+    discover::source::{SIGHTING_QUEUE, Sighting, Sightings, Source, SourceError, Wanted},
 };
 
 /// Longer than any test takes.
@@ -167,6 +167,7 @@ async fn chunk(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
 /// A source at work, and what it says.
 pub(in crate::discover) struct Followed {
     receiver: mpsc::Receiver<Sighting>,
+    wanted: mpsc::Sender<String>,
     task: JoinHandle<Result<(), SourceError>>,
 }
 
@@ -175,8 +176,18 @@ impl Followed {
         let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
         let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
         let sightings = Sightings::new(source.api(), hierarchy, sender);
-        let task = tokio::spawn(async move { source.follow(&sightings).await });
-        Self { receiver, task }
+        let (wanted, mut asked) = Wanted::channel();
+        let task = tokio::spawn(async move { source.follow(&sightings, &mut asked).await });
+        Self {
+            receiver,
+            wanted,
+            task,
+        }
+    }
+
+    /// Asks for a container.
+    pub(in crate::discover) fn ask(&self, id: &str) {
+        self.wanted.try_send(id.to_owned()).unwrap();
     }
 
     pub(in crate::discover) async fn next(&mut self) -> Sighting {
@@ -197,7 +208,7 @@ impl Followed {
 
     /// What it ended with; what it said before is not looked at.
     pub(in crate::discover) async fn error(self) -> SourceError {
-        let Self { receiver, task } = self;
+        let Self { receiver, task, .. } = self;
         let ended = tokio::time::timeout(DEADLINE, task).await;
         drop(receiver);
         ended.expect("it goes on").unwrap().unwrap_err()

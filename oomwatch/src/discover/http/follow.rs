@@ -14,7 +14,7 @@ use super::{
     lines::Lines,
 };
 use crate::discover::names::is_runtimes_id;
-use crate::discover::source::{Seen, Sightings, SourceError};
+use crate::discover::source::{Seen, Sightings, SourceError, Wanted};
 
 /// A daemon answers the subscription before it is subscribed. One that cannot be asked for what
 /// happened in between is listed again after so long.
@@ -52,6 +52,7 @@ pub(in crate::discover) trait Daemon: Sync {
 pub(in crate::discover) async fn follow<D: Daemon>(
     daemon: &D,
     sightings: &Sightings,
+    wanted: &mut Wanted,
 ) -> Result<(), SourceError> {
     let mut events = daemon.client().events(&daemon.events()).await?;
     if events.is_podman && !D::IS_PODMAN {
@@ -64,6 +65,7 @@ pub(in crate::discover) async fn follow<D: Daemon>(
         pending: Pending::default(),
         said: false,
     };
+    wanted.clear();
     feed.during(list(daemon, sightings)).await?;
     let mut again = pin!(tokio::time::sleep(SUBSCRIBED));
     let mut is_complete = D::GAPLESS;
@@ -74,6 +76,7 @@ pub(in crate::discover) async fn follow<D: Daemon>(
         }
         tokio::select! {
             read = feed.read() => read?,
+            id = wanted.next() => feed.pending.ask(id),
             () = &mut again, if !is_complete => {
                 is_complete = true;
                 feed.during(list(daemon, sightings)).await?;
@@ -105,15 +108,15 @@ async fn tell<D: Daemon>(
     id: String,
     changes: Changes,
 ) -> Result<(), SourceError> {
-    if let Some(told) = changes.new {
-        let found = if changes.gone {
-            None
-        } else {
-            daemon.look(&id).await?
-        };
-        // Another id would be another container's names.
-        let found = found.filter(|seen| seen.id == id);
-        let seen = found.unwrap_or_else(|| daemon.told(id.clone(), told));
+    let found = if changes.gone {
+        None
+    } else {
+        daemon.look(&id).await?
+    };
+    // Another id would be another container's names.
+    let found = found.filter(|seen| seen.id == id);
+    let told = || changes.new.map(|told| daemon.told(id.clone(), told));
+    if let Some(seen) = found.or_else(told) {
         sightings.seen(seen).await?;
     }
     if changes.gone {

@@ -39,6 +39,8 @@ const INNERMOST: &str = r"
 /system.slice/docker-{ID2}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope => Container containerd {ID} @7 pod={UID} Burstable
 /kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice => Pod - {UID} @3 pod={UID} Guaranteed
 /system.slice/docker-{ID2}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice => Pod - {UID} @5 pod={UID} Guaranteed
+/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UID_}.slice/cri-containerd-{ID}.scope => Container containerd {ID} @5 pod={UID} BestEffort
+/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{MD5}.slice/cri-containerd-{ID}.scope => Container containerd {ID} @4 pod={MD5} Guaranteed
 /k8s.io/{ID} => Container containerd {ID} @2
 
 # the systemd form of the name, never expanded
@@ -77,6 +79,9 @@ const INNERMOST: &str = r"
 # CRI-O
 /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/crio-{ID}.scope => Container cri-o {ID} @4 pod={UID} Burstable
 /kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope/container => Container cri-o {ID} @3 pod={UID} Guaranteed
+/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID_}.slice/crio-{ID}.scope/container => Container cri-o {ID} @4 pod={UID} BestEffort
+/kubepods/besteffort/pod{UID}/crio-{ID} => Container cri-o {ID} @4 pod={UID} BestEffort
+/kubepods/pod{UID}/crio-{ID}/container => Container cri-o {ID} @3 pod={UID} Guaranteed
 /kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID} => Sandbox cri-o {ID} @3 pod={UID} Guaranteed
 /kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope => Pod - {UID} @2 pod={UID} Guaranteed
 /kubepods/burstable/pod{UID}/crio-{ID} => Container cri-o {ID} @4 pod={UID} Burstable
@@ -96,6 +101,7 @@ const INNERMOST: &str = r"
 /machine.slice/libpod-conmon-{ID}.scope => none
 /system.slice/nginx.service/libpod-payload-{ID} => Container podman {ID} @3
 /user.slice/user-1000.slice/user@1000.service/app.slice/redis.service/libpod-payload-{ID}/x => Container podman {ID} @6
+/system.slice/nginx.service/libpod-payload-{ID}/container => Container podman {ID} @3
 /system.slice/nginx.service/runtime => SystemdUnit systemd nginx.service name=nginx.service @2
 /libpod_parent/libpod-{ID} => Container podman {ID} @2
 /libpod_parent/{ID2} => Pod podman {ID2} @2

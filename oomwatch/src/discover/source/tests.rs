@@ -14,7 +14,11 @@ impl Source for Failing {
         Path::new("/run/test.sock")
     }
 
-    fn follow<'a>(&'a mut self, sightings: &'a Sightings) -> FollowFuture<'a> {
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        _wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
         Box::pin(async {
             sightings.listed(Vec::new()).await?;
             self.left = self.left.checked_sub(1).ok_or(SourceError::Stopped)?;
@@ -28,7 +32,12 @@ async fn a_lost_runtime_is_listed_again() {
     let (sender, mut receiver) = mpsc::channel(SIGHTING_QUEUE);
     let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
     let sightings = Sightings::new(RuntimeApi::Docker, hierarchy, sender);
-    drive(Box::new(Failing { left: 2 }), sightings).await;
+    drive(
+        Box::new(Failing { left: 2 }),
+        sightings,
+        Wanted::channel().1,
+    )
+    .await;
     let mut told = Vec::new();
     while let Ok(sighting) = receiver.try_recv() {
         told.push(sighting);
@@ -51,7 +60,12 @@ async fn a_source_ends_with_the_watcher() {
     drop(receiver);
     let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
     let sightings = Sightings::new(RuntimeApi::Docker, hierarchy, sender);
-    drive(Box::new(Failing { left: 9 }), sightings).await;
+    drive(
+        Box::new(Failing { left: 9 }),
+        sightings,
+        Wanted::channel().1,
+    )
+    .await;
 }
 
 #[test]

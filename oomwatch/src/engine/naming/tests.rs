@@ -141,6 +141,23 @@ fn an_event_waits_only_for_a_source_that_is_there() {
 }
 
 #[test]
+fn a_source_is_asked_for_a_container_whose_cgroup_comes_first() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    let named = |digit: &str| format!("docker-{}.scope", digit.repeat(64));
+    engine.learn(WEB, SYSTEM, named("a").as_bytes());
+    // Who does not follow yet has a listing to come.
+    assert_eq!(engine.take_wanted(), []);
+    for (source, api) in [(0, CONTAINERD), (1, RuntimeApi::Docker)] {
+        let ids = Vec::new();
+        engine.sighted(source, Sighting::Listed { api, ids }, 1);
+    }
+    engine.learn(CgroupId(4), SYSTEM, named("b").as_bytes());
+    let wanted = ContainerId::new(&"b".repeat(64)).unwrap();
+    assert_eq!(engine.take_wanted(), [(1, wanted)]);
+    assert_eq!(engine.take_wanted(), []);
+}
+
+#[test]
 fn units_are_containers_where_they_are_wanted() {
     let mut engine = engine(CgroupDiscovery::Containers, true);
     engine.learn(WEB, SYSTEM, b"nginx.service");

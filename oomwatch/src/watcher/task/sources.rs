@@ -8,12 +8,12 @@ use tracing::info;
 
 use super::Task;
 use crate::{
-    OomEvent,
+    ContainerId, OomEvent,
     cgroup::hierarchy::Hierarchy,
     clock,
     discover::{
         names::SourceNumber,
-        source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings},
+        source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings, Wanted},
     },
 };
 
@@ -25,6 +25,8 @@ const NAME_WAIT_NS: u64 = 50_000_000;
 pub(super) struct Sources {
     hierarchy: Option<Arc<Hierarchy>>,
     receivers: Vec<mpsc::Receiver<Sighting>>,
+    /// As `receivers`: where each is asked for a container.
+    askers: Vec<mpsc::Sender<String>>,
     tasks: JoinSet<()>,
     /// Runtimes that may be installed or started later.
     absent: Vec<RuntimeSocket>,
@@ -65,9 +67,19 @@ impl Sources {
         info!(source = %socket.api, socket = %socket.path.display(), "following");
         let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
         let sightings = Sightings::new(socket.api, hierarchy, sender);
+        let (asker, wanted) = Wanted::channel();
         self.receivers.push(receiver);
+        self.askers.push(asker);
         let source = source::source(socket);
-        self.tasks.spawn(source::drive(source, sightings));
+        self.tasks.spawn(source::drive(source, sightings, wanted));
+    }
+
+    /// Asks a source for a container. Where too many wait to be asked for, the next listing has it.
+    fn ask(&self, source: SourceNumber, id: &ContainerId) {
+        let asker = usize::try_from(source).ok();
+        if let Some(asker) = asker.and_then(|number| self.askers.get(number)) {
+            let _ = asker.try_send(id.as_str().to_owned());
+        }
     }
 
     /// The next thing that a source tells; for ever where there is none.
@@ -101,7 +113,11 @@ impl Unnamed {
 
 impl Task {
     /// Publishes events, in order, as soon as their containers' names are known, and soon in any case.
+    /// Sources are asked first for what is new.
     pub(super) fn publish(&mut self, events: Vec<OomEvent>) {
+        for (source, id) in self.engine.take_wanted() {
+            self.sources.ask(source, &id);
+        }
         let now_ns = clock::now().boottime_ns;
         for mut event in events {
             let awaited = self.engine.name(&mut event);
