@@ -189,14 +189,21 @@ impl Sightings {
     /// A container exists, or something about it is new. Its cgroup is looked up here, on the
     /// source's task.
     pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
-        let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
-        self.send(Sighting::Seen {
+        self.send(self.sighting(seen)).await
+    }
+
+    /// The same for what is told again in any case: left out while the watcher has enough to do.
+    pub(crate) fn seen_if_room(&self, seen: Seen) {
+        let _ = self.sender.try_send(self.sighting(seen));
+    }
+
+    fn sighting(&self, seen: Seen) -> Sighting {
+        Sighting::Seen {
             api: self.api,
+            cgroup_id: seen.place.find(&self.hierarchy, &seen.id),
             id: seen.id,
-            cgroup_id,
             details: Box::new(seen.details),
-        })
-        .await
+        }
     }
 
     /// A container was removed.

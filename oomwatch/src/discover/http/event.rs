@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::Deserialize;
 
-use super::HttpError;
+use super::{HttpError, Labels};
 use crate::discover::names::is_runtimes_id;
 
 /// Containers that wait at most: where it is more, the connection is given up and all are listed.
@@ -26,7 +26,19 @@ pub(in crate::discover) enum Change {
 pub(in crate::discover) struct Told {
     pub(in crate::discover) name: Option<String>,
     pub(in crate::discover) image: Option<String>,
+    /// The labels, and what the daemon puts among them.
+    #[serde(flatten)]
+    pub(in crate::discover) labels: Labels,
 }
+
+/// Attributes of an event that are no labels of its container.
+const NO_LABELS: &[&str] = &[
+    "containerExitCode",
+    "exitCode",
+    "oldName",
+    "podId",
+    "signal",
+];
 
 /// An event of a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +76,9 @@ impl Event {
         let Some(id) = actor.id.filter(|id| of_container && is_runtimes_id(id)) else {
             return Ok(None);
         };
-        let told = actor.attributes.unwrap_or_default();
+        let mut told = actor.attributes.unwrap_or_default();
+        told.labels
+            .retain(|name, _| !NO_LABELS.contains(&name.as_str()));
         Ok(Some(Self { id, action, told }))
     }
 }
@@ -100,6 +114,8 @@ impl Pending {
             changes.new = Some(Told {
                 name: short(told.name),
                 image: short(told.image),
+                // Told by the event itself, or not at all: they may be long.
+                labels: Labels::new(),
             });
         }
         Ok(())

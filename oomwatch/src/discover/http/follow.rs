@@ -44,7 +44,7 @@ pub(in crate::discover) trait Daemon: Sync {
     /// One container, if the daemon still knows it.
     fn look(&self, id: &str) -> impl Future<Output = Result<Option<Seen>, SourceError>> + Send;
 
-    /// A container that was removed before it could be asked for.
+    /// A container of which only an event is known.
     fn told(&self, id: String, told: Told) -> Seen;
 }
 
@@ -61,6 +61,7 @@ pub(in crate::discover) async fn follow<D: Daemon>(
     }
     let mut feed = Feed {
         daemon,
+        sightings,
         lines: events.lines,
         pending: Pending::default(),
         said: false,
@@ -128,6 +129,7 @@ async fn tell<D: Daemon>(
 /// The events of a daemon, and what they leave to do.
 struct Feed<'a, D> {
     daemon: &'a D,
+    sightings: &'a Sightings,
     lines: Lines,
     pending: Pending,
     /// Whether it was said that an event is not understood.
@@ -167,6 +169,11 @@ impl<D: Daemon> Feed<'_, D> {
         let Some(change) = self.daemon.change(&event.action) else {
             return Ok(());
         };
+        if change == Change::New {
+            // Its words are the first: while it starts a container, Podman answers no question about it.
+            let told = self.daemon.told(event.id.clone(), event.told.clone());
+            self.sightings.seen_if_room(told);
+        }
         let added = self.pending.add(event.id, change, event.told);
         added.map_err(|error| error.of("the events"))
     }

@@ -36,6 +36,7 @@ impl From<Told> for Known {
         Self {
             name: told.name,
             image: told.image,
+            labels: Some(told.labels),
             ..Self::default()
         }
     }

@@ -156,7 +156,7 @@ fn a_line_without_end_is_skipped_and_takes_no_memory() {
 fn told(name: &str) -> Told {
     Told {
         name: Some(name.to_owned()),
-        image: None,
+        ..Told::default()
     }
 }
 

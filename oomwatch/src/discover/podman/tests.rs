@@ -96,6 +96,13 @@ fn details(name: &str, pod: Option<&str>) -> ContainerDetails {
     }
 }
 
+/// What an event itself says.
+fn said(id: &str, name: &str) -> Sighting {
+    let mut details = details(name, None);
+    details.is_sandbox = None;
+    sighting(id, details)
+}
+
 fn sighting(id: &str, details: ContainerDetails) -> Sighting {
     Sighting::Seen {
         api: API,
@@ -173,9 +180,11 @@ async fn a_container_is_asked_for_and_so_is_its_pod() {
     let mut followed = follow(&fake);
     followed.listed().await;
     fake.events().send(&event("start", &id(1), "web"));
+    assert_eq!(followed.next().await, said(&id(1), "web"));
     let in_pod = sighting(&id(1), details("web", Some("shop")));
     assert_eq!(followed.next().await, in_pod);
     fake.events().send(&event("init", &id(2), "web"));
+    assert_eq!(followed.next().await, said(&id(2), "web"));
     let alone = sighting(&id(2), details("web", None));
     assert_eq!(followed.next().await, alone);
     fake.events().send(&event("health_status", &id(2), "web"));
@@ -199,6 +208,7 @@ async fn a_container_that_is_gone_or_broken_has_the_name_of_its_event() {
     followed.listed().await;
     for number in [1, 2] {
         fake.events().send(&event("create", &id(number), "brief"));
+        assert_eq!(followed.next().await, said(&id(number), "brief"));
         let mut expected = details("brief", None);
         expected.is_sandbox = None;
         expected.labels.clear();
@@ -214,6 +224,7 @@ async fn a_pod_that_is_none_goes_into_no_path() {
     let mut followed = follow(&fake);
     followed.listed().await;
     fake.events().send(&event("start", &id(1), "web"));
+    assert_eq!(followed.next().await, said(&id(1), "web"));
     let seen = sighting(&id(1), details("web", None));
     assert_eq!(followed.next().await, seen);
     assert_eq!(fake.asked().len(), 3);
