@@ -16,6 +16,9 @@ pub struct LoggedKill {
     pub pid: u32,
     /// The name between parentheses.
     pub comm: String,
+    /// The path of its memory cgroup, from the line before, of which the kernel writes no more
+    /// than ten in five seconds.
+    pub cgroup: Option<String>,
 }
 
 /// Reads what the kernel logs from now on.
@@ -23,6 +26,8 @@ pub struct LoggedKill {
 pub struct KernelLog {
     file: File,
     overwritten: u64,
+    /// The last victim whose cgroup was told, and which. The kill itself is logged next.
+    place: Option<(u32, String)>,
 }
 
 impl KernelLog {
@@ -39,6 +44,7 @@ impl KernelLog {
         Ok(Self {
             file,
             overwritten: 0,
+            place: None,
         })
     }
 
@@ -57,7 +63,14 @@ impl KernelLog {
                 Ok(0) => return Ok(kills),
                 Ok(length) => {
                     let text = String::from_utf8_lossy(record.get(..length).unwrap_or(&[]));
-                    kills.extend(parse_kill(&text));
+                    if let Some(place) = parse_place(&text) {
+                        self.place = Some(place);
+                    }
+                    if let Some(mut kill) = parse_kill(&text) {
+                        let mine = self.place.take_if(|(pid, _)| *pid == kill.pid);
+                        kill.cgroup = mine.map(|(_, cgroup)| cgroup);
+                        kills.push(kill);
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(kills),
                 // The ring went round; the next read gives the oldest record there is.
@@ -77,7 +90,19 @@ fn parse_kill(record: &str) -> Option<LoggedKill> {
     Some(LoggedKill {
         pid: pid.parse().ok()?,
         comm: comm.to_owned(),
+        cgroup: None,
     })
+}
+
+/// `oom-kill:…,task_memcg=/a/b,task=name,pid=123,uid=0`: the victim and its cgroup.
+fn parse_place(record: &str) -> Option<(u32, String)> {
+    let (_, rest) = record.split_once("oom-kill:constraint=")?;
+    let (_, rest) = rest.split_once(",task_memcg=")?;
+    // Names may hold anything, so the last of each is taken.
+    let (rest, last) = rest.rsplit_once(",pid=")?;
+    let (pid, _) = last.split_once(",uid=")?;
+    let (cgroup, _) = rest.split_once(",task=")?;
+    Some((pid.parse().ok()?, cgroup.to_owned()))
 }
 
 #[cfg(test)]
@@ -90,6 +115,14 @@ mod tests {
                       total-vm:20kB, anon-rss:16kB";
         let kill = parse_kill(record).unwrap();
         assert_eq!((kill.pid, kill.comm.as_str()), (87, "a (b)"));
+    }
+
+    #[test]
+    fn a_victims_cgroup_is_found_in_the_record_before() {
+        let record = "6,709,5221,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=a,\
+                      mems_allowed=0,oom_memcg=/pod,task_memcg=/pod/a,task=x,pid=1,pid=87,uid=0";
+        assert_eq!(parse_place(record), Some((87, "/pod/a".to_owned())));
+        assert_eq!(parse_place("6,1,0,-;Linux version 6.1"), None);
     }
 
     #[test]

@@ -176,6 +176,8 @@ fn a_container_costs_no_descriptor() {
         })
         .unwrap();
     assert!(event.container_id().unwrap().is_some(), "{event}");
-    assert_eq!(descriptors(), before);
+    // The start may still have had one open.
+    let after = descriptors();
+    assert!(after <= before, "{before} descriptors became {after}");
     daemon.stop().unwrap();
 }

@@ -5,21 +5,25 @@
 use anyhow::Result;
 
 use crate::paths::Workspace;
-use crate::vm::kernel::{self, Kernel};
+use crate::vm::{image, kernel};
 use crate::{apt, toolchain};
 
 /// Debian packages of the virtual-machine tests.
 pub(crate) const VM_PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "busybox-static",
+    "e2fsprogs",
+    "mmdebstrap",
     "strace",
     "libbpf-tools",
 ];
 
-/// All of it: toolchain, packages and kernels.
+/// All of it: toolchain, packages, kernels and root images.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     for_checks(workspace)?;
-    for_vm(workspace).map(drop)
+    for_vm(workspace)?;
+    let mut images = image::ALL.iter();
+    images.try_for_each(|recipe| image::fetch(&workspace.cache, recipe).map(drop))
 }
 
 /// What building, linting and the tests on this machine need.
@@ -29,10 +33,8 @@ pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
 }
 
 /// What the virtual machines need: packages of this system, and the kernels to boot.
-pub(crate) fn for_vm(workspace: &Workspace) -> Result<Vec<Kernel>> {
+pub(crate) fn for_vm(workspace: &Workspace) -> Result<()> {
     apt::install(VM_PACKAGES)?;
-    let kernels = kernel::ALL.iter();
-    kernels
-        .map(|spec| kernel::fetch(&workspace.cache, spec))
-        .collect()
+    let mut kernels = kernel::ALL.iter();
+    kernels.try_for_each(|spec| kernel::fetch(&workspace.cache, spec).map(drop))
 }

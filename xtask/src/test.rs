@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::paths::Workspace;
 use crate::summary::{Summary, Tally};
-use crate::vm::kernel;
+use crate::vm::{Plan, Scenarios};
 use crate::{build, ebpf, lint, setup, vm};
 
 const TESTS: &str = "tests on this machine";
@@ -94,26 +94,27 @@ fn host_tests(workspace: &Workspace, object: &Path, summary: &mut Summary) {
 
 fn machines(workspace: &Workspace, object: &Path, summary: &mut Summary) {
     let built = step(summary, BUILD, || build::for_vm(workspace, object));
-    let kernels = built.and_then(|()| {
+    let set_up = built.and_then(|()| {
         step(summary, "setup of the machines", || {
             setup::for_vm(workspace)
         })
     });
-    let Some(kernels) = kernels else {
+    if set_up.is_none() {
         machines_not_run(summary, "an earlier step failed");
         return;
-    };
+    }
     println!("\n== virtual machines");
     let started = Instant::now();
-    if let Err(error) = vm::test(workspace, &kernels, "", summary) {
+    let scenarios = Scenarios::default();
+    if let Err(error) = vm::test(workspace, Plan::all(), &scenarios, summary) {
         fail(summary, "virtual machines", &error, started.elapsed());
     }
 }
 
-/// A kernel that is not run is not passed over in silence: it counts as one skipped test.
+/// A machine that is not run is not passed over in silence: it counts as one skipped test.
 fn machines_not_run(summary: &mut Summary, why: &str) {
-    for spec in kernel::ALL {
-        summary.add_not_run(format!("kernel {}", spec.name), Tally::ONE_SKIPPED);
-        summary.remark(format!("{}: skipped: {why}", spec.name));
+    for row in Plan::all().rows() {
+        summary.add_not_run(&row, Tally::ONE_SKIPPED);
+        summary.remark(format!("{row}: skipped: {why}"));
     }
 }

@@ -6,25 +6,29 @@
 
 mod accel;
 mod guest;
+mod hog_image;
+pub(crate) mod image;
 mod initramfs;
 pub(crate) mod kernel;
+mod modules;
+mod plan;
 mod qemu;
 mod results;
 mod table;
 
 use std::env;
-use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::guest::{Boot, Guest};
-use self::kernel::{Kernel, Spec};
+pub(crate) use self::plan::Plan;
+use self::plan::Trial;
 use self::qemu::{Accel, Limits};
-use crate::paths::{self, Workspace};
+use crate::paths::Workspace;
 use crate::summary::{Summary, Tally};
 use crate::{apt, build, ebpf, setup, toolchain};
 
@@ -38,68 +42,101 @@ const LIMIT_SECONDS: u64 = 900;
 const SILENCE: Duration = Duration::from_secs(90);
 const LIMIT_ENV: &str = "OOMWATCH_VM_LIMIT_SECONDS";
 
+/// Enough to see what happens every time. `--rounds 50` is for what happens now and then.
+const ROUNDS: u32 = 3;
+
 /// The command line of `cargo xtask vm`.
-#[derive(Args, Default)]
+#[derive(Args)]
 pub(crate) struct Options {
     /// A kernel of the matrix (5.10, 6.1, 6.12, 7.3) or the path of a bzImage; may be repeated.
-    /// All of the matrix if left out.
     #[arg(long, value_name = "NAME|PATH")]
     kernel: Vec<String>,
+    /// A machine with container runtimes (runtimes-bookworm, runtimes-sid); may be repeated.
+    /// Every kernel and every machine if both are left out.
+    #[arg(long, value_name = "NAME")]
+    machine: Vec<String>,
     /// Take the binaries as the last build left them.
     #[arg(long)]
     no_build: bool,
+    #[command(flatten)]
+    scenarios: Scenarios,
+}
+
+/// What is to be run in every machine.
+#[derive(Args)]
+pub(crate) struct Scenarios {
+    /// How often a container of each runtime is started, killed and removed.
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
+    rounds: u32,
     /// Run only scenarios whose name contains this.
-    filter: Option<String>,
+    #[arg(default_value = "")]
+    filter: String,
+}
+
+impl Default for Scenarios {
+    fn default() -> Self {
+        Self {
+            rounds: ROUNDS,
+            filter: String::new(),
+        }
+    }
 }
 
 /// Builds, gets what is missing, runs the machines and prints the summary.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
-    let (specs, mut kernels) = select(&options.kernel)?;
+    let plan = Plan::choose(&options.kernel, &options.machine)?;
     if !options.no_build {
         toolchain::for_build(workspace)?;
         let object = ebpf::build(workspace)?;
         build::for_vm(workspace, &object)?;
     }
     apt::install(setup::VM_PACKAGES)?;
-    for spec in &specs {
-        kernels.push(kernel::fetch(&workspace.cache, spec)?);
-    }
     let mut summary = Summary::default();
-    let filter = options.filter.as_deref().unwrap_or_default();
-    test(workspace, &kernels, filter, &mut summary)?;
+    test(workspace, plan, &options.scenarios, &mut summary)?;
     Ok(summary.print())
 }
 
-/// Splits the kernels asked for into those of the matrix and images of the user's own.
-fn select(wanted: &[String]) -> Result<(Vec<Spec>, Vec<Kernel>)> {
-    let mut specs = Vec::new();
-    let mut kernels = Vec::new();
-    for wanted in wanted {
-        if let Some(spec) = kernel::ALL.iter().find(|spec| spec.name == wanted) {
-            specs.push(*spec);
-        } else if wanted.contains('/') || Path::new(wanted).is_file() {
-            kernels.push(Kernel::from_path(Path::new(wanted))?);
-        } else {
-            let names: Vec<_> = kernel::ALL.iter().map(|spec| spec.name).collect();
-            let names = names.join(", ");
-            bail!("there is no kernel {wanted}: give one of {names}, or the path of a bzImage");
-        }
-    }
-    if wanted.is_empty() {
-        specs.extend(kernel::ALL);
-    }
-    Ok((specs, kernels))
-}
-
-/// Boots every kernel, some at a time, and adds a row for each. Goes on after a failed one.
+/// Boots every machine, some at a time, and adds a row for each. Goes on after a failed one.
 pub(crate) fn test(
     workspace: &Workspace,
-    kernels: &[Kernel],
-    filter: &str,
+    plan: Plan,
+    scenarios: &Scenarios,
     summary: &mut Summary,
 ) -> Result<()> {
-    let boot = prepare(workspace, kernels, filter)?;
-    let queue = Mutex::new(kernels.iter());
+    let filter = &scenarios.filter;
+    ensure!(
+        env::consts::ARCH == "x86_64",
+        "the virtual-machine tests run on x86_64 only"
+    );
+    ensure!(
+        !filter.contains(char::is_whitespace),
+        "the filter goes onto a kernel command line and cannot have blanks"
+    );
+    let artifacts = workspace.target.join("vm");
+    let ready = plan.prepare(workspace, &artifacts)?;
+    if let Some(first) = ready.trials.first() {
+        let boot = Boot {
+            accel: accel::choose(&workspace.cache, &first.kernel.image)?,
+            artifacts,
+            filter: filter.clone(),
+            rounds: scenarios.rounds,
+            limits: Limits {
+                total: limit()?,
+                silence: SILENCE,
+            },
+        };
+        boot_all(&boot, &ready.trials, summary)?;
+    }
+    for (row, error) in ready.failed {
+        summary.add_not_run(&row, Tally::ONE_FAILED);
+        summary.remark(format!("{row}: {error:#}"));
+    }
+    Ok(())
+}
+
+fn boot_all(boot: &Boot, trials: &[Trial], summary: &mut Summary) -> Result<()> {
+    // From the end: the machines with runtimes take longest, and one that starts last runs alone.
+    let queue = Mutex::new(trials.iter().rev());
     let finished = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..CONCURRENT {
@@ -108,9 +145,9 @@ pub(crate) fn test(
                     // Taken in a statement of its own: in a `while let`, the lock would be held
                     // through the body, and the machines would run one after the other.
                     let next = lock(&queue).next();
-                    let Some(kernel) = next else { return };
-                    let guest = run_one(&boot, kernel);
-                    lock(&finished).push((kernel.name.as_str(), guest));
+                    let Some(trial) = next else { return };
+                    let guest = run_one(boot, trial);
+                    lock(&finished).push((trial.name.as_str(), guest));
                 }
             });
         }
@@ -118,11 +155,11 @@ pub(crate) fn test(
     let mut finished = finished
         .into_inner()
         .unwrap_or_else(|error| error.into_inner());
-    finished.sort_by_key(|(name, _)| kernels.iter().position(|kernel| kernel.name == *name));
-    for kernel in kernels {
-        let guest = finished.iter().find(|(name, _)| *name == kernel.name);
-        let (_, guest) = guest.with_context(|| format!("kernel {} was not run", kernel.name))?;
-        add_rows(summary, kernel, guest);
+    finished.sort_by_key(|(name, _)| trials.iter().position(|trial| trial.name == *name));
+    for trial in trials {
+        let guest = finished.iter().find(|(name, _)| *name == trial.name);
+        let (_, guest) = guest.with_context(|| format!("{} was not run", trial.row))?;
+        add_rows(summary, trial, guest);
     }
     print_laws(&finished);
     Ok(())
@@ -132,9 +169,9 @@ pub(crate) fn test(
 fn print_laws(finished: &[(&str, Finished)]) {
     let laws: Vec<(&str, &[results::LawOf])> = finished
         .iter()
-        .filter_map(|(kernel, finished)| {
+        .filter_map(|(machine, finished)| {
             let guest = finished.guest.as_ref().ok()?;
-            Some((*kernel, guest.report.laws.as_slice()))
+            Some((*machine, guest.report.laws.as_slice()))
         })
         .collect();
     let table = table::markdown(&laws);
@@ -146,32 +183,6 @@ fn print_laws(finished: &[(&str, Finished)]) {
 /// A lock whose holder has panicked is still good: it guards a list, not an invariant.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|error| error.into_inner())
-}
-
-fn prepare(workspace: &Workspace, kernels: &[Kernel], filter: &str) -> Result<Boot> {
-    ensure!(
-        env::consts::ARCH == "x86_64",
-        "the virtual-machine tests run on x86_64 only"
-    );
-    ensure!(
-        !filter.contains(char::is_whitespace),
-        "the filter goes onto a kernel command line and cannot have blanks"
-    );
-    let artifacts = workspace.target.join("vm");
-    paths::create_dir(&artifacts)?;
-    let initramfs = artifacts.join("initramfs.cpio");
-    initramfs::write(workspace, &initramfs)?;
-    let first = kernels.first().context("no kernel to boot")?;
-    Ok(Boot {
-        accel: accel::choose(&workspace.cache, &first.image)?,
-        initramfs,
-        artifacts,
-        filter: filter.to_owned(),
-        limits: Limits {
-            total: limit()?,
-            silence: SILENCE,
-        },
-    })
 }
 
 fn limit() -> Result<Duration> {
@@ -192,12 +203,12 @@ struct Finished {
     took: Duration,
 }
 
-/// Runs one kernel, and once more if the emulated machine itself stood still: the emulation of
+/// Runs one machine, and once more if the emulated machine itself stood still: the emulation of
 /// several CPUs is not above doubt. The summary says so, with the scenario; a second time is a
 /// failure.
-fn run_one(boot: &Boot, kernel: &Kernel) -> Finished {
+fn run_one(boot: &Boot, trial: &Trial) -> Finished {
     let started = Instant::now();
-    let mut guest = boot.run(kernel);
+    let mut guest = boot.run(trial);
     let stood_still = guest
         .as_ref()
         .ok()
@@ -206,9 +217,9 @@ fn run_one(boot: &Boot, kernel: &Kernel) -> Finished {
     if stood_still.is_some() {
         println!(
             "[{}] the emulated machine stood still: once more",
-            kernel.name
+            trial.name
         );
-        guest = boot.run(kernel);
+        guest = boot.run(trial);
     }
     Finished {
         guest,
@@ -217,50 +228,26 @@ fn run_one(boot: &Boot, kernel: &Kernel) -> Finished {
     }
 }
 
-fn add_rows(summary: &mut Summary, kernel: &Kernel, finished: &Finished) {
-    let row = format!("kernel {} ({})", kernel.name, kernel.version);
+fn add_rows(summary: &mut Summary, trial: &Trial, finished: &Finished) {
+    let name = &trial.name;
     if let Some(how) = &finished.stood_still {
         summary.remark(format!(
-            "{}: the emulated machine stood still and was booted once more; at first: {how}",
-            kernel.name
+            "{name}: the emulated machine stood still and was booted once more; at first: {how}"
         ));
     }
     match &finished.guest {
         Ok(guest) => {
-            summary.add(row, guest.report.tally(), finished.took);
+            summary.add(&trial.row, guest.report.tally(), finished.took);
             for scenario in guest.report.remarkable() {
-                summary.remark(format!("{}: {}", kernel.name, scenario.in_short()));
+                summary.remark(format!("{name}: {}", scenario.in_short()));
             }
             if guest.report.tally().failed > 0 {
-                summary.remark(format!("{}: see {}", kernel.name, guest.dir.display()));
+                summary.remark(format!("{name}: see {}", guest.dir.display()));
             }
         }
         Err(error) => {
-            summary.add(row, Tally::ONE_FAILED, finished.took);
-            summary.remark(format!("{}: {error:#}", kernel.name));
+            summary.add(&trial.row, Tally::ONE_FAILED, finished.took);
+            summary.remark(format!("{name}: {error:#}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_choice_means_the_whole_matrix() {
-        let (specs, kernels) = select(&[]).unwrap();
-        let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
-        assert_eq!(names, ["5.10", "6.1", "6.12", "7.3"]);
-        assert!(kernels.is_empty());
-    }
-
-    #[test]
-    fn an_unknown_kernel_is_told_with_the_known_ones() {
-        let error = select(&["4.19".to_owned()]).unwrap_err();
-        assert!(
-            error.to_string().contains("5.10, 6.1, 6.12, 7.3"),
-            "{error}"
-        );
-        assert!(select(&["./no/such/image".to_owned()]).is_err());
     }
 }

@@ -17,6 +17,7 @@ use crate::event::Event;
 use crate::hog::{Hog, HogSpec};
 use crate::kernel_log::{KernelLog, LoggedKill};
 use crate::kernel_trace::KernelTrace;
+use crate::wait::wait_until;
 
 /// How long a kill, or the report of it, may take on an emulated machine.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -120,6 +121,18 @@ impl Case {
         Ok(())
     }
 
+    /// Waits until the kernel has logged that many kills in all; gives how many it has.
+    pub(super) fn wait_for_logged(&mut self, number: usize) -> Result<usize> {
+        wait_until(
+            KILL_LIMIT,
+            &format!("kill {number} in the kernel's log"),
+            || {
+                self.read_log()?;
+                Ok((self.logged.len() >= number).then_some(self.logged.len()))
+            },
+        )
+    }
+
     /// Stops the daemon's process in the middle of whatever it does, or lets it go on.
     pub(super) fn signal_daemon(&self, signal: Signal) -> Result<()> {
         let Some(daemon) = &self.daemon else {
@@ -128,6 +141,13 @@ impl Case {
         let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
         let pid = pid.context("the daemon has no process id")?;
         kill_process(pid, signal).context("signalling the daemon")
+    }
+
+    /// Gives the daemon time to say something in its log; tells whether it did.
+    pub(super) fn wait_for_log(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        let said = |output: &Output| output.errors.iter().any(|line| wanted(line));
+        let daemon = self.daemon.as_ref();
+        daemon.is_none_or(|daemon| daemon.wait_for_output(EVENT_LIMIT, said))
     }
 
     /// Gives the daemon time to report that many kills. Too few will show in [`Self::finish`].

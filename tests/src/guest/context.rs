@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub(super) cgroups: PathBuf,
     /// Whether to do without oomwatch.
     pub(super) dry: bool,
+    /// How often scenarios with container runtimes do what is to be done often.
+    pub(super) rounds: u32,
     /// Name of the scenario that runs.
     pub(super) scenario: &'static str,
     /// Where notes go.

@@ -45,7 +45,7 @@ pub(super) struct Law {
     /// Rise of `oom_kill` of the node.
     node: i64,
     /// Processes that the kernel logged as killed, or threads of them.
-    log: Option<i64>,
+    pub(super) log: Option<i64>,
     pub(super) kills: i64,
     pub(super) counter_only: i64,
     recounts: i64,

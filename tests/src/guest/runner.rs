@@ -9,14 +9,17 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::context::Context;
 use super::report::Outcome;
-use super::scenarios::{SCENARIOS, Scenario};
+use super::scenarios::Scenario;
 
 /// No scenario takes a quarter of this, even emulated on a busy host.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(300);
 
+/// What a scenario gets for each of its rounds: a runtime starts a container in a third of this.
+const ROUND_LIMIT: Duration = Duration::from_secs(15);
+
 /// Runs every scenario that has one of the comma-separated words of `filter` in its name.
-pub(super) fn run_all(context: &Context, filter: &str) {
-    for (name, scenario) in SCENARIOS {
+pub(super) fn run_all(context: &Context, scenarios: &[(&'static str, Scenario)], filter: &str) {
+    for (name, scenario) in scenarios {
         if filter.split(',').any(|word| name.contains(word)) {
             context.report.start(name);
             let started = Instant::now();
@@ -28,6 +31,7 @@ pub(super) fn run_all(context: &Context, filter: &str) {
 
 /// Runs one in a thread of its own: a panic or a hang must not cost the report of the others.
 fn run_guarded(context: &Context, name: &'static str, scenario: Scenario) -> Result<Outcome> {
+    let limit = SCENARIO_LIMIT + ROUND_LIMIT * context.rounds;
     let (finished, finish) = channel::<()>();
     let context = Context {
         scenario: name,
@@ -41,9 +45,9 @@ fn run_guarded(context: &Context, name: &'static str, scenario: Scenario) -> Res
             scenario(&context)
         })
         .context("starting a thread")?;
-    match finish.recv_timeout(SCENARIO_LIMIT) {
+    match finish.recv_timeout(limit) {
         // The thread is left behind; the machine is thrown away soon enough.
-        Err(RecvTimeoutError::Timeout) => Err(anyhow!("still running after {SCENARIO_LIMIT:?}")),
+        Err(RecvTimeoutError::Timeout) => Err(anyhow!("still running after {limit:?}")),
         Ok(()) | Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(outcome) => outcome,
             Err(panic) => Err(anyhow!("panicked: {}", panic_text(panic.as_ref()))),

@@ -24,13 +24,14 @@ mod outside;
 mod pinned;
 mod processes;
 mod restart;
+pub(super) mod runtimes;
 mod tiers;
 
 /// What one scenario is.
 pub(super) type Scenario = fn(&Context) -> Result<Outcome>;
 
-/// All of them, in the order they run.
-pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
+/// All for a machine with nothing but this program in it, in the order they run.
+pub(super) const BARE: &[(&str, Scenario)] = &[
     ("single_kill", limits::single_kill),
     ("pod_limit", limits::pod_limit),
     ("ancestor_limit", limits::ancestor_limit),

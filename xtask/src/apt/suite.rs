@@ -49,8 +49,7 @@ impl Apt {
         for child in ["lists/partial", "cache/archives/partial"] {
             paths::create_dir(&dir.join(child))?;
         }
-        let sources = sources_list(&mirrors()?, suites, Path::new(KEYRING).exists());
-        paths::write(&dir.join("sources.list"), &sources)?;
+        paths::write(&dir.join("sources.list"), &sources(suites)?)?;
         // Empty, so that the packages installed here are not taken for available ones.
         paths::write(&dir.join("status"), "")?;
         paths::write(&dir.join("apt.conf"), &configuration(dir))?;
@@ -93,6 +92,12 @@ impl Apt {
         command.arg("--quiet");
         command
     }
+}
+
+/// Lines of a `sources.list` for `suites`, from this machine's mirrors.
+pub(crate) fn sources(suites: &[Suite]) -> Result<String> {
+    let keyring = Path::new(KEYRING).exists();
+    Ok(sources_list(&mirrors()?, suites, keyring))
 }
 
 /// Settings that keep apt in `dir`, and keep it to package lists.

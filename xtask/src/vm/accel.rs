@@ -69,6 +69,7 @@ fn remembered(file: Option<String>, boot_id: &str) -> Option<Accel> {
 
 fn kvm_boots(kernel: &Path) -> Result<bool> {
     let mut command = qemu::command(Accel::Kvm, kernel, "");
+    command.args(["-m", "1G"]);
     qemu::serial_to_stdout(&mut command);
     let log = tempfile::tempfile().context("making a file for QEMU's complaints")?;
     let mut booted = false;

@@ -1,12 +1,13 @@
-//! One kernel's run: artifacts, the machine, its lines on the terminal, its report.
+//! One machine's run: artifacts, the machine, its lines on the terminal, its report.
 
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::kernel::Kernel;
+use super::plan::Trial;
 use super::qemu::{self, Accel, Ending, Limits, Machine};
 use super::results::{Report, Show};
 use crate::paths;
@@ -20,15 +21,23 @@ const CONSOLE_TAIL: usize = 60;
 /// room for thousands of kills: scenarios hold it against what they did themselves.
 const KERNEL_ARGUMENTS: &str = "loglevel=5 softlockup_panic=1 watchdog_thresh=30 log_buf_len=4M";
 
+/// For a root image: Docker asks for a profile where the kernel has AppArmor, and the images have
+/// nothing to load one with.
+const IMAGE_ARGUMENTS: &str = "apparmor=0";
+
+/// What a guest with container runtimes gets for each round: one container of every runtime.
+const ROUND_LIMIT: Duration = Duration::from_secs(60);
+
 /// What all guests of a run have in common.
 pub(crate) struct Boot {
     pub(crate) accel: Accel,
-    pub(crate) initramfs: PathBuf,
-    /// Each kernel gets a directory in here.
+    /// Each machine gets a directory in here.
     pub(crate) artifacts: PathBuf,
     /// Substring of the scenarios to run; empty for all.
     pub(crate) filter: String,
-    /// Of one guest, in wall-clock time.
+    /// How often scenarios with container runtimes repeat what needs repeating.
+    pub(crate) rounds: u32,
+    /// Of one guest, in wall-clock time, where it repeats nothing.
     pub(crate) limits: Limits,
 }
 
@@ -52,22 +61,24 @@ impl Guest {
 }
 
 impl Boot {
-    /// Boots `kernel` and waits for the guest's end.
-    pub(crate) fn run(&self, kernel: &Kernel) -> Result<Guest> {
-        let dir = self.artifacts.join(&kernel.name);
+    /// Boots a machine and waits for the guest's end.
+    pub(crate) fn run(&self, trial: &Trial) -> Result<Guest> {
+        let (name, kernel) = (&trial.name, &trial.kernel);
+        let dir = self.artifacts.join(name);
         paths::fresh_dir(&dir)?;
         let console = dir.join("console.log");
         let log = create(&dir.join("qemu.log"))?;
         let accel = self.accel.name();
-        println!("[{}] booting {} with {accel}", kernel.name, kernel.version);
+        println!("[{name}] booting {} with {accel}", kernel.version);
 
         let mut raw = String::new();
         let mut report = Report::default();
-        let machine = Machine::start(self.command(kernel, &console), log)?;
-        let ending = machine.watch(self.limits, |line| {
+        let machine = Machine::start(self.command(trial, &console), log)?;
+        let limits = self.limits(trial);
+        let ending = machine.watch(limits, |line| {
             raw.push_str(line.trim_end());
             raw.push('\n');
-            print(&kernel.name, report.accept(line));
+            print(name, report.accept(line));
             if report.done {
                 ControlFlow::Break(())
             } else {
@@ -75,9 +86,9 @@ impl Boot {
             }
         })?;
         paths::write(&dir.join("results.jsonl"), &raw)?;
-        report.finish(&self.describe(&ending));
+        report.finish(&describe(&ending, limits));
         if report.tally().failed > 0 {
-            print_tail(&kernel.name, &dir)?;
+            print_tail(name, &dir)?;
         }
         Ok(Guest {
             report,
@@ -86,28 +97,56 @@ impl Boot {
         })
     }
 
-    fn command(&self, kernel: &Kernel, console: &Path) -> std::process::Command {
+    fn command(&self, trial: &Trial, console: &Path) -> std::process::Command {
         let mut arguments = KERNEL_ARGUMENTS.to_owned();
         if !self.filter.is_empty() {
             arguments.push_str(" oomwatch.filter=");
             arguments.push_str(&self.filter);
         }
-        let mut qemu = qemu::command(self.accel, &kernel.image, &arguments);
-        qemu.arg("-initrd").arg(&self.initramfs);
+        if let Some(image) = &trial.image {
+            let rounds = self.rounds;
+            let image = image.recipe.name;
+            arguments.push_str(&format!(
+                " {IMAGE_ARGUMENTS} oomwatch.image={image} oomwatch.rounds={rounds}"
+            ));
+        }
+        let mut qemu = qemu::command(self.accel, &trial.kernel.image, &arguments);
+        qemu.arg("-initrd").arg(&trial.initramfs);
+        match &trial.image {
+            Some(image) => {
+                qemu.args(["-m", "2G"]);
+                qemu::disk(&mut qemu, &image.path);
+            }
+            None => {
+                qemu.args(["-m", "1G"]);
+            }
+        }
         qemu.arg("-serial")
             .arg(format!("file:{}", console.display()));
         qemu::serial_to_stdout(&mut qemu);
         qemu
     }
 
-    fn describe(&self, ending: &Ending) -> String {
-        match ending {
-            Ending::Exited(status) => format!("QEMU ended ({status})"),
-            Ending::Stopped => format!("stopped after {} s", self.limits.total.as_secs()),
-            Ending::Silent => {
-                let silence = self.limits.silence.as_secs();
-                format!("stopped after {silence} s without a sign of life")
-            }
+    fn limits(&self, trial: &Trial) -> Limits {
+        let rounds = if trial.image.is_some() {
+            self.rounds
+        } else {
+            0
+        };
+        Limits {
+            total: self.limits.total + ROUND_LIMIT * rounds,
+            ..self.limits
+        }
+    }
+}
+
+fn describe(ending: &Ending, limits: Limits) -> String {
+    match ending {
+        Ending::Exited(status) => format!("QEMU ended ({status})"),
+        Ending::Stopped => format!("stopped after {} s", limits.total.as_secs()),
+        Ending::Silent => {
+            let silence = limits.silence.as_secs();
+            format!("stopped after {silence} s without a sign of life")
         }
     }
 }
@@ -117,14 +156,14 @@ fn create(path: &Path) -> Result<File> {
 }
 
 /// Prints with one call per message, because several guests print at a time.
-fn print(kernel: &str, show: Show) {
+fn print(machine: &str, show: Show) {
     match show {
-        Show::Text(text) => println!("[{kernel}] {text}"),
+        Show::Text(text) => println!("[{machine}] {text}"),
         Show::Nothing => {}
     }
 }
 
-fn print_tail(kernel: &str, dir: &Path) -> Result<()> {
+fn print_tail(machine: &str, dir: &Path) -> Result<()> {
     for name in ["qemu.log", "console.log"] {
         let path = dir.join(name);
         // The console may have bytes of a firmware's terminal play, and may not exist when QEMU
@@ -133,7 +172,7 @@ fn print_tail(kernel: &str, dir: &Path) -> Result<()> {
         let text = String::from_utf8_lossy(&bytes);
         let tail = last_lines(&text, CONSOLE_TAIL);
         if !tail.is_empty() {
-            println!("[{kernel}] end of {}:\n{tail}", path.display());
+            println!("[{machine}] end of {}:\n{tail}", path.display());
         }
     }
     Ok(())

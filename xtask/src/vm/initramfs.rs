@@ -13,6 +13,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use cpio::newc;
 
+use super::hog_image;
+use super::modules::Module;
 use crate::paths::Workspace;
 
 const DIRECTORY: u32 = 0o040_755;
@@ -32,6 +34,7 @@ const EXTRAS: &[(&str, &str)] = &[("strace", "bin/strace"), ("oomkill", "usr/sbi
 enum Content {
     Directory,
     Text(&'static str),
+    Bytes(Vec<u8>),
     /// A programme or library of this machine.
     Copy(PathBuf),
 }
@@ -42,6 +45,31 @@ type Entries = BTreeMap<String, Content>;
 
 /// Writes the archive to `out` from the release binaries and the tools of this machine.
 pub(crate) fn write(workspace: &Workspace, out: &Path) -> Result<()> {
+    write_archive(&programmes(workspace)?, out)
+        .with_context(|| format!("writing {}", out.display()))
+}
+
+/// The same for machines that go on from a root image: with the drivers for that, and with what
+/// their containers are run from.
+pub(crate) fn write_for_images(
+    workspace: &Workspace,
+    modules: Vec<Module>,
+    out: &Path,
+) -> Result<()> {
+    let mut entries = programmes(workspace)?;
+    for directory in ["modules", "image"] {
+        entries.insert(directory.to_owned(), Content::Directory);
+    }
+    for module in modules {
+        let path = format!("modules/{}.ko", module.name);
+        entries.insert(path, Content::Bytes(module.bytes));
+    }
+    let hog = hog_image::archive(&find("busybox")?)?;
+    entries.insert("hog.tar".to_owned(), Content::Bytes(hog));
+    write_archive(&entries, out).with_context(|| format!("writing {}", out.display()))
+}
+
+fn programmes(workspace: &Workspace) -> Result<Entries> {
     let mut entries = Entries::new();
     for directory in EMPTY_DIRECTORIES {
         entries.insert((*directory).to_owned(), Content::Directory);
@@ -61,7 +89,7 @@ pub(crate) fn write(workspace: &Workspace, out: &Path) -> Result<()> {
             Err(_) => eprintln!("initramfs: no {name} on this machine, so none in the guest"),
         }
     }
-    write_archive(&entries, out).with_context(|| format!("writing {}", out.display()))
+    Ok(entries)
 }
 
 /// Looks in `PATH` and where system programmes are, which a user's `PATH` may leave out.
@@ -120,6 +148,7 @@ fn write_archive(entries: &Entries, out: &Path) -> Result<()> {
         let (mode, bytes) = match content {
             Content::Directory => (DIRECTORY, Vec::new()),
             Content::Text(text) => (PLAIN, text.as_bytes().to_vec()),
+            Content::Bytes(bytes) => (PLAIN, bytes.clone()),
             Content::Copy(source) => {
                 let bytes = fs::read(source);
                 let bytes = bytes.with_context(|| format!("reading {}", source.display()))?;

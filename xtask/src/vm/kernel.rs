@@ -86,6 +86,11 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
+    /// Where the package's modules are, of a kernel of the matrix.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.image.with_file_name("modules")
+    }
+
     /// A kernel image of the user's own.
     pub(crate) fn from_path(image: &Path) -> Result<Self> {
         let image = image

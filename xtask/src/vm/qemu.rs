@@ -75,13 +75,21 @@ pub(crate) fn command(accel: Accel, kernel: &Path, kernel_arguments: &str) -> Co
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
         .args(accel.options())
-        .args(["-smp", "2", "-m", "1G", "-nic", "none", "-no-reboot"])
+        .args(["-smp", "2", "-nic", "none", "-no-reboot"])
         .args(["-display", "none", "-monitor", "none"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-append")
         .arg(format!("console=ttyS0 panic=-1 {kernel_arguments}"));
     qemu
+}
+
+/// Gives the machine a disk. What it writes there is thrown away at its end.
+pub(crate) fn disk(qemu: &mut Command, image: &Path) {
+    // QEMU takes a comma in a value when it is doubled.
+    let image = image.display().to_string().replace(',', ",,");
+    qemu.arg("-drive")
+        .arg(format!("file={image},if=virtio,format=raw,snapshot=on"));
 }
 
 /// Connects the next serial line to QEMU's standard output.
@@ -179,6 +187,14 @@ mod tests {
             total: Duration::from_millis(total_ms),
             silence: Duration::from_millis(silence_ms),
         }
+    }
+
+    #[test]
+    fn a_comma_in_the_name_of_an_image_stays_in_it() {
+        let mut qemu = Command::new("qemu");
+        disk(&mut qemu, Path::new("/a,b/root.img"));
+        let shown = process::describe(&qemu);
+        assert!(shown.contains("file=/a,,b/root.img,if=virtio"), "{shown}");
     }
 
     #[test]
