@@ -31,13 +31,16 @@ struct Known {
     /// A bit for each source that has it.
     sources: u64,
     gone_ns: Option<u64>,
+    /// Only an event's own words are known.
+    is_partial: bool,
 }
 
 impl Known {
-    /// Whether it is known as more than an id.
+    /// Whether it is known as more than an id, and no more is to be expected.
     fn is_named(&self) -> bool {
         let details = &self.details;
-        details.name.is_some() || details.image.is_some() || details.pod.is_some()
+        let has_any = details.name.is_some() || details.image.is_some() || details.pod.is_some();
+        has_any && !self.is_partial
     }
 }
 
@@ -51,13 +54,33 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// An event's own words on a container, of which a source will tell more.
+    pub(crate) fn told(
+        &mut self,
+        source: (SourceNumber, RuntimeApi),
+        id: ContainerId,
+        details: ContainerDetails,
+    ) {
+        self.learn(source, id, details, true);
+    }
+
     /// A source told of a container; returns the id that it is kept under. containerd's ids are unique
     /// in a namespace only: where another one has it already, it is `namespace/id`.
     pub(crate) fn seen(
         &mut self,
+        source: (SourceNumber, RuntimeApi),
+        id: ContainerId,
+        details: ContainerDetails,
+    ) -> Option<ContainerId> {
+        self.learn(source, id, details, false)
+    }
+
+    fn learn(
+        &mut self,
         (source, api): (SourceNumber, RuntimeApi),
         id: ContainerId,
         details: ContainerDetails,
+        is_partial: bool,
     ) -> Option<ContainerId> {
         self.following.insert((source, api));
         let id = self.own_id(id, &details)?;
@@ -72,7 +95,9 @@ impl Names {
                     // Another container of the same name.
                     before = ContainerDetails::default();
                     known.api = api;
+                    known.is_partial = is_partial;
                 }
+                known.is_partial &= is_partial;
                 known.sources |= bit(source);
                 known.details = if api >= known.api {
                     overlaid(before, details)
@@ -87,6 +112,7 @@ impl Names {
                     api,
                     sources: bit(source),
                     gone_ns: None,
+                    is_partial,
                 };
                 self.known.insert(id.clone(), known);
             }

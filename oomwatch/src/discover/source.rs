@@ -157,6 +157,12 @@ pub(crate) enum Sighting {
         cgroup_id: Option<CgroupId>,
         details: Box<ContainerDetails>,
     },
+    /// An event's own words on a container, which is asked for now.
+    Told {
+        api: RuntimeApi,
+        id: String,
+        details: Box<ContainerDetails>,
+    },
     /// A container was removed.
     Gone { api: RuntimeApi, id: String },
     /// The listing is complete: the runtime has these containers and no others.
@@ -189,21 +195,24 @@ impl Sightings {
     /// A container exists, or something about it is new. Its cgroup is looked up here, on the
     /// source's task.
     pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
-        self.send(self.sighting(seen)).await
-    }
-
-    /// The same for what is told again in any case: left out while the watcher has enough to do.
-    pub(crate) fn seen_if_room(&self, seen: Seen) {
-        let _ = self.sender.try_send(self.sighting(seen));
-    }
-
-    fn sighting(&self, seen: Seen) -> Sighting {
-        Sighting::Seen {
+        let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
+        self.send(Sighting::Seen {
             api: self.api,
-            cgroup_id: seen.place.find(&self.hierarchy, &seen.id),
+            id: seen.id,
+            cgroup_id,
+            details: Box::new(seen.details),
+        })
+        .await
+    }
+
+    /// An event's own words on a container, which is asked for now: left out while the watcher has
+    /// enough to do.
+    pub(crate) fn told(&self, seen: Seen) {
+        let _ = self.sender.try_send(Sighting::Told {
+            api: self.api,
             id: seen.id,
             details: Box::new(seen.details),
-        }
+        });
     }
 
     /// A container was removed.

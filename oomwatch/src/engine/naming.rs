@@ -51,6 +51,11 @@ impl Engine {
                 let id = self.names.seen((source, api), id, *details)?;
                 cgroup_id.map(|cgroup_id| (id, cgroup_id))
             }
+            Sighting::Told { api, id, details } => {
+                let id = valid(&id, api)?;
+                self.names.told((source, api), id, *details);
+                None
+            }
             Sighting::Gone { id, .. } => {
                 self.names.gone(source, &id, now_ns);
                 None
@@ -103,9 +108,13 @@ impl Engine {
         if let Some(named) = self.names.name(container) {
             event.container = Some(named);
         }
+        let is_named = event
+            .container
+            .as_ref()
+            .is_some_and(|container| container.details.name.is_some());
         let missing = &mut event.quality.missing;
         missing.retain(|name| *name != NAME);
-        if awaited {
+        if awaited && !is_named {
             missing.push(NAME);
         }
         awaited && !event.while_down

@@ -76,7 +76,11 @@ fn sighting(id: &str, details: ContainerDetails) -> Sighting {
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name);
     details.labels = [("tier".to_owned(), "db".to_owned())].into();
-    sighting(id, details)
+    Sighting::Told {
+        api: API,
+        id: id.to_owned(),
+        details: Box::new(details),
+    }
 }
 
 /// The next sighting that is not this one.

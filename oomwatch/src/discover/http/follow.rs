@@ -172,7 +172,7 @@ impl<D: Daemon> Feed<'_, D> {
         if change == Change::New {
             // Its words are the first: while it starts a container, Podman answers no question about it.
             let told = self.daemon.told(event.id.clone(), event.told.clone());
-            self.sightings.seen_if_room(told);
+            self.sightings.told(told);
         }
         let added = self.pending.add(event.id, change, event.told);
         added.map_err(|error| error.of("the events"))

@@ -54,6 +54,22 @@ fn who_knows_more_is_believed_in_either_order() {
 }
 
 #[test]
+fn an_events_words_are_a_name_and_not_the_last_word() {
+    const PODMAN: (SourceNumber, RuntimeApi) = (0, RuntimeApi::Podman);
+    let mut names = Names::default();
+    names.listed(PODMAN, &[], 1);
+    let web = container(hex(), Some("podman"));
+    names.told(PODMAN, hex(), named("web"));
+    assert_eq!(name_of(&names, &hex()).as_deref(), Some("web"));
+    assert!(names.awaits(&web));
+    names.seen(PODMAN, hex(), ContainerDetails::default());
+    assert_eq!(name_of(&names, &hex()).as_deref(), Some("web"));
+    assert!(!names.awaits(&web));
+    names.told(PODMAN, hex(), named("renamed"));
+    assert!(!names.awaits(&web));
+}
+
+#[test]
 fn what_only_one_knows_is_kept() {
     let mut names = Names::default();
     names.seen(CONTAINERD, hex(), in_namespace("k8s.io"));

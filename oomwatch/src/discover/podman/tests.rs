@@ -100,7 +100,11 @@ fn details(name: &str, pod: Option<&str>) -> ContainerDetails {
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name, None);
     details.is_sandbox = None;
-    sighting(id, details)
+    Sighting::Told {
+        api: API,
+        id: id.to_owned(),
+        details: Box::new(details),
+    }
 }
 
 fn sighting(id: &str, details: ContainerDetails) -> Sighting {
