@@ -15,6 +15,8 @@ use crate::{
 
 /// What an event lacks whose container's runtime has not told its name.
 const NAME: &str = "container.name";
+/// The same where only an event's own words are known: those name no pod.
+const POD: &str = "container.pod";
 
 /// A container that is registered and exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,14 +110,16 @@ impl Engine {
         if let Some(named) = self.names.name(container) {
             event.container = Some(named);
         }
-        let is_named = event
-            .container
-            .as_ref()
-            .is_some_and(|container| container.details.name.is_some());
+        let details = event.container.as_ref().map(|known| &known.details);
+        let is_named = details.is_some_and(|details| details.name.is_some());
+        let has_pod = details.is_some_and(|details| details.pod.is_some());
         let missing = &mut event.quality.missing;
-        missing.retain(|name| *name != NAME);
-        if awaited && !is_named {
-            missing.push(NAME);
+        missing.retain(|name| ![NAME, POD].contains(name));
+        match (awaited, is_named) {
+            (false, _) => {}
+            (true, false) => missing.push(NAME),
+            (true, true) if has_pod => {}
+            (true, true) => missing.push(POD),
         }
         awaited && !event.while_down
     }

@@ -158,6 +158,44 @@ fn a_source_is_asked_for_a_container_whose_cgroup_comes_first() {
 }
 
 #[test]
+fn an_event_says_that_only_anothers_words_are_known() {
+    let mut engine = engine(CgroupDiscovery::Containers, false);
+    let id = "a".repeat(64);
+    let api = RuntimeApi::Podman;
+    let ids = Vec::new();
+    sight(&mut engine, Sighting::Listed { api, ids });
+    engine.learn(WEB, SYSTEM, format!("libpod-{id}.scope").as_bytes());
+    let details = Box::new(ContainerDetails {
+        name: Some("web".to_owned()),
+        ..ContainerDetails::default()
+    });
+    let told = Sighting::Told {
+        api,
+        id: id.clone(),
+        details: details.clone(),
+    };
+    sight(&mut engine, told);
+    let mut event = killed(&mut engine, WEB);
+    assert!(engine.name(&mut event));
+    let missing = |event: &OomEvent| -> Vec<&str> {
+        let missing = event.quality.missing.iter().copied();
+        missing
+            .filter(|name| name.starts_with("container"))
+            .collect()
+    };
+    assert_eq!(missing(&event), [POD]);
+    let seen = Sighting::Seen {
+        api,
+        id,
+        cgroup_id: None,
+        details,
+    };
+    sight(&mut engine, seen);
+    assert!(!engine.name(&mut event));
+    assert!(missing(&event).is_empty());
+}
+
+#[test]
 fn units_are_containers_where_they_are_wanted() {
     let mut engine = engine(CgroupDiscovery::Containers, true);
     engine.learn(WEB, SYSTEM, b"nginx.service");

@@ -86,7 +86,7 @@ const PODMAN: &[(&str, Scenario)] = &[
     ("crun_child", |it| killed::child(it, &Podman::CRUN)),
     ("crun_at_once", |it| killed::at_once(it, &Podman::CRUN)),
     ("crun_restart", |it| killed::restart(it, &Podman::CRUN)),
-    ("podman_pod", |it| killed::init(it, &Podman::POD)),
+    ("podman_pod", |it| killed::init_later(it, &Podman::POD)),
     ("runc_init", |it| killed::init(it, &Podman::RUNC)),
     ("runc_child", |it| killed::child(it, &Podman::RUNC)),
     ("runc_at_once", |it| killed::at_once(it, &Podman::RUNC)),

@@ -14,6 +14,9 @@ use crate::guest::report::Outcome;
 
 /// The first process is the one that is killed.
 const INIT: &str = "exec tail /dev/zero";
+/// The same once the runtime has done with the start: until then, Podman answers no question about
+/// a container, and only its own events name it.
+const INIT_LATER: &str = "sleep 4; exec tail /dev/zero";
 /// The first process goes on.
 pub(super) const CHILD: &str = "tail /dev/zero; exec sleep 1000";
 /// Loses a child for each signal.
@@ -38,6 +41,11 @@ pub(super) fn start(context: &Context, runtime: &dyn Runtime, more: &[&str]) -> 
 /// The container's init is killed, and the container is left where it is.
 pub(super) fn init(context: &Context, runtime: &dyn Runtime) -> Result<Outcome> {
     one(context, runtime, INIT, true)
+}
+
+/// The same some time after the start.
+pub(super) fn init_later(context: &Context, runtime: &dyn Runtime) -> Result<Outcome> {
+    one(context, runtime, INIT_LATER, true)
 }
 
 /// A child is killed while the container's init lives: no runtime says anything of that.
