@@ -25,6 +25,7 @@ mod pinned;
 mod processes;
 mod restart;
 pub(super) mod runtimes;
+mod start;
 mod tiers;
 
 /// What one scenario is.
@@ -65,6 +66,7 @@ pub(super) const BARE: &[(&str, Scenario)] = &[
     ("unprivileged", commands::unprivileged),
     ("bad_input", commands::bad_input),
     ("idle_syscalls", idle::idle_syscalls),
+    ("attached_beside_oomkill", start::attached_beside_oomkill),
     ("restart_while_down", restart::while_down),
     ("store_in_trouble", restart::store_in_trouble),
     ("store_on_full_disk", restart::store_on_full_disk),
