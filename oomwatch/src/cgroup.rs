@@ -1,7 +1,9 @@
 //! Cgroups: the tree as the kernel told it ([`tree`], pure), the files under the mount
-//! ([`hierarchy`]), names as they are kept ([`name`], pure), and the text of `memory.events` ([`memory_events`], pure).
+//! ([`hierarchy`]), a walk over all of them ([`walk`]), names as they are kept ([`name`], pure), and the text of
+//! `memory.events` ([`memory_events`], pure).
 
 pub(crate) mod hierarchy;
 pub(crate) mod memory_events;
 mod name;
 pub(crate) mod tree;
+pub(crate) mod walk;

@@ -8,6 +8,7 @@ mod claim;
 mod discovery;
 pub(crate) mod naming;
 pub(crate) mod reading;
+mod walked;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -295,20 +296,6 @@ impl Engine {
             self.late.published(event);
         }
         released
-    }
-
-    /// Cgroups that live on in the tree but were not found by a scan are gone: their removal
-    /// was among records that found no room.
-    pub(crate) fn retain_live(&mut self, found: &std::collections::HashSet<CgroupId>, now: Now) {
-        let gone: Vec<CgroupId> = self.tree.live().filter(|id| !found.contains(id)).collect();
-        for &id in &gone {
-            self.tree.remove(id, now.boottime_ns);
-            self.registry.cgroup_removed(&self.tree, id);
-            self.reconciler.touch(id);
-        }
-        if !gone.is_empty() && self.discovers() {
-            self.discover_refused();
-        }
     }
 
     /// Containers with a counter to be held against what was said of them, the lowest first.

@@ -204,6 +204,12 @@ impl Hierarchy {
         scan_below(&root, id, &mut found)
     }
 
+    /// Whether this cgroup is the one at this path from the root.
+    pub(crate) fn is_at(&self, id: CgroupId, path: &[u8]) -> bool {
+        self.id(&self.directory(path))
+            .is_ok_and(|found| found == id)
+    }
+
     /// The directory of the cgroup with this path from the root.
     pub(crate) fn directory(&self, path: &[u8]) -> PathBuf {
         use std::os::unix::ffi::OsStrExt as _;
@@ -265,7 +271,14 @@ fn scan_below(
         found(child, id, name.to_bytes());
         if stat.st_nlink > 2 {
             match open_directory(directory, name) {
-                Ok(below) => scan_below(&below, child, found)?,
+                Ok(below) => {
+                    // Another one may have taken its name meanwhile.
+                    let opened = CgroupId(rustix::fs::fstat(&below)?.st_ino);
+                    if opened != child {
+                        found(opened, id, name.to_bytes());
+                    }
+                    scan_below(&below, opened, found)?;
+                }
                 Err(error) if is_gone(&error.into()) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -38,6 +38,8 @@ pub(crate) struct Tree {
     nodes: HashMap<CgroupId, Node>,
     /// Removed cgroups by time of removal.
     tombstones: VecDeque<(u64, CgroupId)>,
+    /// When the youngest of the forgotten tombstones was made; 0 where there is none.
+    forgotten_ns: u64,
 }
 
 impl Tree {
@@ -46,6 +48,7 @@ impl Tree {
             root,
             nodes: HashMap::new(),
             tombstones: VecDeque::new(),
+            forgotten_ns: 0,
         }
     }
 
@@ -99,9 +102,15 @@ impl Tree {
             }
             self.tombstones.pop_front();
             self.nodes.remove(&id);
+            self.forgotten_ns = self.forgotten_ns.max(removed_ns);
             expired.push(id);
         }
         expired
+    }
+
+    /// Whether a cgroup that was removed at `since_ns` or later is forgotten already.
+    pub(crate) fn has_forgotten_since(&self, since_ns: u64) -> bool {
+        self.forgotten_ns >= since_ns
     }
 
     /// The root of the tree.
@@ -219,6 +228,7 @@ mod tests {
         assert!(tree.expire(10 + TOMBSTONE_NS - 1).is_empty());
         assert_eq!(tree.expire(10 + TOMBSTONE_NS), [CgroupId(3)]);
         assert_eq!(tree.path(CgroupId(3)), None);
+        assert!(tree.has_forgotten_since(10) && !tree.has_forgotten_since(11));
     }
 
     #[test]

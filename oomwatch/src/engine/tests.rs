@@ -257,26 +257,3 @@ fn an_id_that_comes_back_in_one_batch_is_named_both_times() {
     assert_eq!(named, [Some(expected.as_str()); 2], "{events:?}");
     assert_eq!(engine.registry().live_count(), 1);
 }
-
-/// The record of the removal found no room; the scan that follows finds out.
-#[test]
-fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_scan() {
-    let mut engine = engine(CgroupDiscovery::Containers);
-    let name = docker('a');
-    engine.apply(
-        &[created(CONTAINER, &name, 1), created(AGAIN, &name, 4)],
-        now(4),
-    );
-    assert!(!engine.registry().contains(CgroupId(AGAIN)));
-    let found = [CgroupId(SYSTEM), CgroupId(AGAIN)].into_iter().collect();
-    engine.retain_live(&found, now(5));
-    let events = engine.apply(&[killed(8, 6, AGAIN, 1)], now(7));
-    let expected = "a".repeat(64);
-    assert!(
-        events
-            .iter()
-            .all(|event| container_id(event) == Some(&expected)),
-        "{events:?}"
-    );
-    assert_eq!(events.len(), 1);
-}

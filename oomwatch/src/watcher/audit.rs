@@ -60,6 +60,13 @@ impl Audit {
         };
     }
 
+    /// The reading took until now: what was counted by then needs its time to arrive.
+    pub(super) fn settle_from(&mut self, now_ns: u64) {
+        if let Self::Compare { at_ns, .. } = self {
+            *at_ns = now_ns + COMPARE_AFTER_NS;
+        }
+    }
+
     fn to_read(now_ns: u64) -> Self {
         Self::Read {
             at_ns: now_ns + READ_AFTER_NS,
@@ -93,6 +100,19 @@ mod tests {
         audit.done(READ_AFTER_NS);
         audit.lost(READ_AFTER_NS + 1);
         audit.done(READ_AFTER_NS + COMPARE_AFTER_NS);
+        assert!(matches!(audit, Audit::Read { .. }), "{audit:?}");
+    }
+
+    #[test]
+    fn what_is_lost_while_counters_are_read_is_for_the_next_audit() {
+        let mut audit = Audit::default();
+        audit.lost(0);
+        audit.done(READ_AFTER_NS);
+        audit.lost(READ_AFTER_NS + 1);
+        audit.settle_from(READ_AFTER_NS + 5);
+        let compare_ns = READ_AFTER_NS + 5 + COMPARE_AFTER_NS;
+        assert_eq!(audit.deadline_ns(), Some(compare_ns));
+        audit.done(compare_ns);
         assert!(matches!(audit, Audit::Read { .. }), "{audit:?}");
     }
 }

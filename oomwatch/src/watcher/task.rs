@@ -5,23 +5,24 @@ mod catch_up;
 mod counted;
 mod node;
 mod persist;
+mod scan;
 mod sources;
 
 use std::{
-    collections::HashSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::{
     node::NodeAudit,
     persist::Persist,
+    scan::Scans,
     sources::{Sources, Unnamed},
 };
 use super::{
@@ -30,7 +31,10 @@ use super::{
 };
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
-    cgroup::hierarchy::{Hierarchy, MemoryMode},
+    cgroup::{
+        hierarchy::{Hierarchy, MemoryMode},
+        walk::Walk,
+    },
     clock,
     discover::{names::SourceNumber, source::Sighting},
     engine::{Engine, Setting},
@@ -50,6 +54,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
 enum Event {
+    Scanned(Result<io::Result<Walk>, JoinError>),
     Readable(io::Result<()>),
     Command(Option<Command>),
     Sighted(SourceNumber, Sighting),
@@ -72,6 +77,7 @@ pub(super) struct Task {
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
+    scans: Scans,
     /// How far all counters are held against what was said; only after a loss.
     audit: Audit,
     node: NodeAudit,
@@ -112,6 +118,7 @@ impl Task {
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
+            scans: Scans::default(),
             audit: Audit::default(),
             node: NodeAudit::default(),
             persist,
@@ -176,11 +183,14 @@ impl Task {
         stop: CancellationToken,
     ) -> Report {
         loop {
+            self.begin_scan();
             let deadline = self.engine.deadline_ns();
             let timer = self.source.timer_ns();
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => Event::Stop,
+                // Before the ring: a storm must not put off what makes up for it.
+                walk = self.scans.next() => Event::Scanned(walk),
                 ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
@@ -203,6 +213,7 @@ impl Task {
     /// Handles one event; tells whether to go on.
     fn handle(&mut self, event: Event) -> bool {
         match event {
+            Event::Scanned(walk) => self.scanned(walk),
             Event::Readable(Ok(())) => self.drain(),
             Event::Readable(Err(error)) => {
                 error!(%error, "what the kernel says cannot be waited for any more");
@@ -292,7 +303,8 @@ impl Task {
         })
     }
 
-    /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup.
+    /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup. For tiers
+    /// whose ring has no cgroups.
     fn scan(&mut self) -> io::Result<()> {
         let new = self.scan_tree()?;
         self.read_baselines(&new);
@@ -301,25 +313,17 @@ impl Task {
 
     /// The same without baselines; returns the new cgroups.
     fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
-        let mut found = HashSet::new();
-        let engine = &mut self.engine;
-        let mut new = Vec::new();
-        self.hierarchy.scan(|id, parent, name| {
-            found.insert(id);
-            if engine.learn(id, parent, name) {
-                new.push(id);
-            }
-        })?;
-        engine.retain_live(&found, clock::now());
-        Ok(new)
+        let known = self.engine.tree().live().collect();
+        let walk = Walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
+        Ok(self.engine.walked(&walk, clock::now()).new)
     }
 
     fn read_baselines(&mut self, cgroups: &[CgroupId]) {
         if !has_counters(&self.hierarchy) {
             return;
         }
-        let as_of_ns = clock::now().boottime_ns;
         for &id in cgroups {
+            let as_of_ns = clock::now().boottime_ns;
             if let Some(oom_kill) = self.read_counter(id) {
                 self.engine.baseline(id, oom_kill, as_of_ns);
             }
@@ -395,6 +399,7 @@ impl Task {
     async fn finish(mut self) -> Report {
         self.sweep();
         self.settle(u64::MAX);
+        self.finish_scans().await;
         self.last_audit().await;
         let rest = self.engine.release();
         self.publish(rest);

@@ -6,16 +6,23 @@ use super::*;
 impl Model {
     pub(super) fn restart(&mut self, restart: &Restart) {
         self.recount_lost = true;
-        self.events.truncate(self.store.events);
-        self.store.hangs = false;
+        self.forget_unstored();
         for (container, &kills) in restart.unseen.iter().enumerate() {
             (0..kills).for_each(|_| self.count(container));
+            self.lose_unseen(container, u64::from(kills));
         }
         if let Some(container) = restart.replaced {
-            self.cgroups[container] = self.next_cgroup;
-            self.counters.insert(self.next_cgroup, 0);
+            let (old, new) = (self.cgroups[container], self.next_cgroup);
+            self.cgroups[container] = new;
+            self.counters.insert(new, 0);
             self.next_cgroup += 1;
+            if let Some(registered) = self.registered.get(&old).cloned() {
+                self.registered.insert(new, registered);
+            }
             self.count(container);
+            self.lose_unseen(container, 1);
+            // What it lost last, of which only the pod tells.
+            self.lose_last(old);
         }
         self.rebase();
         // Attached: from here on there are records, and the new probe knows no counter.
@@ -46,8 +53,7 @@ impl Model {
     /// The ring and the programs go on without a daemon, and the next one works off all of it.
     pub(super) fn restart_pinned(&mut self, unread: &[Unread]) {
         self.recount_lost = true;
-        self.events.truncate(self.store.events);
-        self.store.hangs = false;
+        self.forget_unstored();
         self.rebase();
         self.ring = Some(Vec::new());
         for unread in unread {
@@ -65,12 +71,7 @@ impl Model {
             self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
         }
         self.engine.learn_all(&backlog);
-        self.register_again(POD, "pod");
-        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
-            if !self.engine.registry.contains(CgroupId(cgroup)) {
-                self.register_again(cgroup, &format!("c{index}"));
-            }
-        }
+        self.register_all();
         self.register_removed(&backlog);
         self.engine.settle_resumed();
         let resumed = self.store.node_told_up_to;
@@ -97,7 +98,7 @@ impl Model {
             Unread::Kill { container, lost } => {
                 // What is lost of a container that no store knows, nobody can make up for.
                 let cgroup = self.cgroups[container];
-                let is_known = self.store.books.contains_key(&CgroupId(cgroup));
+                let is_known = self.is_stored(cgroup);
                 let lost = lost && is_known;
                 self.act(&Action::Kill { container, lost });
             }
@@ -130,8 +131,10 @@ impl Model {
                 continue;
             };
             if !self.engine.registry.contains(change.cgroup_id) {
-                let waiting = self.store.books.get(&change.cgroup_id);
-                let id = waiting.map_or("gone", |book| book.container_id.as_str());
+                let Some(known) = self.registered.get(&change.cgroup_id.0) else {
+                    continue;
+                };
+                let id = known.id.as_str();
                 self.engine.register_removed(Container {
                     id: ContainerId::new(id).unwrap(),
                     cgroup_id: change.cgroup_id,
@@ -144,16 +147,21 @@ impl Model {
     /// What the law is about after a restart: of a cgroup that is gone only the pod still tells,
     /// and a container that the store does not know is new.
     fn rebase(&mut self) {
-        let mut bases = HashMap::new();
-        for cgroup in self.cgroups.iter().copied().chain([POD]) {
-            let base = if self.store.books.contains_key(&CgroupId(cgroup)) {
-                self.bases[&cgroup]
-            } else {
-                self.counters[&cgroup]
-            };
-            bases.insert(cgroup, base);
+        let here: Vec<u64> = self.cgroups.iter().copied().chain([POD]).collect();
+        self.registered.retain(|cgroup, _| here.contains(cgroup));
+        let not_stored: Vec<u64> = here
+            .into_iter()
+            .filter(|&cgroup| !self.is_stored(cgroup))
+            .collect();
+        for cgroup in not_stored {
+            if let Some(registered) = self.registered.get_mut(&cgroup) {
+                registered.base = self.counters[&cgroup];
+                // A book of another registration may have some.
+                let book = self.store.books.get(&CgroupId(cgroup));
+                registered.recounts_before = book.map_or(0, |book| book.recounts);
+                registered.since = self.events.len();
+            }
         }
-        self.bases = bases;
     }
 
     /// Marks that are older than the counters that are read after them. One of a dying process can
@@ -164,7 +172,8 @@ impl Model {
             self.invocation += 1;
             let told = self.store.books.get(&CgroupId(self.cgroups[container]));
             let told = told.and_then(|book| Some(book.page?.base + book.page?.accounted));
-            let is_known = told == Some(self.counters[&self.cgroups[container]]);
+            let cgroup = self.cgroups[container];
+            let is_known = self.is_stored(cgroup) && told == Some(self.counters[&cgroup]);
             if dying && !is_known {
                 continue;
             }
@@ -183,12 +192,61 @@ impl Model {
         self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
         self.engine
             .baseline(CgroupId(POD), self.counters[&POD], now);
-        self.register_again(POD, "pod");
-        for (index, cgroup) in self.cgroups.clone().into_iter().enumerate() {
+        for cgroup in self.cgroups.clone() {
             self.engine.learn(CgroupId(cgroup), CgroupId(POD), b"c");
             self.engine
                 .baseline(CgroupId(cgroup), self.counters[&cgroup], now);
-            self.register_again(cgroup, &format!("c{index}"));
+        }
+        self.register_all();
+    }
+
+    /// What was registered, is so again.
+    fn register_all(&mut self) {
+        for cgroup in self.cgroups.clone().into_iter().chain([POD]) {
+            if let Some(registered) = self.registered.get(&cgroup).cloned() {
+                self.register_again(cgroup, &registered.id);
+            }
+        }
+    }
+
+    /// Events that were not stored are gone, and what waited to be claimed.
+    fn forget_unstored(&mut self) {
+        self.check_processes();
+        if !self.is_stored(POD) && (self.store.hangs || self.engine.holds_events()) {
+            // What was told and not stored, or is counted from now on: only the pod could tell.
+            self.untold = u64::MAX / 2;
+        }
+        self.events.truncate(self.store.events);
+        for event in &self.events {
+            if let Some(pid) = event.victim.pid {
+                let container = event.container.as_ref();
+                let owner = container.map(|found| found.cgroup_id.0);
+                self.owners.insert(pid, owner);
+            }
+        }
+        self.waiting.clear();
+        self.store.hangs = false;
+    }
+
+    /// Whether the next daemon knows of a registration.
+    fn is_stored(&self, cgroup: u64) -> bool {
+        let book = self.store.books.get(&CgroupId(cgroup));
+        let registered = self.registered.get(&cgroup);
+        book.zip(registered)
+            .is_some_and(|(book, registered)| book.container_id.as_str() == registered.id)
+    }
+
+    /// Kills while nobody watches: only books that go on tell of them.
+    fn lose_unseen(&mut self, container: usize, kills: u64) {
+        if !self.is_stored(POD) && !self.is_stored(self.cgroups[container]) {
+            self.untold = self.untold.saturating_add(kills);
+        }
+    }
+
+    /// A cgroup is gone, and its last counters were not seen.
+    fn lose_last(&mut self, cgroup: u64) {
+        if !self.is_stored(POD) {
+            self.untold = self.untold.saturating_add(self.counters[&cgroup]);
         }
     }
 }

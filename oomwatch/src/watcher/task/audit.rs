@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{super::audit::Audit, Task};
 use crate::{CgroupId, clock};
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
 const LAST_WAIT: Duration = Duration::from_millis(50);
+/// Counters read in one go: then the ring has its turn.
+const SLICE: usize = 64;
 
 impl Task {
-    /// Records that found no room are made up for: victims by the counters, cgroups by a new scan.
+    /// Records that found no room are made up for: victims by the counters, cgroups by a new
+    /// scan. Only notes so: nothing is read while the ring is drained.
     pub(super) fn check_drops(&mut self) {
         let drops = match self.source.drops() {
             Ok(drops) => drops,
@@ -31,9 +34,7 @@ impl Task {
                 lost = drops.cgroups - before.cgroups,
                 "records of cgroups found no room in the ring; scanning again"
             );
-            if let Err(error) = self.scan() {
-                error!(%error, "the cgroup hierarchy cannot be scanned");
-            }
+            self.scans.want();
         }
     }
 
@@ -42,17 +43,44 @@ impl Task {
         match self.audit {
             _ if self.source.counters.is_some() => self.sweep(),
             Audit::Idle => {}
-            Audit::Read { .. } => self.note_counters(),
+            Audit::Read { .. } => {
+                // What is lost from here on may be in no counter that is noted: it is for the next audit.
+                self.audit.done(clock::now().boottime_ns);
+                self.note_counters();
+                return self.audit.settle_from(clock::now().boottime_ns);
+            }
             Audit::Compare { .. } => self.compare_counters(),
         }
         self.audit.done(clock::now().boottime_ns);
     }
 
-    /// Reads the counters of all containers, the lowest first.
+    /// Reads the counters of all containers, the lowest first: what is noted later has all that was noted
+    /// before it.
     fn note_counters(&mut self) {
-        for id in self.engine.audited() {
-            if let Some(oom_kill) = self.read_counter(id) {
-                self.engine.note_counter(id, oom_kill);
+        let audited = self.engine.audited();
+        self.read_between(&audited, |task, id| {
+            if let Some(oom_kill) = task.read_counter(id) {
+                task.engine.note_counter(id, oom_kill);
+            }
+        });
+    }
+
+    /// Baselines of cgroups that a scan has found while records come in.
+    pub(super) fn read_baselines_between(&mut self, cgroups: &[CgroupId]) {
+        self.read_between(cgroups, |task, id| task.read_baselines(&[id]));
+    }
+
+    /// Reads a file of each of `cgroups` in slices, and drains the ring between them: the last slice
+    /// is not followed by a drain. Some may be gone, or no container any more, when it is their turn.
+    fn read_between(&mut self, cgroups: &[CgroupId], mut read: impl FnMut(&mut Self, CgroupId)) {
+        for (number, slice) in cgroups.chunks(SLICE).enumerate() {
+            if number > 0 {
+                self.drain_ring();
+            }
+            for &id in slice {
+                if self.engine.tree().is_live(id) {
+                    read(self, id);
+                }
             }
         }
     }
@@ -84,7 +112,9 @@ impl Task {
     pub(super) fn read_counter(&self, id: CgroupId) -> Option<u64> {
         let path = self.engine.tree().path(id)?;
         match self.hierarchy.memory_events(&path) {
-            Ok(events) => events?.oom_kill,
+            // Another cgroup may have taken the path, while the removal is still in the ring. Ids are not
+            // used again: if it is there after the reading, it was there before.
+            Ok(events) => events.filter(|_| self.hierarchy.is_at(id, &path))?.oom_kill,
             Err(error) => {
                 warn!(%error, "a counter cannot be read");
                 None

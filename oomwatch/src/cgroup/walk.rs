@@ -1,0 +1,137 @@
+//! A walk over the whole hierarchy as plain data: what is there, and what of the tree is not any more.
+//!
+//! May be made on any thread, and takes its time: when it is taken in, records have told of more. It
+//! knows neither the tree nor the ring.
+
+use std::{collections::HashSet, io, time::Duration};
+
+use super::hierarchy::Hierarchy;
+use crate::CgroupId;
+
+/// How long a cgroup may be told of and not be seen: its record is made a moment before its directory
+/// shows up (`cgroup_mkdir()` fires the tracepoint, then activates the directory).
+const SHOWS_UP: Duration = Duration::from_millis(100);
+
+/// A cgroup that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) id: CgroupId,
+    pub(crate) parent: CgroupId,
+    pub(crate) name: Box<[u8]>,
+}
+
+/// What a walk saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Walk {
+    /// When it began, on the boot-time clock.
+    pub(crate) began_ns: u64,
+    /// Parents first.
+    pub(crate) found: Vec<Found>,
+    /// Of those that were alive in the tree when it began, the ones that are gone.
+    pub(crate) missing: Vec<CgroupId>,
+}
+
+impl Walk {
+    /// Looks once: for a tree that nothing else tells of meanwhile.
+    pub(crate) fn once(
+        hierarchy: &Hierarchy,
+        known: Vec<CgroupId>,
+        began_ns: u64,
+    ) -> io::Result<Self> {
+        let found = look(hierarchy)?;
+        Ok(Self {
+            began_ns,
+            missing: not_among(known, &found),
+            found,
+        })
+    }
+
+    /// Looks, and looks for what is missing a second time. Blocks.
+    pub(crate) fn careful(
+        hierarchy: &Hierarchy,
+        known: Vec<CgroupId>,
+        began_ns: u64,
+    ) -> io::Result<Self> {
+        Self::confirmed(Self::once(hierarchy, known, began_ns)?, || {
+            std::thread::sleep(SHOWS_UP);
+            look(hierarchy)
+        })
+    }
+
+    /// Only what a second look does not find either is missing.
+    fn confirmed(
+        mut walk: Self,
+        look_again: impl FnOnce() -> io::Result<Vec<Found>>,
+    ) -> io::Result<Self> {
+        if !walk.missing.is_empty() {
+            walk.missing = not_among(walk.missing, &look_again()?);
+        }
+        Ok(walk)
+    }
+}
+
+fn look(hierarchy: &Hierarchy) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    hierarchy.scan(|id, parent, name| {
+        let name = name.into();
+        found.push(Found { id, parent, name });
+    })?;
+    Ok(found)
+}
+
+fn not_among(mut known: Vec<CgroupId>, found: &[Found]) -> Vec<CgroupId> {
+    let found: HashSet<CgroupId> = found.iter().map(|cgroup| cgroup.id).collect();
+    known.retain(|id| !found.contains(id));
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(id: u64) -> Found {
+        Found {
+            id: CgroupId(id),
+            parent: CgroupId::ROOT,
+            name: b"a".as_slice().into(),
+        }
+    }
+
+    #[test]
+    fn what_shows_up_late_is_not_missing() {
+        let first = Walk {
+            began_ns: 1,
+            found: vec![found(2)],
+            missing: vec![CgroupId(3), CgroupId(4)],
+        };
+        let walk = Walk::confirmed(first, || Ok(vec![found(2), found(4)])).unwrap();
+        assert_eq!(walk.missing, [CgroupId(3)]);
+    }
+
+    #[test]
+    fn where_nothing_is_missing_nobody_looks_again() {
+        let first = Walk {
+            began_ns: 1,
+            found: vec![found(2)],
+            missing: Vec::new(),
+        };
+        let walk = Walk::confirmed(first.clone(), || panic!("a second look")).unwrap();
+        assert_eq!(walk, first);
+    }
+
+    #[test]
+    fn directories_are_found_and_others_are_missing() {
+        let mount = tempfile::tempdir().unwrap();
+        let directory = mount.path().join("a");
+        std::fs::create_dir(&directory).unwrap();
+        let id = CgroupId(rustix::fs::stat(&directory).unwrap().st_ino);
+        let gone = CgroupId(id.0.wrapping_add(1));
+        let hierarchy = Hierarchy::at(mount.path());
+        let walk = Walk::once(&hierarchy, vec![id, gone], 7).unwrap();
+        let [found] = walk.found.as_slice() else {
+            panic!("one directory: {walk:?}");
+        };
+        assert_eq!((found.id, &*found.name), (id, b"a".as_slice()));
+        assert_eq!((walk.began_ns, walk.missing), (7, vec![gone]));
+    }
+}

@@ -1,0 +1,167 @@
+//! Walks that are older than the records read meanwhile.
+
+use super::*;
+use crate::{
+    CgroupDiscovery, Tier,
+    cgroup::tree::TOMBSTONE_NS,
+    engine::Setting,
+    event::build::Origin,
+    reconcile::Counting,
+    record::{
+        Record,
+        fixture::{change, memcg, victim},
+    },
+};
+
+const SYSTEM: u64 = 2;
+const A: u64 = 3;
+const B: u64 = 4;
+
+fn engine() -> Engine {
+    let mut engine = Engine::new(Setting {
+        origin: Origin {
+            boot_id: "boot".into(),
+            node: None,
+            tier: Tier::Btf,
+        },
+        discovery: CgroupDiscovery::Containers,
+        units: false,
+        root: CgroupId::ROOT,
+        counting: Counting::Hierarchical,
+    });
+    engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");
+    engine
+}
+
+fn now(at_ns: u64) -> Now {
+    Now {
+        boottime_ns: at_ns,
+        unix_time_ns: 0,
+    }
+}
+
+fn docker(digit: char) -> String {
+    format!("docker-{}.scope", digit.to_string().repeat(64))
+}
+
+fn created(id: u64, digit: char, at_ns: u64) -> Record {
+    Record::CgroupCreated(change(id, SYSTEM, &docker(digit), at_ns))
+}
+
+fn removed(id: u64, digit: char, at_ns: u64) -> Record {
+    Record::CgroupRemoved(change(id, SYSTEM, &docker(digit), at_ns))
+}
+
+fn found(id: u64, parent: u64, name: &str) -> Found {
+    Found {
+        id: CgroupId(id),
+        parent: CgroupId(parent),
+        name: name.as_bytes().into(),
+    }
+}
+
+fn walk(found: Vec<Found>, missing: &[u64]) -> Walk {
+    Walk {
+        began_ns: 10,
+        found,
+        missing: missing.iter().copied().map(CgroupId).collect(),
+    }
+}
+
+/// The container that a kill in a cgroup is told of.
+fn container_of_a_kill(engine: &mut Engine, cgroup: u64) -> Option<String> {
+    let kill = Record::Victim(Box::new(victim(7, 90, &[memcg(cgroup, 1)])));
+    let events = engine.apply(&[kill], now(91));
+    let container = events.first()?.container.as_ref()?;
+    Some(container.id.as_str().to_owned())
+}
+
+#[test]
+fn a_cgroup_whose_creation_was_lost_is_found() {
+    let mut engine = engine();
+    let walk = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
+    let walked = engine.walked(&walk, now(20));
+    assert_eq!(walked.new, [CgroupId(A)]);
+    assert!(!walked.is_outdated);
+    assert_eq!(engine.walked(&walk, now(21)).new, [], "it is known now");
+    assert_eq!(container_of_a_kill(&mut engine, A), Some("a".repeat(64)));
+}
+
+#[test]
+fn a_cgroup_that_was_removed_meanwhile_does_not_come_back() {
+    let mut engine = engine();
+    let walk = walk(
+        vec![
+            found(A, SYSTEM, &docker('a')),
+            found(B, A, "below"),
+            found(5, B, "further-below"),
+        ],
+        &[],
+    );
+    // Of the one below both records were lost.
+    engine.apply(&[removed(A, 'a', 15)], now(16));
+    let walked = engine.walked(&walk, now(20));
+    assert_eq!(walked.new, []);
+    assert!(!engine.tree().is_live(CgroupId(A)));
+    assert!(!engine.tree().contains(CgroupId(B)));
+    assert!(!engine.tree().contains(CgroupId(5)));
+    assert_eq!(engine.registry().live_count(), 0);
+}
+
+#[test]
+fn a_cgroup_that_was_created_meanwhile_stays() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 15)], now(16));
+    // It saw neither it nor anything else that is new.
+    engine.walked(&walk(vec![found(SYSTEM, 1, "system.slice")], &[]), now(20));
+    assert!(engine.tree().is_live(CgroupId(A)));
+    assert_eq!(container_of_a_kill(&mut engine, A), Some("a".repeat(64)));
+}
+
+#[test]
+fn what_came_and_went_meanwhile_is_known_from_its_records() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 12), removed(A, 'a', 15)], now(16));
+    let walk = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
+    assert_eq!(engine.walked(&walk, now(20)).new, []);
+    assert!(!engine.tree().is_live(CgroupId(A)));
+}
+
+/// The record of the removal found no room; the walk that follows finds out.
+#[test]
+fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_walk() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 1), created(B, 'a', 4)], now(4));
+    assert!(!engine.registry().contains(CgroupId(B)));
+    let walk = walk(vec![found(B, SYSTEM, &docker('a'))], &[A]);
+    engine.walked(&walk, now(20));
+    assert!(!engine.tree().is_live(CgroupId(A)));
+    assert_eq!(container_of_a_kill(&mut engine, B), Some("a".repeat(64)));
+}
+
+/// The walk was quicker than the record, which has the last counters.
+#[test]
+fn a_removal_told_after_the_walk_still_has_the_last_word() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 1)], now(2));
+    engine.walked(&walk(Vec::new(), &[A]), now(20));
+    let mut gone = change(A, SYSTEM, &docker('a'), 15);
+    gone.counters = Some(memcg(A, 2));
+    let events = engine.apply(&[Record::CgroupRemoved(gone)], now(21));
+    let told: u64 = events.iter().map(|event| event.count).sum();
+    assert_eq!(told, 2, "{events:?}");
+}
+
+#[test]
+fn where_removals_are_forgotten_already_another_walk_is_due() {
+    let mut engine = engine();
+    engine.apply(&[removed(A, 'a', 15)], now(16));
+    let late_ns = 15 + TOMBSTONE_NS;
+    engine.apply(&[], now(late_ns));
+    let first = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
+    assert!(engine.walked(&first, now(late_ns)).is_outdated);
+    let mut second = walk(vec![found(SYSTEM, 1, "system.slice")], &[A]);
+    second.began_ns = late_ns;
+    assert!(!engine.walked(&second, now(late_ns)).is_outdated);
+    assert!(!engine.tree().is_live(CgroupId(A)));
+}
