@@ -105,7 +105,8 @@ impl Engine {
         }
         let missing = &mut event.quality.missing;
         missing.retain(|name| *name != NAME);
-        if awaited {
+        let container = event.container.as_ref();
+        if awaited && container.is_some_and(|container| container.details.name.is_none()) {
             missing.push(NAME);
         }
         awaited && !event.while_down
