@@ -26,13 +26,22 @@ const LANES: usize = 3;
 pub(super) fn start(context: &Context, runtime: &dyn Runtime, more: &[&str]) -> Result<Case> {
     runtime.start(context)?;
     let case = Case::start(context, &[&["--discover", "auto"], more].concat())?;
-    if let Some(source) = runtime.source() {
-        let source = format!(r#""source":"{source}""#);
-        let listed =
-            case.wait_for_log(|line| line.contains(r#""listed""#) && line.contains(&source));
-        ensure!(listed, "oomwatch never had the list of containers");
-    }
+    wait_for_listings(&case, runtime, 1)?;
     Ok(case)
+}
+
+/// Waits until oomwatch has had the list of containers from every source so many times.
+fn wait_for_listings(case: &Case, runtime: &dyn Runtime, times: usize) -> Result<()> {
+    for source in runtime.sources() {
+        let this = format!(r#""source":"{source}""#);
+        let is_listing = |line: &str| line.contains(r#""listed""#) && line.contains(&this);
+        let listed = case.wait_for_lines(times, is_listing);
+        ensure!(
+            listed,
+            "oomwatch never had the list of containers from {source}"
+        );
+    }
+    Ok(())
 }
 
 /// The container's init is killed, and the container is left where it is.
@@ -121,6 +130,8 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
     runtime
         .restart(context, &kill)
         .context("restarting the runtime")?;
+    // What is started before that is known, but not by all its names.
+    wait_for_listings(&case, runtime, 2)?;
     logged += 1;
     case.wait_for_logged(logged)?;
     kill()?;
