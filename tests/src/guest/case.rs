@@ -143,12 +143,9 @@ impl Case {
         kill_process(pid, signal).context("signalling the daemon")
     }
 
-    /// Gives the daemon time to say something in its log so many times; tells whether it did.
-    pub(super) fn wait_for_lines(&self, number: usize, wanted: impl Fn(&str) -> bool) -> bool {
-        let said = |output: &Output| {
-            let lines = output.errors.iter();
-            lines.filter(|line| wanted(line)).count() >= number
-        };
+    /// Gives the daemon time until its log says something; tells whether it did.
+    pub(super) fn wait_for_log(&self, wanted: impl Fn(&[String]) -> bool) -> bool {
+        let said = |output: &Output| wanted(&output.errors);
         let daemon = self.daemon.as_ref();
         daemon.is_none_or(|daemon| daemon.wait_for_output(EVENT_LIMIT, said))
     }

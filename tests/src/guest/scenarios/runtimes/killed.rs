@@ -26,16 +26,23 @@ const LANES: usize = 3;
 pub(super) fn start(context: &Context, runtime: &dyn Runtime, more: &[&str]) -> Result<Case> {
     runtime.start(context)?;
     let case = Case::start(context, &[&["--discover", "auto"], more].concat())?;
-    wait_for_listings(&case, runtime, 1)?;
+    wait_for_listings(&case, runtime)?;
     Ok(case)
 }
 
-/// Waits until oomwatch has had the list of containers from every source so many times.
-fn wait_for_listings(case: &Case, runtime: &dyn Runtime, times: usize) -> Result<()> {
+/// Waits until oomwatch has had the list of containers from every source, and again from those
+/// that it lost. containerd 1.6 has no events in CRI: there is no connection to lose then.
+fn wait_for_listings(case: &Case, runtime: &dyn Runtime) -> Result<()> {
     for source in runtime.sources() {
         let this = format!(r#""source":"{source}""#);
-        let is_listing = |line: &str| line.contains(r#""listed""#) && line.contains(&this);
-        let listed = case.wait_for_lines(times, is_listing);
+        let listed = case.wait_for_log(|lines| {
+            let number = |what: &str| {
+                let lines = lines.iter();
+                let told = lines.filter(|line| line.contains(what) && line.contains(&this));
+                told.count()
+            };
+            number(r#""listed""#) > number("is not followed for now")
+        });
         ensure!(
             listed,
             "oomwatch never had the list of containers from {source}"
@@ -131,7 +138,7 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
         .restart(context, &kill)
         .context("restarting the runtime")?;
     // What is started before that is known, but not by all its names.
-    wait_for_listings(&case, runtime, 2)?;
+    wait_for_listings(&case, runtime)?;
     logged += 1;
     case.wait_for_logged(logged)?;
     kill()?;
