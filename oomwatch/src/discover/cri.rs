@@ -186,9 +186,15 @@ impl Follower<'_> {
     /// A container, or a sandbox: the event does not tell.
     async fn look_at(&self, id: &str) -> Result<(), SourceError> {
         if let Some(container) = self.containers(Some(id)).await?.into_iter().next() {
-            let pods = self.pods(Some(&container.pod_id)).await?;
-            let pod = pods.into_iter().next().and_then(|pod| pod.metadata);
-            return self.sightings.seen(self.container(container, pod)).await;
+            let pod = self.pods(Some(&container.pod_id)).await?.into_iter().next();
+            let metadata = pod.as_ref().and_then(|pod| pod.metadata.clone());
+            let seen = self.container(container, metadata);
+            self.sightings.seen(seen).await?;
+            // A runtime may not have had the sandbox yet when its cgroup told of it.
+            return match pod {
+                Some(pod) => self.sightings.seen(self.sandbox(pod)).await,
+                None => Ok(()),
+            };
         }
         for pod in self.pods(Some(id)).await? {
             self.sightings.seen(self.sandbox(pod)).await?;

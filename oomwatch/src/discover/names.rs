@@ -19,6 +19,9 @@ const MAX_NAME_BYTES: usize = 512;
 /// Bytes of all labels of a container, keys included.
 const MAX_LABELS_BYTES: usize = 4096;
 
+/// The namespace in which containerd keeps what its CRI plugin makes.
+const CRI_NAMESPACE: &str = "k8s.io";
+
 /// Number of a source, from 0.
 pub(crate) type SourceNumber = u32;
 
@@ -41,6 +44,13 @@ impl Known {
         let details = &self.details;
         let has_any = details.name.is_some() || details.image.is_some() || details.pod.is_some();
         has_any && !self.is_partial
+    }
+
+    /// Whether an interface that has not told of it knows what others never will: of a pod's
+    /// containers, containerd has the image and labels, and CRI which attempt it is.
+    fn is_left_to(&self, api: RuntimeApi) -> bool {
+        let namespace = self.details.containerd_namespace.as_deref();
+        api == RuntimeApi::Cri && self.api < api && namespace == Some(CRI_NAMESPACE)
     }
 }
 
@@ -194,20 +204,24 @@ impl Names {
 
     /// Whether a source that is connected can be expected to tell more of this container soon.
     pub(crate) fn awaits(&self, container: &Container) -> bool {
+        let mut following = self.following.iter();
+        following.any(|(_, api)| self.has_more(*api, container))
+    }
+
+    /// Whether an interface can be expected to tell more of a container than was told.
+    fn has_more(&self, api: RuntimeApi, container: &Container) -> bool {
         let runtime = container.details.runtime.as_deref();
+        let known = self.known.get(&container.id);
         is_runtimes_id(container.id.as_str())
-            && !self.known.get(&container.id).is_some_and(Known::is_named)
-            && self.following.iter().any(|(_, api)| knows(*api, runtime))
+            && knows(api, runtime)
+            && known.is_none_or(|known| !known.is_named() || known.is_left_to(api))
     }
 
     /// The sources that are to be asked for a container whose cgroup told of it first. containerd's
     /// services are not: each container is told of there before it runs.
     pub(crate) fn askable(&self, container: &Container) -> Vec<SourceNumber> {
-        if !self.awaits(container) {
-            return Vec::new();
-        }
-        let runtime = container.details.runtime.as_deref();
-        let answers = |api: RuntimeApi| api != RuntimeApi::Containerd && knows(api, runtime);
+        let answers =
+            |api: RuntimeApi| api != RuntimeApi::Containerd && self.has_more(api, container);
         let following = self.following.iter();
         following
             .filter(|(_, api)| answers(*api))

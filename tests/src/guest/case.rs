@@ -143,9 +143,9 @@ impl Case {
         kill_process(pid, signal).context("signalling the daemon")
     }
 
-    /// Gives the daemon time to say something in its log; tells whether it did.
-    pub(super) fn wait_for_log(&self, wanted: impl Fn(&str) -> bool) -> bool {
-        let said = |output: &Output| output.errors.iter().any(|line| wanted(line));
+    /// Gives the daemon time until its log says something; tells whether it did.
+    pub(super) fn wait_for_log(&self, wanted: impl Fn(&[String]) -> bool) -> bool {
+        let said = |output: &Output| wanted(&output.errors);
         let daemon = self.daemon.as_ref();
         daemon.is_none_or(|daemon| daemon.wait_for_output(EVENT_LIMIT, said))
     }

@@ -165,6 +165,8 @@ async fn containers_have_pods_and_events_are_followed() {
     assert_eq!((sandbox.name, sandbox.pod.as_deref()), (None, Some("web")));
     assert_eq!(listed(&mut sightings).await, 2);
     assert_eq!(seen(&mut sightings).await, ("c0".to_owned(), expected));
+    let (id, again) = seen(&mut sightings).await;
+    assert_eq!((id.as_str(), again.is_sandbox), ("p", Some(true)));
 
     runtime.tell("p", messages::CREATED);
     assert_eq!(seen(&mut sightings).await.0, "p");
@@ -191,6 +193,9 @@ async fn a_container_whose_cgroup_came_first_is_asked_for() {
             asker.send(unknown.to_owned()).await.unwrap();
         }
         assert_eq!(seen(&mut sightings).await.0, "c0");
+        let (id, sandbox) = seen(&mut sightings).await;
+        assert_eq!(id, "p", "told with its container");
+        assert_eq!(sandbox.is_sandbox, Some(true));
     }
 }
 

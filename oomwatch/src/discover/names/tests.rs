@@ -169,6 +169,31 @@ fn only_who_may_know_a_container_is_waited_for() {
     assert!(!names.awaits(&container(other, Some("docker"))));
 }
 
+/// containerd tells a pod's container before its cgroup exists, with an image: CRI was not asked then.
+#[test]
+fn containerds_word_does_not_replace_cris() {
+    let image = |namespace: &str| ContainerDetails {
+        image: Some("busybox:1".to_owned()),
+        ..in_namespace(namespace)
+    };
+    let mut names = Names::default();
+    let container = container(hex(), Some("containerd"));
+    names.seen(CONTAINERD, hex(), image("k8s.io"));
+    assert!(!names.awaits(&container), "nobody knows more");
+    names.listed(CRI, &[], 0);
+    assert!(names.awaits(&container));
+    assert_eq!(names.askable(&container), [CRI.0]);
+    names.seen(CRI, hex(), named("app"));
+    assert!(!names.awaits(&container));
+    assert!(names.askable(&container).is_empty());
+
+    let mut names = Names::default();
+    names.listed(CRI, &[], 0);
+    names.seen(CONTAINERD, hex(), image("default"));
+    assert!(!names.awaits(&container), "none of CRI's");
+    assert!(names.askable(&container).is_empty());
+}
+
 #[test]
 fn labels_are_bounded() {
     let mut names = Names::default();

@@ -10,6 +10,7 @@ use super::Scenario;
 use crate::guest::context::Context;
 
 mod containerd;
+mod cri;
 mod docker;
 mod killed;
 mod podman;
@@ -19,6 +20,7 @@ mod tools;
 mod truth;
 
 use containerd::Containerd;
+use cri::Cri;
 use docker::Docker;
 use podman::Podman;
 use systemd::Systemd;
@@ -56,8 +58,8 @@ trait Runtime: Sync {
     /// What an event tells of the container, beside its id.
     fn names(&self, name: &str) -> Vec<(&'static str, Value)>;
 
-    /// What oomwatch calls the source that tells those names, where it is not the path.
-    fn source(&self) -> Option<&'static str>;
+    /// What oomwatch calls the sources that tell those names, where it is not the path.
+    fn sources(&self) -> &'static [&'static str];
 
     /// Whether the first process of a container is an init, by having a PID namespace.
     fn has_init(&self) -> bool {
@@ -68,8 +70,8 @@ trait Runtime: Sync {
 /// The scenarios for a root image, in the order they run.
 pub(in crate::guest) fn of_image(image: &str) -> Result<Vec<(&'static str, Scenario)>> {
     match image {
-        "bookworm" => Ok([UNITS, PODMAN, DOCKER, CONTAINERD].concat()),
-        "sid" => Ok(CONTAINERD.to_vec()),
+        "bookworm" => Ok([UNITS, PODMAN, DOCKER, CONTAINERD, CRI].concat()),
+        "sid" => Ok([CONTAINERD, CRI].concat()),
         _ => bail!("there are no scenarios for the image {image}"),
     }
 }
@@ -107,4 +109,14 @@ const CONTAINERD: &[(&str, Scenario)] = &[
     ("publish_off", |it| publish::beside(it, "off")),
     ("publish_missing", |it| publish::beside(it, "missing")),
     ("publish_always", |it| publish::beside(it, "always")),
+];
+
+const CRI: &[(&str, Scenario)] = &[
+    ("cri_systemd_init", |it| killed::init(it, &Cri::SYSTEMD)),
+    ("cri_systemd_child", |it| killed::child(it, &Cri::SYSTEMD)),
+    ("cri_at_once", |it| killed::at_once(it, &Cri::SYSTEMD)),
+    ("cri_restart", |it| killed::restart(it, &Cri::SYSTEMD)),
+    ("cri_pod_limit", |it| killed::init(it, &Cri::POD_LIMIT)),
+    ("cri_sandbox", cri::sandbox_killed),
+    ("cri_cgroupfs_init", |it| killed::init(it, &Cri::CGROUPFS)),
 ];

@@ -71,8 +71,8 @@ impl Runtime for Containerd {
         id.to_owned()
     }
 
-    fn source(&self) -> Option<&'static str> {
-        Some("containerd")
+    fn sources(&self) -> &'static [&'static str] {
+        &["containerd"]
     }
 
     fn names(&self, name: &str) -> Vec<(&'static str, Value)> {

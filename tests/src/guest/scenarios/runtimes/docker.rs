@@ -76,8 +76,8 @@ impl Runtime for Docker {
         format!("docker-{id}.scope")
     }
 
-    fn source(&self) -> Option<&'static str> {
-        Some("docker")
+    fn sources(&self) -> &'static [&'static str] {
+        &["docker"]
     }
 
     fn names(&self, name: &str) -> Vec<(&'static str, Value)> {

@@ -29,13 +29,29 @@ const LANES: usize = 3;
 pub(super) fn start(context: &Context, runtime: &dyn Runtime, more: &[&str]) -> Result<Case> {
     runtime.start(context)?;
     let case = Case::start(context, &[&["--discover", "auto"], more].concat())?;
-    if let Some(source) = runtime.source() {
-        let source = format!(r#""source":"{source}""#);
-        let listed =
-            case.wait_for_log(|line| line.contains(r#""listed""#) && line.contains(&source));
-        ensure!(listed, "oomwatch never had the list of containers");
-    }
+    wait_for_listings(&case, runtime)?;
     Ok(case)
+}
+
+/// Waits until oomwatch has had the list of containers from every source, and again from those
+/// that it lost. containerd 1.6 has no events in CRI: there is no connection to lose then.
+fn wait_for_listings(case: &Case, runtime: &dyn Runtime) -> Result<()> {
+    for source in runtime.sources() {
+        let this = format!(r#""source":"{source}""#);
+        let listed = case.wait_for_log(|lines| {
+            let number = |what: &str| {
+                let lines = lines.iter();
+                let told = lines.filter(|line| line.contains(what) && line.contains(&this));
+                told.count()
+            };
+            number(r#""listed""#) > number("is not followed for now")
+        });
+        ensure!(
+            listed,
+            "oomwatch never had the list of containers from {source}"
+        );
+    }
+    Ok(())
 }
 
 /// The container's init is killed, and the container is left where it is.
@@ -129,6 +145,8 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
     runtime
         .restart(context, &kill)
         .context("restarting the runtime")?;
+    // What is started before that is known, but not by all its names.
+    wait_for_listings(&case, runtime)?;
     logged += 1;
     case.wait_for_logged(logged)?;
     kill()?;

@@ -89,8 +89,8 @@ impl Runtime for Podman {
         format!("libpod-{id}.scope")
     }
 
-    fn source(&self) -> Option<&'static str> {
-        Some("podman")
+    fn sources(&self) -> &'static [&'static str] {
+        &["podman"]
     }
 
     fn names(&self, name: &str) -> Vec<(&'static str, Value)> {

@@ -73,14 +73,14 @@ pub(super) fn beside(context: &Context, mode: &str) -> Result<Outcome> {
     checks.finish(&format!("{kills} kills, {told} of /tasks/oom"))
 }
 
-/// A running `ctr events`; ended on drop.
-struct CtrEvents {
+/// A running `ctr events`, of all namespaces; ended on drop.
+pub(super) struct CtrEvents {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl CtrEvents {
-    fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let mut child = Command::new("ctr")
             .arg("events")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -107,12 +107,15 @@ impl CtrEvents {
         lines.cloned().collect()
     }
 
-    fn count(&self, topic: &str, container: &str) -> usize {
-        let lines = self.of_topic(topic);
+    /// The same of one container.
+    pub(super) fn about(&self, topic: &str, container: &str) -> Vec<String> {
+        let mut lines = self.of_topic(topic);
+        lines.retain(|line| is_about(line, container));
         lines
-            .iter()
-            .filter(|line| is_about(line, container))
-            .count()
+    }
+
+    pub(super) fn count(&self, topic: &str, container: &str) -> usize {
+        self.about(topic, container).len()
     }
 }
 

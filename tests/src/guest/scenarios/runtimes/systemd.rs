@@ -58,8 +58,8 @@ impl Runtime for Systemd {
         id.to_owned()
     }
 
-    fn source(&self) -> Option<&'static str> {
-        None
+    fn sources(&self) -> &'static [&'static str] {
+        &[]
     }
 
     fn names(&self, _name: &str) -> Vec<(&'static str, Value)> {

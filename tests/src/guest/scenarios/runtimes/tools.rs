@@ -62,15 +62,25 @@ pub(super) fn once(what: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
+/// Writes into a control file of the cgroup that has this directory name.
+pub(super) fn write_in(context: &Context, cgroup: &str, file: &str, value: &str) -> Result<()> {
+    let path = find(context, cgroup)?.join(file);
+    fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
+}
+
 /// Sends `signal` to the first process of the cgroup that has this directory name.
 pub(super) fn signal_first(context: &Context, cgroup: &str, signal: Signal) -> Result<()> {
-    let dir = find_dir(&context.cgroups, cgroup)?;
-    let dir = dir.with_context(|| format!("no cgroup {cgroup}"))?;
+    let dir = find(context, cgroup)?;
     let mut pids = Vec::new();
     processes(&dir, &mut pids)?;
     let first = pids.into_iter().min().and_then(Pid::from_raw);
     let first = first.with_context(|| format!("nobody in {}", dir.display()))?;
     kill_process(first, signal).with_context(|| format!("signalling {first:?}"))
+}
+
+fn find(context: &Context, cgroup: &str) -> Result<PathBuf> {
+    let dir = find_dir(&context.cgroups, cgroup)?;
+    dir.with_context(|| format!("no cgroup {cgroup}"))
 }
 
 fn find_dir(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
