@@ -63,7 +63,7 @@ pub use self::{
         tier::{Tier, TierChoice},
     },
     publish::{
-        PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher,
+        Delivery, PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, PublisherReport,
         containerd::{ContainerdMode, ContainerdPublisher},
         stream::Events,
     },
@@ -73,5 +73,5 @@ pub use self::{
         STORE_QUEUE, StoreError,
         history::{History, HistoryEntry, HistoryFilter},
     },
-    watcher::{AddError, Builder, Handle, Report, StartError, Status, Watcher},
+    watcher::{AddError, Builder, Handle, Lost, Report, StartError, Status, Watcher},
 };

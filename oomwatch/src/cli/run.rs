@@ -3,7 +3,7 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, Report, Watcher};
+use oomwatch::{Builder, CgroupDiscovery, PublisherReport, Report, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -148,6 +148,25 @@ fn summarize(report: &Report) {
             publishers = report.lost_by_publishers,
             store = report.lost_by_store,
             "events were lost"
+        );
+    }
+    for publisher in &report.publishers {
+        summarize_publisher(publisher);
+    }
+}
+
+fn summarize_publisher(report: &PublisherReport) {
+    let (queue, refused) = (report.lost_in_queue, report.lost_by_publisher);
+    let (name, waiting) = (&report.name, report.waiting);
+    if queue + refused > 0 {
+        warn!(
+            publisher = name,
+            queue, refused, waiting, "a publisher missed events"
+        );
+    } else if waiting > 0 {
+        info!(
+            publisher = name,
+            waiting, "events wait in the store for the next start"
         );
     }
 }

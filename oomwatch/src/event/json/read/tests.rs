@@ -137,10 +137,7 @@ fn groups() -> impl Strategy<Value = Option<Group>> {
 fn words() -> impl Strategy<Value = (Kind, Vec<Evidence>, Scope, Constraint)> {
     (
         select(vec![Kind::Kill, Kind::AlreadyExiting, Kind::CounterOnly]),
-        proptest::collection::vec(
-            select(vec![Evidence::Tracepoint, Evidence::Counter]),
-            0..3,
-        ),
+        proptest::collection::vec(select(vec![Evidence::Tracepoint, Evidence::Counter]), 0..3),
         select(vec![
             Scope::Container,
             Scope::Pod,
@@ -224,5 +221,8 @@ fn what_is_not_known_is_named_and_not_guessed() {
         assert!(error.contains(named), "{error}");
     }
     let more = json.replacen('{', r#"{"later":1,"#, 1);
-    assert!(OomEvent::from_json(&more).is_ok(), "what was added is ignored");
+    assert!(
+        OomEvent::from_json(&more).is_ok(),
+        "what was added is ignored"
+    );
 }
