@@ -65,6 +65,8 @@ pub use self::{
     publish::{
         Delivery, PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, PublisherReport,
         containerd::{ContainerdMode, ContainerdPublisher},
+        journald::{JOURNAL_MESSAGE_ID, JournaldPublisher},
+        kubernetes::{KubernetesError, KubernetesPublisher},
         stream::Events,
     },
     record::Constraint,
