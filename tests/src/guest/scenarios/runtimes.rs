@@ -11,6 +11,7 @@ use crate::guest::context::Context;
 
 mod containerd;
 mod docker;
+mod journal;
 mod killed;
 mod podman;
 mod publish;
@@ -79,6 +80,7 @@ const UNITS: &[(&str, Scenario)] = &[
     ("unit_child", |it| killed::child(it, &Systemd)),
     ("unit_at_once", |it| killed::at_once(it, &Systemd)),
     ("unit_restart", |it| killed::restart(it, &Systemd)),
+    ("unit_journal", journal::read_back),
 ];
 
 const PODMAN: &[(&str, Scenario)] = &[
