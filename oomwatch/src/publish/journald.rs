@@ -33,6 +33,15 @@ const SOCKET: &str = "/run/systemd/journal/socket";
 /// A journald that does not take an entry for so long is tried again later.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
+/// Why an entry is not in the journal.
+#[derive(Debug, thiserror::Error)]
+#[error("journald does not take it at {}", socket.display())]
+struct SendError {
+    socket: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
 /// Publishes events into systemd's journal, at least once.
 #[derive(Debug)]
 pub struct JournaldPublisher {
@@ -75,7 +84,10 @@ impl Publisher for JournaldPublisher {
             let entry = entry::entry(&event);
             let sent = timeout(SEND_LIMIT, send(&self.socket, &entry)).await;
             let sent = sent.unwrap_or_else(|error| Err(error.into()));
-            sent.map_err(|error| PublishError::Failed(Box::new(error)))
+            sent.map_err(|source| {
+                let socket = self.socket.clone();
+                PublishError::Failed(Box::new(SendError { socket, source }))
+            })
         })
     }
 }

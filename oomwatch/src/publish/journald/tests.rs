@@ -143,6 +143,8 @@ async fn a_journald_that_is_not_there_is_tried_again() {
     for _ in 0..2 {
         let error = publisher.publish(event_at(1).into()).await.unwrap_err();
         assert!(matches!(error, PublishError::Failed(_)), "{error}");
+        let cause = crate::discover::source::causes(&error);
+        assert!(cause.contains(socket.to_str().unwrap()), "{cause}");
     }
     let journald = UnixDatagram::bind(&socket).unwrap();
     publisher.publish(event_at(1).into()).await.unwrap();
