@@ -83,11 +83,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "API=PATH", value_parser = discover::parse_socket)]
     pub(crate) socket: Vec<SocketArg>,
 
-    /// Publish kills into containerd too, as TaskOOM on /tasks/oom, for CRI and Docker: `missing` those that
-    /// its own shims did not announce within 2 s, one per container and burst; `always` all; or `off`.
+    /// Publish kills elsewhere too, several with commas; `…=off` does not.
+    ///
+    /// `containerd`: as TaskOOM on /tasks/oom, for CRI and Docker; `missing` those that its own shims did not
+    /// announce within 2 s, one per container and burst, `always` all.
+    /// `kubernetes`: as Events on pods, from a pod of the cluster.
+    /// `journald`: as entries of systemd's journal with fields; by itself where the log goes there.
     #[arg(
         long,
-        value_name = "containerd[=MODE]",
+        value_name = "TO[=MODE]",
         value_delimiter = ',',
         value_parser = publish::parse,
         env = "OOMWATCH_PUBLISH"

@@ -1,11 +1,13 @@
 //! Events: what oomwatch says about the OOM killer, in the domain's own words.
 //!
-//! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down. Pure.
+//! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down, and the first can be
+//! read again. Pure.
 
 pub(crate) mod build;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod json;
+mod missing;
 pub(crate) mod text;
 
 use std::sync::Arc;

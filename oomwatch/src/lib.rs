@@ -63,8 +63,10 @@ pub use self::{
         tier::{Tier, TierChoice},
     },
     publish::{
-        PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher,
+        Delivery, PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, PublisherReport,
         containerd::{ContainerdMode, ContainerdPublisher},
+        journald::{JOURNAL_MESSAGE_ID, JournaldPublisher},
+        kubernetes::{KubernetesError, KubernetesPublisher},
         stream::Events,
     },
     record::Constraint,
@@ -73,5 +75,5 @@ pub use self::{
         STORE_QUEUE, StoreError,
         history::{History, HistoryEntry, HistoryFilter},
     },
-    watcher::{AddError, Builder, Handle, Report, StartError, Status, Watcher},
+    watcher::{AddError, Builder, Handle, Lost, Report, StartError, Status, Watcher},
 };

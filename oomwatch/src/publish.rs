@@ -1,23 +1,54 @@
 //! Publishers: where events go.
 //!
 //! Each has a bounded queue and a task of its own, so a slow or dead one delays neither the
-//! probe nor another publisher. What does not fit its queue is counted, never waited for.
+//! probe nor another publisher. What does not fit its queue is counted, never waited for. One that
+//! is to miss nothing reads the store instead, if there is one, and is behind for as long as need be.
 
 pub(crate) mod containerd;
+mod deliver;
+pub(crate) mod journald;
+pub(crate) mod kubernetes;
+pub(crate) mod queue;
 pub(crate) mod stream;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
-
-use tokio::{sync::mpsc, task::JoinHandle};
-use tracing::{debug, warn};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::OomEvent;
 
-/// Events that wait for one publisher at most.
+/// Events that wait in memory for one publisher at most.
 pub const PUBLISHER_QUEUE: usize = 4096;
 
 /// What a publisher's work comes to.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
+
+/// What a publisher is promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Events in order, each once. What does not fit its queue of [`PUBLISHER_QUEUE`] events, or
+    /// fails, is lost, and counted.
+    #[default]
+    BestEffort,
+    /// The same, and an event that failed is tried again, after 250 ms and up to every 30 s, until it
+    /// is accepted or refused; those behind it wait.
+    ///
+    /// With [`crate::Builder::state_dir`] they wait in the store, through a restart and `kill -9` too:
+    /// some may come again then, under the same [`OomEvent::id`]. What the limits of the history
+    /// remove meanwhile is lost, and counted. A publisher whose name is new there begins with what
+    /// comes from now on. Without a store they wait in the queue.
+    AtLeastOnce,
+}
+
+impl Delivery {
+    /// The name in the log and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BestEffort => "best_effort",
+            Self::AtLeastOnce => "at_least_once",
+        }
+    }
+}
 
 /// A place that events are sent to.
 ///
@@ -40,8 +71,14 @@ pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError
 /// }
 /// ```
 pub trait Publisher: Send + 'static {
-    /// Name in logs and metrics.
+    /// Name in logs and metrics; and with [`Delivery::AtLeastOnce`], what the store knows it by from
+    /// one run to the next.
     fn name(&self) -> &str;
+
+    /// What it is promised. Always the same.
+    fn delivery(&self) -> Delivery {
+        Delivery::BestEffort
+    }
 
     /// Called once, before the first event.
     ///
@@ -51,14 +88,16 @@ pub trait Publisher: Send + 'static {
         Box::pin(async { Ok(()) })
     }
 
-    /// Sends one event on.
+    /// Sends one event on. With [`Delivery::AtLeastOnce`], `Ok` says that it has arrived.
     ///
     /// # Errors
-    /// [`PublishError::Failed`] loses this event, which is counted; after
+    /// [`PublishError::Failed`] loses this event, which is counted, or has it tried again with
+    /// [`Delivery::AtLeastOnce`]; [`PublishError::Refused`] loses it in any case. After
     /// [`PublishError::Closed`] the publisher is not called again.
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
 
-    /// Sends on what is still held back, before the end.
+    /// Sends on what is still held back, before the end, for which there is
+    /// [`crate::Builder::grace`].
     fn flush(&mut self) -> PublishFuture<'_> {
         Box::pin(async { Ok(()) })
     }
@@ -68,90 +107,36 @@ pub trait Publisher: Send + 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// This event could not be sent.
+    /// This event could not be sent now.
     #[error("the event could not be published")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// This event will never be accepted.
+    #[error("the event is refused")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing can be sent any more.
     #[error("the publisher is closed")]
     Closed,
 }
 
-/// A publisher's queue, as the watcher sees it.
-pub(crate) struct Queue {
-    name: Arc<str>,
-    sender: mpsc::Sender<Arc<OomEvent>>,
-    task: JoinHandle<u64>,
-    overflowed: u64,
-}
-
-impl Queue {
-    /// Starts the publisher's task.
-    pub(crate) fn start(publisher: Box<dyn Publisher>) -> Self {
-        let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
-        Self {
-            name: publisher.name().into(),
-            sender,
-            task: tokio::spawn(deliver(publisher, receiver)),
-            overflowed: 0,
-        }
-    }
-
-    /// Hands one event over, or counts it as lost.
-    pub(crate) fn push(&mut self, event: &Arc<OomEvent>) {
-        use mpsc::error::TrySendError;
-        match self.sender.try_send(Arc::clone(event)) {
-            // A publisher that closed itself has said so.
-            Ok(()) | Err(TrySendError::Closed(_)) => {}
-            Err(TrySendError::Full(_)) => {
-                self.overflowed += 1;
-                if self.overflowed.is_power_of_two() {
-                    warn!(publisher = %self.name, lost = self.overflowed, "a publisher is too slow: events lost");
-                }
-            }
-        }
-    }
-
-    /// Waits for the rest to be sent; returns the number of events lost in all.
-    pub(crate) async fn finish(self) -> u64 {
-        drop(self.sender);
-        self.overflowed + self.task.await.unwrap_or(0)
-    }
-}
-
-impl fmt::Debug for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue")
-            .field("name", &self.name)
-            .field("overflowed", &self.overflowed)
-            .finish_non_exhaustive()
-    }
-}
-
-async fn deliver(
-    mut publisher: Box<dyn Publisher>,
-    mut events: mpsc::Receiver<Arc<OomEvent>>,
-) -> u64 {
-    let mut failed = 0;
-    match publisher.open().await {
-        Ok(()) => {}
-        Err(PublishError::Closed) => return failed,
-        Err(error) => warn!(publisher = publisher.name(), %error, "publisher not opened"),
-    }
-    while let Some(event) = events.recv().await {
-        match publisher.publish(event).await {
-            Ok(()) => {}
-            Err(PublishError::Closed) => {
-                debug!(publisher = publisher.name(), "publisher closed");
-                return failed;
-            }
-            Err(error) => {
-                failed += 1;
-                warn!(publisher = publisher.name(), %error, "event not published");
-            }
-        }
-    }
-    if let Err(error) = publisher.flush().await {
-        debug!(publisher = publisher.name(), %error, "publisher not flushed");
-    }
-    failed
+/// What became of the events of one publisher in this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublisherReport {
+    /// [`Publisher::name`].
+    pub name: String,
+    /// [`Publisher::delivery`].
+    pub delivery: Delivery,
+    /// Whether its events come from the store.
+    pub from_store: bool,
+    /// Events that it accepted.
+    pub published: u64,
+    /// Times that an event failed and was to be tried again.
+    pub retries: u64,
+    /// Events that wait: in its queue, or in the store.
+    pub waiting: u64,
+    /// Events that never came to it: they did not fit its queue, were left in it at the end, or are
+    /// not in the store, or not any more.
+    pub lost_in_queue: u64,
+    /// Events that it refused, or failed to send.
+    pub lost_by_publisher: u64,
 }

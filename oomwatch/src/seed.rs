@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     Attribution, CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, Kind,
@@ -17,7 +20,7 @@ use crate::{
         build::{Now, Origin},
         fixture::event_at,
     },
-    publish::Queue,
+    publish::queue::Queue,
     reconcile::Counting,
     record::{
         Record,
@@ -160,11 +163,12 @@ fn adding_an_id_again_is_an_error_and_the_first_is_watched_on() {
 #[tokio::test]
 async fn events_go_to_the_publisher_in_order_and_closing_flushes_it() {
     let (sender, mut published) = mpsc::unbounded_channel();
-    let mut queue = Queue::start(Box::new(Collect(sender)));
+    let mut queue = Queue::start(Box::new(Collect(sender)), None);
     for second in 1..=100 {
         queue.push(&Arc::new(event_at(second)));
     }
-    assert_eq!(queue.finish().await, 0);
+    queue.finish(Instant::now() + Duration::from_secs(20)).await;
+    assert_eq!(queue.report(0).published, 100);
     for second in 1..=100 {
         assert_eq!(published.recv().await, Some(second));
     }
@@ -220,8 +224,8 @@ fn an_id_that_is_used_again_begins_anew() {
 async fn a_publisher_that_hangs_delays_no_other() {
     let (sender, mut published) = mpsc::unbounded_channel();
     let (_never, hangs) = oneshot::channel();
-    let mut slow = Queue::start(Box::new(Hang(Some(hangs))));
-    let mut quick = Queue::start(Box::new(Collect(sender)));
+    let mut slow = Queue::start(Box::new(Hang(Some(hangs))), None);
+    let mut quick = Queue::start(Box::new(Collect(sender)), None);
     for second in 1..=100 {
         let event = Arc::new(event_at(second));
         slow.push(&event);

@@ -4,17 +4,19 @@
 //! and the books agree at every moment, also after `kill -9`: what a transaction missed is missing
 //! in the books too, and comes out as `counter_only` after the restart. [`open`] reads what an
 //! earlier run left; after that only the writer's thread touches the file. A file that is damaged
-//! is moved aside; one of a newer version is left alone. Never touches the engine, the ring or a
-//! cgroup.
+//! is moved aside; one of a newer version is left alone. Publishers that must miss nothing read the
+//! stored events, as their [`outbox`]. Never touches the engine, the ring or a cgroup.
 //!
 //! [`open`]: Store::open
 
+mod cursors;
 mod database;
 mod error;
 mod files;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod history;
+pub(crate) mod outbox;
 mod retention;
 mod schema;
 mod writer;
@@ -35,7 +37,13 @@ use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
 pub use self::error::StoreError;
-use self::{database::Database, files::Files, writer::Writer};
+use self::{
+    cursors::{Cursors, Nudge},
+    database::Database,
+    files::Files,
+    outbox::Outbox,
+    writer::Writer,
+};
 use crate::{CgroupId, OomEvent, account::Book};
 
 /// Events that wait for the store's thread at most; what comes beyond that is lost to the
@@ -51,6 +59,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct StoreConfig {
     pub(crate) dir: PathBuf,
     pub(crate) limits: Limits,
+    /// Names of the publishers that read the outbox.
+    pub(crate) publishers: Vec<Arc<str>>,
 }
 
 /// How much history is kept.
@@ -99,6 +109,16 @@ impl Batch {
     }
 }
 
+/// What the writer's thread is told.
+#[derive(Debug)]
+enum Message {
+    Batch(Box<Batch>),
+    /// A publisher is further than its cursor.
+    Cursors,
+    /// No batch follows.
+    Close,
+}
+
 /// What the watcher's task and the writer's thread both see.
 #[derive(Debug, Default)]
 struct Shared {
@@ -114,7 +134,8 @@ struct Shared {
 /// The store, as the watcher's task has it. Nothing here waits for the disk.
 #[derive(Debug)]
 pub(crate) struct Store {
-    batches: SyncSender<Box<Batch>>,
+    messages: SyncSender<Message>,
+    outboxes: Vec<(Arc<str>, Outbox)>,
     shared: Arc<Shared>,
     thread: Thread,
     done: oneshot::Receiver<()>,
@@ -126,14 +147,31 @@ impl Store {
     /// boot left.
     pub(crate) fn open(config: StoreConfig, boot_id: &str) -> Result<(Self, Saved), StoreError> {
         let files = Files::lock(&config.dir)?;
-        let (database, saved) = Database::open_or_begin(&files, boot_id)?;
+        let (mut database, saved) = Database::open_or_begin(&files, boot_id)?;
         let shared = Arc::new(Shared::default());
         // The first batch of a run has all books: those of another boot, or of containers that
         // went away, are gone with it.
         shared.wants_all_books.store(true, Ordering::Relaxed);
-        let (batches, receiver) = sync_channel(BATCH_QUEUE);
+        // With room for what is said beside batches.
+        let (messages, receiver) = sync_channel(BATCH_QUEUE + 2);
         let (end, done) = oneshot::channel();
-        let writer = Writer::new(database, files, boot_id, config.limits, Arc::clone(&shared));
+        let mut cursors = Cursors::new(database.last_number()?);
+        let nudge = Nudge {
+            messages: messages.clone(),
+            nudged: cursors.nudged(),
+        };
+        let mut outboxes = Vec::new();
+        let mut names = config.publishers;
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            if let Some((stored, done)) = cursors.add(&name, &mut database)? {
+                let outbox = Outbox::new(files.database(), stored, done, nudge.clone());
+                outboxes.push((name, outbox));
+            }
+        }
+        let (limits, shared_too) = (config.limits, Arc::clone(&shared));
+        let writer = Writer::new(database, files, boot_id, limits, shared_too, cursors);
         let handle = std::thread::Builder::new()
             .name("oomwatch-store".into())
             .spawn(move || {
@@ -143,13 +181,21 @@ impl Store {
             })
             .map_err(|source| StoreError::Thread { source })?;
         let store = Self {
-            batches,
+            messages,
+            outboxes,
             shared,
             thread: handle.thread().clone(),
             done,
             overflowing: false,
         };
         Ok((store, saved))
+    }
+
+    /// The outbox of a publisher that was named when the store was opened; once.
+    pub(crate) fn take_outbox(&mut self, publisher: &str) -> Option<Outbox> {
+        let mut outboxes = self.outboxes.iter();
+        let index = outboxes.position(|(name, _)| &**name == publisher)?;
+        Some(self.outboxes.swap_remove(index).1)
     }
 
     /// Whether the next batch must have all books.
@@ -180,7 +226,7 @@ impl Store {
             // Before it is handed over: the writer may ask anew as soon as it has it.
             self.shared.wants_all_books.store(false, Ordering::Release);
         }
-        match self.batches.try_send(Box::new(batch)) {
+        match self.messages.try_send(Message::Batch(Box::new(batch))) {
             Ok(()) => self.overflowing = false,
             Err(_) => {
                 self.shared.taken(events);
@@ -205,11 +251,20 @@ impl Store {
         self.shared.lost_events.load(Ordering::Acquire)
     }
 
-    /// Waits for the rest to be written; returns the number of events lost in all.
-    pub(crate) async fn finish(self) -> u64 {
+    /// What was handed over is the last: outboxes come to their end after it.
+    pub(crate) fn close(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        drop(self.batches);
+        // There is room for it.
+        let _ = self.messages.try_send(Message::Close);
         self.thread.unpark();
+    }
+
+    /// Waits for the rest to be written, cursors too; returns the number of events lost in all.
+    /// Outboxes are to be dropped before.
+    pub(crate) async fn finish(self) -> u64 {
+        self.close();
+        drop(self.messages);
+        drop(self.outboxes);
         if tokio::time::timeout(STOP_LIMIT, self.done).await.is_err() {
             let waiting = self.shared.waiting_events.load(Ordering::Acquire);
             warn!(

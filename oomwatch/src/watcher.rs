@@ -1,8 +1,8 @@
 //! The watcher: starts the probe, owns the loop, and is the handle that programs hold.
 //!
 //! One task owns all state and runs a closed set of events; handles hold only senders.
-//! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers,
-//! join; dropping the probe detaches.
+//! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers
+//! within the time of grace, join; dropping the probe detaches.
 
 mod audit;
 mod source;
@@ -22,8 +22,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, CgroupId, ContainerId, Publisher, Registered, RegistryError, Tier, TierChoice,
-    Totals,
+    CgroupDiscovery, CgroupId, ContainerId, Publisher, PublisherReport, Registered, RegistryError,
+    Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
     id::ContainerIdError,
@@ -36,6 +36,8 @@ use crate::{
 const COMMAND_QUEUE: usize = 64;
 /// Containers that are described at a time.
 const DESCRIBED: usize = 256;
+/// How long publishers may take at the end.
+const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a watcher did not start.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +96,7 @@ pub enum AddError {
 }
 
 /// What a watcher came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// What was seen.
@@ -108,10 +110,40 @@ pub struct Report {
     /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a
     /// container's counter told of, as of the last audit.
     pub residual: u64,
-    /// Events that did not fit a publisher's queue, or that it failed to send.
+    /// Events that did not fit a publisher's queue, or that it failed to send: those of
+    /// [`Self::publishers`], and of slow readers of [`Handle::events`].
     pub lost_by_publishers: u64,
     /// Events that are not in the history.
     pub lost_by_store: u64,
+    /// Each publisher by itself.
+    pub publishers: Vec<PublisherReport>,
+}
+
+/// What was lost, by where that was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Records of victims that found no room in the ring; containers' books tell of them.
+    pub ring: u64,
+    /// Events that never came to a publisher: [`PublisherReport::lost_in_queue`], and what slow
+    /// readers of [`Handle::events`] missed.
+    pub queue: u64,
+    /// Events that publishers refused, or failed to send: [`PublisherReport::lost_by_publisher`].
+    pub publisher: u64,
+}
+
+impl Report {
+    /// What was lost, by where that was.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        let by_publisher = self.publishers.iter().map(|one| one.lost_by_publisher);
+        let publisher = by_publisher.sum();
+        Lost {
+            ring: self.dropped_victims,
+            queue: self.lost_by_publishers.saturating_sub(publisher),
+            publisher,
+        }
+    }
 }
 
 /// How a running watcher works.
@@ -152,6 +184,7 @@ struct Options {
     pin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     limits: Limits,
+    grace: Duration,
 }
 
 impl Default for Options {
@@ -168,6 +201,7 @@ impl Default for Options {
             pin: None,
             state_dir: None,
             limits: Limits::default(),
+            grace: DEFAULT_GRACE,
         }
     }
 }
@@ -280,6 +314,14 @@ impl Builder {
     #[must_use]
     pub fn history_max_bytes(mut self, max_bytes: u64) -> Self {
         self.options.limits.max_bytes = max_bytes;
+        self
+    }
+
+    /// How long [`Watcher::shutdown`] waits for publishers; default 5 s. What is not published by then
+    /// stays in the store for the next start ([`crate::Delivery::AtLeastOnce`]), or is counted as lost.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.grace = grace;
         self
     }
 

@@ -76,6 +76,19 @@ fn version_is_the_version_of_the_workspace() {
 }
 
 #[test]
+fn kubernetes_is_refused_outside_of_a_cluster_with_the_reason() {
+    let output = oomwatch(&["run", "--publish", "kubernetes"])
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(FAILURE), "{output:?}");
+    let said = stderr(&output);
+    assert!(said.contains("--publish kubernetes"), "{said}");
+    assert!(said.contains("$KUBERNETES_SERVICE_HOST"), "{said}");
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
 fn usage_errors_exit_2_and_name_what_is_wrong() {
     let mistakes: &[(&[&str], &str)] = &[
         (&["no-such-command"], "no-such-command"),

@@ -1,79 +1,190 @@
 //! `--publish`: where events go besides stdout.
 
-use oomwatch::{Builder, ContainerdMode, ContainerdPublisher, RuntimeApi, RuntimeSocket};
+use std::{
+    io::{stderr, stdout},
+    os::fd::AsFd,
+};
 
-/// What is published into containerd; `None` is nothing.
+use anyhow::Context as _;
+use oomwatch::{
+    Builder, ContainerdMode, ContainerdPublisher, JournaldPublisher, KubernetesPublisher,
+    RuntimeApi, RuntimeSocket,
+};
+
+/// One word on where events go. For each place the last one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PublishArg(Option<ContainerdMode>);
+pub(crate) enum PublishArg {
+    /// What is published into containerd; `None` is nothing.
+    Containerd(Option<ContainerdMode>),
+    Kubernetes(bool),
+    Journald(bool),
+}
 
 impl PublishArg {
     /// Whether the last word on the matter asks for anything.
     pub(crate) fn wants_containerd(all: &[Self]) -> bool {
-        mode(all).is_some()
+        containerd(all).is_some()
     }
 }
 
-/// Reads `containerd` or `containerd=MODE`.
+/// Reads `TO` or `TO=MODE`.
 pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
-    let (to, mode) = text.split_once('=').unwrap_or((text, "missing"));
-    let mode = match (to, mode) {
-        ("containerd", "missing") => Some(ContainerdMode::Missing),
-        ("containerd", "always") => Some(ContainerdMode::Always),
-        ("containerd", "off") => None,
+    let (to, mode) = match text.split_once('=') {
+        Some((to, mode)) => (to, Some(mode)),
+        None => (text, None),
+    };
+    Ok(match (to, mode) {
+        ("containerd", None | Some("missing")) => {
+            PublishArg::Containerd(Some(ContainerdMode::Missing))
+        }
+        ("containerd", Some("always")) => PublishArg::Containerd(Some(ContainerdMode::Always)),
+        ("containerd", Some("off")) => PublishArg::Containerd(None),
+        ("kubernetes", None) => PublishArg::Kubernetes(true),
+        ("kubernetes", Some("off")) => PublishArg::Kubernetes(false),
+        ("journald", None) => PublishArg::Journald(true),
+        ("journald", Some("off")) => PublishArg::Journald(false),
         _ => {
             return Err(
-                "expected containerd, containerd=missing, containerd=always or containerd=off"
+                "expected containerd, containerd=missing, containerd=always, kubernetes, journald, \
+                 or one of them with =off"
                     .to_owned(),
             );
         }
-    };
-    Ok(PublishArg(mode))
-}
-
-/// Adds the publishers that were asked for: one for each containerd that is followed, since a
-/// container is announced where it lives.
-pub(crate) fn configure(
-    builder: Builder,
-    wanted: &[PublishArg],
-    followed: &[RuntimeSocket],
-) -> Builder {
-    let Some(mode) = mode(wanted) else {
-        return builder;
-    };
-    let containerds = followed
-        .iter()
-        .filter(|socket| socket.api == RuntimeApi::Containerd);
-    containerds.fold(builder, |builder, socket| {
-        builder.publisher(ContainerdPublisher::new(&socket.path, mode))
     })
 }
 
-/// The last one counts.
-fn mode(wanted: &[PublishArg]) -> Option<ContainerdMode> {
-    wanted.last().and_then(|wanted| wanted.0)
+/// Adds the publishers that were asked for. containerd gets one for each that is followed, since a
+/// container is announced where it lives.
+///
+/// # Errors
+/// When Kubernetes is asked for outside of a cluster.
+pub(crate) fn configure(
+    mut builder: Builder,
+    wanted: &[PublishArg],
+    followed: &[RuntimeSocket],
+) -> anyhow::Result<Builder> {
+    if let Some(mode) = containerd(wanted) {
+        let containerds = followed
+            .iter()
+            .filter(|socket| socket.api == RuntimeApi::Containerd);
+        for socket in containerds {
+            builder = builder.publisher(ContainerdPublisher::new(&socket.path, mode));
+        }
+    }
+    if kubernetes(wanted) {
+        let publisher = KubernetesPublisher::in_cluster().context("--publish kubernetes")?;
+        builder = builder.publisher(publisher);
+    }
+    if journald(wanted) {
+        builder = builder.publisher(JournaldPublisher::new());
+    }
+    Ok(builder)
+}
+
+/// Whether the journal gets each event as an entry, and would get it as a line of stdout too.
+pub(crate) fn journal_has_stdout(wanted: &[PublishArg]) -> bool {
+    journald(wanted) && is_journal(stdout())
+}
+
+fn containerd(wanted: &[PublishArg]) -> Option<ContainerdMode> {
+    let words = wanted.iter().rev().find_map(|wanted| match wanted {
+        PublishArg::Containerd(mode) => Some(*mode),
+        _ => None,
+    });
+    words.flatten()
+}
+
+fn kubernetes(wanted: &[PublishArg]) -> bool {
+    let mut words = wanted.iter().rev();
+    let word = words.find_map(|wanted| match wanted {
+        PublishArg::Kubernetes(on) => Some(*on),
+        _ => None,
+    });
+    word.unwrap_or(false)
+}
+
+/// By itself where systemd has connected one of the streams to the journal.
+fn journald(wanted: &[PublishArg]) -> bool {
+    let mut words = wanted.iter().rev();
+    let word = words.find_map(|wanted| match wanted {
+        PublishArg::Journald(on) => Some(*on),
+        _ => None,
+    });
+    word.unwrap_or_else(|| is_journal(stderr()) || is_journal(stdout()))
+}
+
+/// Whether a stream is the one that `$JOURNAL_STREAM` tells of. The variable alone says nothing: whoever
+/// was started by a service has it too.
+fn is_journal(stream: impl AsFd) -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let found = rustix::fs::fstat(stream);
+    found.is_ok_and(|found| is_stream(&journal, found.st_dev, found.st_ino))
+}
+
+/// `journal` is the numbers of a device and an inode, with a colon between them.
+fn is_stream(journal: &str, device: u64, inode: u64) -> bool {
+    let numbers = journal.split_once(':');
+    let numbers =
+        numbers.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    numbers == Some((device, inode))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(words: &[&str]) -> Vec<PublishArg> {
+        words.iter().map(|text| parse(text).unwrap()).collect()
+    }
+
     #[test]
     fn the_last_word_counts() {
-        let all = ["containerd", "containerd=always", "containerd=off"];
-        let all: Vec<_> = all.iter().map(|text| parse(text).unwrap()).collect();
+        let all = parsed(&[
+            "containerd",
+            "containerd=always",
+            "journald",
+            "containerd=off",
+        ]);
         assert!(!PublishArg::wants_containerd(&all));
-        assert_eq!(mode(&all[..2]), Some(ContainerdMode::Always));
-        assert_eq!(mode(&all[..1]), Some(ContainerdMode::Missing));
-        assert_eq!(mode(&[]), None);
+        assert_eq!(containerd(&all[..3]), Some(ContainerdMode::Always));
+        assert_eq!(containerd(&all[..1]), Some(ContainerdMode::Missing));
+        assert_eq!(containerd(&[]), None);
+    }
+
+    #[test]
+    fn each_place_has_its_own_word() {
+        let all = parsed(&["kubernetes", "journald", "containerd=off", "journald=off"]);
+        assert!(kubernetes(&all));
+        assert!(!journald(&all));
+        assert!(journald(&all[..2]));
+        assert!(!kubernetes(&parsed(&["kubernetes", "kubernetes=off"])));
+        assert!(!kubernetes(&[]));
     }
 
     #[test]
     fn anything_else_is_told_with_what_is_expected() {
-        for bad in ["", "containerd=", "containerd=sometimes", "docker"] {
-            assert!(
-                parse(bad).unwrap_err().contains("containerd=always"),
-                "{bad}"
-            );
+        for bad in [
+            "",
+            "containerd=",
+            "containerd=sometimes",
+            "docker",
+            "kubernetes=always",
+            "journald=",
+        ] {
+            let error = parse(bad).unwrap_err();
+            for word in ["containerd=always", "kubernetes", "journald"] {
+                assert!(error.contains(word), "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_journals_stream_is_told_by_its_numbers() {
+        assert!(is_stream("9:1234", 9, 1234));
+        for other in ["", "9", "9:", ":1234", "8:1234", "9:123", "9:1234:5", "a:b"] {
+            assert!(!is_stream(other, 9, 1234), "{other}");
         }
     }
 }

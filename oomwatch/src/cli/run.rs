@@ -3,7 +3,7 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, Report, Watcher};
+use oomwatch::{Builder, CgroupDiscovery, PublisherReport, Report, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -26,7 +26,12 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let color = color.applies_to(&stdout());
-    let (builder, stdout_ended) = with_stdout(configure(&args), args.output, color)?;
+    let output = match args.output {
+        // The same lines, once.
+        Output::Text if publish::journal_has_stdout(&args.publish) => Output::None,
+        output => output,
+    };
+    let (builder, stdout_ended) = with_stdout(configure(&args)?, output, color)?;
     let watcher = builder.start().await?;
     memory::give_back();
     announce_ready();
@@ -46,7 +51,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     }
 }
 
-fn configure(args: &RunArgs) -> Builder {
+fn configure(args: &RunArgs) -> anyhow::Result<Builder> {
     let mut discover = args.discover.clone();
     if PublishArg::wants_containerd(&args.publish) {
         // Its namespaces are known from nowhere else.
@@ -71,7 +76,7 @@ fn configure(args: &RunArgs) -> Builder {
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
-    builder = publish::configure(builder, &args.publish, &sources.sockets);
+    builder = publish::configure(builder, &args.publish, &sources.sockets)?;
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }
@@ -84,10 +89,10 @@ fn configure(args: &RunArgs) -> Builder {
     for container in &args.container {
         builder = builder.container(&container.id, &container.path);
     }
-    match &args.node {
-        Some(node) => builder.node(node.as_str()),
-        None => builder,
+    if let Some(node) = &args.node {
+        builder = builder.node(node.as_str());
     }
+    Ok(builder)
 }
 
 fn with_stdout(
@@ -148,6 +153,25 @@ fn summarize(report: &Report) {
             publishers = report.lost_by_publishers,
             store = report.lost_by_store,
             "events were lost"
+        );
+    }
+    for publisher in &report.publishers {
+        summarize_publisher(publisher);
+    }
+}
+
+fn summarize_publisher(report: &PublisherReport) {
+    let (queue, refused) = (report.lost_in_queue, report.lost_by_publisher);
+    let (name, waiting) = (&report.name, report.waiting);
+    if queue + refused > 0 {
+        warn!(
+            publisher = name,
+            queue, refused, waiting, "a publisher missed events"
+        );
+    } else if waiting > 0 {
+        info!(
+            publisher = name,
+            waiting, "events wait in the store for the next start"
         );
     }
 }

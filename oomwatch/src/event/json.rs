@@ -2,12 +2,14 @@
 //!
 //! These types are the wire; they borrow from the domain's and are changed only by adding.
 
+pub(crate) mod read;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Evidence, Kind, OomEvent, SCHEMA};
+use super::{Evidence, Kind, OomEvent, SCHEMA, missing};
 use crate::{
     attribute::{Attribution, Scope},
     id::printable,
@@ -35,6 +37,7 @@ struct Event<'a> {
     limit: Limit<'a>,
     counter: Counter,
     container: Option<Container<'a>>,
+    node: Option<&'a str>,
     latency: Latency,
     quality: Quality<'a>,
 }
@@ -95,6 +98,7 @@ struct Counter {
 #[derive(Serialize)]
 struct Container<'a> {
     id: &'a str,
+    cgroup_id: u64,
     name: Option<String>,
     runtime: Option<String>,
     image: Option<String>,
@@ -133,6 +137,8 @@ impl OomEvent {
     }
 
     fn wire(&self) -> Event<'_> {
+        let missing = &self.quality.missing;
+        debug_assert!(missing.iter().all(|name| missing::known(name).is_some()));
         Event {
             schema: SCHEMA,
             id: &self.id,
@@ -175,13 +181,14 @@ impl OomEvent {
                 recounts: self.counter.recounts,
             },
             container: self.wire_container(),
+            node: self.node.as_deref(),
             latency: Latency {
                 delivered_ns: self.delivered_ns,
             },
             quality: Quality {
                 tier: self.quality.tier.as_str(),
                 attribution: self.quality.attribution.as_str(),
-                missing: &self.quality.missing,
+                missing,
             },
         }
     }
@@ -212,6 +219,7 @@ impl OomEvent {
         let text = |value: &Option<String>| value.as_ref().map(|value| printable(value.as_bytes()));
         Some(Container {
             id: container.id.as_str(),
+            cgroup_id: container.cgroup_id.0,
             name: text(&details.name),
             runtime: text(&details.runtime),
             image: text(&details.image),

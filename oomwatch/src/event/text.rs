@@ -139,7 +139,7 @@ fn write_task(line: &mut String, comm: Option<&str>, pid: Option<u32>) -> fmt::R
 }
 
 /// A size with the unit that suits it.
-struct Bytes(u64);
+pub(crate) struct Bytes(pub(crate) u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,9 @@
 //! containerd as a publisher: `TaskOOM` on `/tasks/oom`, in the container's namespace and with the
 //! kernel's time, for CRI and Docker to see.
 //!
-//! A task of its own holds the connection. What is to be sent, and what containerd's shims have
-//! said already, is decided in [`bursts`]. Knows containers only by what their events say: one of
+//! What is missing is found by a task of its own, which holds the connection: what is to be sent, and
+//! what containerd's shims have said already, is decided in [`bursts`]. Without that each kill is sent as
+//! it comes. Knows containers only by what their events say: one of
 //! another containerd, one without a namespace, or a pod's sandbox is none of its business.
 
 mod bursts;
@@ -23,7 +24,7 @@ use tonic::Code;
 use tracing::{debug, info, warn};
 
 use self::bursts::{Bursts, Kill, Task};
-use super::{PublishError, PublishFuture, Publisher};
+use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
     Container, Kind, OomEvent,
     containerd::{
@@ -51,20 +52,24 @@ pub enum ContainerdMode {
     /// in that time, since CRI and Docker take each for an end of its own.
     #[default]
     Missing,
-    /// All.
+    /// All, also from before the watcher's start, from [`crate::Builder::state_dir`].
     Always,
 }
 
 /// Publishes kills into containerd, as `TaskOOM` on `/tasks/oom`.
 ///
 /// Only kills whose container the watcher knows from this containerd ([`crate::Builder::runtime`]).
-/// In order, and through a restart of containerd; at least once. In [`ContainerdMode::Missing`],
-/// kills from before the watcher's start are left out: nobody can tell what was announced.
+/// In order, and through a restart of containerd. In [`ContainerdMode::Missing`], kills from before
+/// the watcher's start are left out: nobody can tell what was announced.
 #[derive(Debug)]
 pub struct ContainerdPublisher {
+    name: String,
     socket: PathBuf,
     mode: ContainerdMode,
+    /// With [`ContainerdMode::Missing`].
     worker: Option<Worker>,
+    /// With [`ContainerdMode::Always`].
+    services: Option<Services>,
 }
 
 #[derive(Debug)]
@@ -77,10 +82,13 @@ impl ContainerdPublisher {
     /// Publishes to the containerd at this socket, from when the watcher starts.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>, mode: ContainerdMode) -> Self {
+        let socket = socket.into();
         Self {
-            socket: socket.into(),
+            name: format!("containerd:{}", socket.display()),
+            socket,
             mode,
             worker: None,
+            services: None,
         }
     }
 
@@ -100,17 +108,53 @@ impl ContainerdPublisher {
             is_exact: event.kind == Kind::Kill,
         })
     }
+
+    /// Leaves it to the worker.
+    async fn hand_over(&self, kill: Kill) -> Result<(), PublishError> {
+        let worker = self.worker.as_ref().ok_or(PublishError::Closed)?;
+        let sent = worker.kills.send(kill).await;
+        sent.map_err(|_| PublishError::Closed)
+    }
+
+    /// Sends it at once.
+    async fn forward(&mut self, kill: &Kill) -> Result<(), PublishError> {
+        let services = match self.services.take() {
+            Some(services) => services,
+            None => Services::connect(&self.socket, REQUEST_LIMIT)
+                .await
+                .map_err(|error| PublishError::Failed(Box::new(error)))?,
+        };
+        match services.forward(envelope(&kill.task, kill.unix_ns)).await {
+            Ok(()) => self.services = Some(services),
+            Err(error) if is_final(&error) => {
+                self.services = Some(services);
+                return Err(PublishError::Refused(Box::new(error)));
+            }
+            // The next try is on a new connection.
+            Err(error) => return Err(PublishError::Failed(Box::new(error))),
+        }
+        Ok(())
+    }
 }
 
 impl Publisher for ContainerdPublisher {
-    fn name(&self) -> &'static str {
-        "containerd"
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn delivery(&self) -> Delivery {
+        match self.mode {
+            ContainerdMode::Missing => Delivery::BestEffort,
+            ContainerdMode::Always => Delivery::AtLeastOnce,
+        }
     }
 
     fn open(&mut self) -> PublishFuture<'_> {
-        let (kills, receiver) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(work(self.socket.clone(), self.mode, receiver));
-        self.worker = Some(Worker { kills, task });
+        if self.mode == ContainerdMode::Missing {
+            let (kills, receiver) = mpsc::channel(QUEUE);
+            let task = tokio::spawn(work(self.socket.clone(), receiver));
+            self.worker = Some(Worker { kills, task });
+        }
         Box::pin(async { Ok(()) })
     }
 
@@ -119,9 +163,10 @@ impl Publisher for ContainerdPublisher {
             let Some(kill) = self.kill(&event) else {
                 return Ok(());
             };
-            let worker = self.worker.as_ref().ok_or(PublishError::Closed)?;
-            let sent = worker.kills.send(kill).await;
-            sent.map_err(|_| PublishError::Closed)
+            match self.mode {
+                ContainerdMode::Missing => self.hand_over(kill).await,
+                ContainerdMode::Always => self.forward(&kill).await,
+            }
         })
     }
 
@@ -159,8 +204,8 @@ fn task(container: &Container, socket: &Path) -> Option<Task> {
 }
 
 /// Keeps connected until there is nothing left to do.
-async fn work(socket: PathBuf, mode: ContainerdMode, mut kills: mpsc::Receiver<Kill>) {
-    let mut bursts = Bursts::new(mode);
+async fn work(socket: PathBuf, mut kills: mpsc::Receiver<Kill>) {
+    let mut bursts = Bursts::default();
     let mut waits = delays();
     let mut failures = 0_u32;
     loop {

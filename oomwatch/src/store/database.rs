@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use tracing::{debug, warn};
 
 use super::{
-    Batch, Saved, StoreError,
+    Batch, Saved, StoreError, cursors,
     files::Files,
     schema::{self, MIGRATIONS, Version},
 };
@@ -76,17 +76,19 @@ impl Database {
         connection.execute_batch(SETTINGS).map_err(failed)?;
         schema::migrate(&mut connection, MIGRATIONS).map_err(failed)?;
         let saved = load(&connection, boot_id).map_err(failed)?;
+        cursors::check(&connection).map_err(failed)?;
         let path = path.to_owned();
         Ok((Self { connection, path }, saved))
     }
 
     /// Writes a batch, or nothing of it.
-    pub(super) fn write(&mut self, batch: &Batch, boot_id: &str) -> Result<(), StoreError> {
+    /// Returns the number of the last event that is stored.
+    pub(super) fn write(&mut self, batch: &Batch, boot_id: &str) -> Result<i64, StoreError> {
         self.try_write(batch, boot_id)
             .map_err(|error| StoreError::new("write to", &self.path, error))
     }
 
-    fn try_write(&mut self, batch: &Batch, boot_id: &str) -> Result<(), rusqlite::Error> {
+    fn try_write(&mut self, batch: &Batch, boot_id: &str) -> Result<i64, rusqlite::Error> {
         let transaction = self.connection.transaction()?;
         insert_events(&transaction, batch)?;
         if batch.all_books {
@@ -97,7 +99,15 @@ impl Database {
             let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
             transaction.execute(sql, params![key, value.cast_signed()])?;
         }
-        transaction.commit()
+        let last = cursors::last_number(&transaction)?;
+        transaction.commit()?;
+        Ok(last)
+    }
+
+    /// The number of the last event that was ever stored here.
+    pub(super) fn last_number(&self) -> Result<i64, StoreError> {
+        cursors::last_number(&self.connection)
+            .map_err(|error| StoreError::opening(&self.path, error))
     }
 
     /// Makes what was written last through a power cut. What does not work now works the next time.
@@ -204,18 +214,20 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
         return Ok(());
     }
     // A kill that is reported again has the same id. After a restart nothing new is said of it;
-    // a container that claims it is.
+    // a container that claims it is. No insertion may fail, or it would leave a number out.
+    let mut supersede =
+        transaction.prepare("UPDATE event SET superseded = 1 WHERE id = ?1 AND superseded = 0")?;
     let mut insert = transaction.prepare(
         "INSERT INTO event
-         (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-         ON CONFLICT (id) DO UPDATE SET
-           container_id = excluded.container_id, container_name = excluded.container_name,
-           pod = excluded.pod, namespace = excluded.namespace,
-           json = excluded.json, text = excluded.text
-         WHERE ?11",
+         (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text,
+          superseded)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0
+         WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ?1 AND superseded = 0)",
     )?;
     for event in &batch.events {
+        if event.supersedes.is_some() {
+            supersede.execute([&event.id])?;
+        }
         let container = event.container.as_deref();
         let details = container.map(|container| &container.details);
         // As in the JSON, which is where a person takes them from.
@@ -235,7 +247,6 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
             text(details.map(|details| &details.namespace)),
             event.to_json(),
             event.to_text(false),
-            event.supersedes.is_some(),
         ])?;
     }
     Ok(())

@@ -199,7 +199,8 @@ impl History {
 /// A short form is the beginning of a hexadecimal id, as container tools make them; any other id
 /// is matched whole, or `web-1` would have the kills of `web-10`.
 const WANTED: &str = "
-    time_ns >= ?1
+    superseded = 0
+    AND time_ns >= ?1
     AND (?2 IS NULL OR container_id = ?2 OR container_name = ?2
          OR (length(container_id) = 64 AND container_id NOT GLOB '*[^0-9a-f]*'
              AND ?2 <> '' AND substr(container_id, 1, length(?2)) = ?2))
@@ -226,7 +227,7 @@ fn entry(row: &Row<'_>) -> Result<(Place, HistoryEntry), rusqlite::Error> {
     Ok(((time_ns, row.get(1)?), entry))
 }
 
-fn connect(path: &Path) -> Result<(Connection, Version), rusqlite::Error> {
+pub(super) fn connect(path: &Path) -> Result<(Connection, Version), rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = try_connect(path, flags);
     match opened {

@@ -31,6 +31,7 @@ fn try_open(dir: &Path) -> Result<(Store, Saved), StoreError> {
             max_age: Duration::from_secs(1 << 40),
             ..Limits::default()
         },
+        publishers: Vec::new(),
     };
     Store::open(config, BOOT)
 }
@@ -110,6 +111,7 @@ fn another_boot_begins_without_books_and_with_the_history() {
             max_age: Duration::from_secs(1 << 40),
             ..Limits::default()
         },
+        publishers: Vec::new(),
     };
     let (mut store, saved) = Store::open(config(), "another boot").unwrap();
     assert_eq!(saved, Saved::default());
@@ -161,7 +163,7 @@ fn a_store_of_a_newer_version_is_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),

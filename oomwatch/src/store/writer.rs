@@ -16,7 +16,9 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::{Batch, Limits, Shared, StoreError, database, files::Files, retention};
+use super::{
+    Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files, retention,
+};
 use crate::{clock, store::database::Database};
 
 /// Between two tries to write: at first, and at most.
@@ -39,6 +41,7 @@ pub(super) struct Writer {
     boot_id: String,
     limits: Limits,
     shared: Arc<Shared>,
+    cursors: Cursors,
     /// The last wait between two tries, while nothing can be written.
     failing: Option<Duration>,
     /// When what was written is to be synced.
@@ -55,6 +58,7 @@ impl Writer {
         boot_id: &str,
         limits: Limits,
         shared: Arc<Shared>,
+        cursors: Cursors,
     ) -> Self {
         Self {
             database: Some(database),
@@ -62,6 +66,7 @@ impl Writer {
             boot_id: boot_id.to_owned(),
             limits,
             shared,
+            cursors,
             failing: None,
             sync_at: None,
             trim_at: Instant::now() + FIRST_TRIM,
@@ -71,16 +76,24 @@ impl Writer {
     }
 
     /// Writes batches until there are no more.
-    pub(super) fn run(mut self, batches: &Receiver<Box<Batch>>) {
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
         loop {
             let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
-            match batches.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(batch) => self.take(&batch),
-                Err(RecvTimeoutError::Timeout) => {}
-                // Closing syncs too.
-                Err(RecvTimeoutError::Disconnected) => return,
+            match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Message::Batch(batch)) => self.take(&batch),
+                Ok(Message::Cursors) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Close) => self.cursors.close(),
+                // Closing the file syncs too.
+                Err(RecvTimeoutError::Disconnected) => return self.save_cursors(),
             }
+            self.save_cursors();
             self.do_what_is_due(Instant::now());
+        }
+    }
+
+    fn save_cursors(&mut self) {
+        if let Some(database) = &mut self.database {
+            self.cursors.save(database);
         }
     }
 
@@ -154,13 +167,15 @@ impl Writer {
             Some(database) => database.write(batch, &self.boot_id),
             None => self.begin_anew(batch),
         };
-        match written {
+        let written = match written {
             Err(error @ StoreError::Damaged { .. }) => {
                 self.put_aside(&error)?;
                 self.begin_anew(batch)
             }
             written => written,
-        }
+        };
+        self.cursors.stored(written?);
+        Ok(())
     }
 
     fn put_aside(&mut self, error: &StoreError) -> Result<(), StoreError> {
@@ -174,14 +189,15 @@ impl Writer {
         Ok(())
     }
 
-    fn begin_anew(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn begin_anew(&mut self, batch: &Batch) -> Result<i64, StoreError> {
         let (mut database, _) = Database::open_or_begin(&self.files, &self.boot_id)?;
-        database.write(batch, &self.boot_id)?;
+        self.cursors.begin_anew(&mut database)?;
+        let last = database.write(batch, &self.boot_id)?;
         self.database = Some(database);
         if !batch.all_books {
             self.shared.wants_all_books.store(true, Ordering::Release);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Keeps the history within its limits; looks for damage the first time.

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinError};
+use tokio::{sync::mpsc, task::JoinError, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -30,7 +30,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
+    CgroupId, Container, ContainerDetails, ContainerId, Delivery, OomEvent, Publisher,
     cgroup::{
         hierarchy::{Hierarchy, MemoryMode},
         walk::Walk,
@@ -41,11 +41,12 @@ use crate::{
     event::build::Origin,
     probe::Drops,
     publish::{
-        Queue,
+        queue::Queue,
         stream::{self, Sent, Subscriber},
     },
     reconcile::Counting,
     record::Record,
+    store::StoreConfig,
 };
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
@@ -73,6 +74,7 @@ pub(super) struct Task {
     hierarchy: Hierarchy,
     engine: Engine,
     queues: Vec<Queue>,
+    grace: Duration,
     subscribers: Vec<Subscriber>,
     drops: Drops,
     report: Report,
@@ -99,7 +101,12 @@ impl Task {
         let mut source = Source::start(&options, &hierarchy)?;
         forward_log(&mut source);
         let boot_id = boot_id();
-        let (persist, saved) = Persist::open(options.state_dir, options.limits, &boot_id);
+        let store = options.state_dir.map(|dir| StoreConfig {
+            dir,
+            limits: options.limits,
+            publishers: readers(&publishers),
+        });
+        let (mut persist, saved) = Persist::open(store, &boot_id);
         let origin = Origin {
             boot_id,
             node: options.node.or_else(host_name),
@@ -113,7 +120,11 @@ impl Task {
                 root,
                 counting: counting(&hierarchy),
             }),
-            queues: publishers.into_iter().map(Queue::start).collect(),
+            queues: publishers
+                .into_iter()
+                .map(|publisher| persist.publish(publisher))
+                .collect(),
+            grace: options.grace,
             subscribers: Vec::new(),
             drops: Drops::default(),
             report: Report::default(),
@@ -386,11 +397,19 @@ impl Task {
     }
 
     fn current_report(&self) -> Report {
+        let lost_by_store = self.persist.lost_events();
+        let queues = self.queues.iter();
+        let publishers: Vec<_> = queues.map(|queue| queue.report(lost_by_store)).collect();
+        let lost = publishers
+            .iter()
+            .map(|one| one.lost_in_queue + one.lost_by_publisher);
         Report {
+            lost_by_publishers: self.report.lost_by_publishers + lost.sum::<u64>(),
+            publishers,
             totals: self.engine.totals(),
             dropped_victims: self.drops.victims,
             dropped_cgroups: self.drops.cgroups,
-            lost_by_store: self.persist.lost_events(),
+            lost_by_store,
             residual: self.node.residual(),
             ..self.report
         }
@@ -406,14 +425,29 @@ impl Task {
         self.publish_named(u64::MAX);
         self.log_books();
         self.say_what_stays();
-        let mut report = self.current_report();
         self.subscribers.clear();
-        for queue in self.queues {
-            report.lost_by_publishers += queue.finish().await;
-        }
-        report.lost_by_store = self.persist.finish().await;
-        report
+        self.finish_publishers().await;
+        self.persist.finish().await;
+        self.current_report()
     }
+
+    /// Lets them all come to their end, in the same time.
+    async fn finish_publishers(&mut self) {
+        self.persist.close();
+        self.queues.iter_mut().for_each(Queue::close);
+        let until = Instant::now() + self.grace;
+        for queue in &mut self.queues {
+            queue.finish(until).await;
+        }
+    }
+}
+
+/// Names of the publishers that read the store.
+fn readers(publishers: &[Box<dyn Publisher>]) -> Vec<Arc<str>> {
+    let readers = publishers
+        .iter()
+        .filter(|publisher| publisher.delivery() == Delivery::AtLeastOnce);
+    readers.map(|publisher| publisher.name().into()).collect()
 }
 
 fn counting(hierarchy: &Hierarchy) -> Counting {

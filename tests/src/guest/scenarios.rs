@@ -20,6 +20,7 @@ mod limits;
 mod many;
 mod nesting;
 mod node;
+mod outbox;
 mod outside;
 mod pinned;
 mod processes;
@@ -70,6 +71,7 @@ pub(super) const BARE: &[(&str, Scenario)] = &[
     ("restart_while_down", restart::while_down),
     ("store_in_trouble", restart::store_in_trouble),
     ("store_on_full_disk", restart::store_on_full_disk),
+    ("outbox", outbox::missed_by_a_publisher),
     ("pinned_while_down", pinned::while_down),
     ("pinned_storm", pinned::storm),
     ("pinned_in_trouble", pinned::in_trouble),

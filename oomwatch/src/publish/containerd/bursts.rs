@@ -8,8 +8,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::ContainerdMode;
-
 /// How long a shim may take to announce a kill.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bursts that wait at most; further kills stay in the publisher's queue.
@@ -57,9 +55,8 @@ impl Burst {
 }
 
 /// All that wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Bursts {
-    mode: ContainerdMode,
     waiting: VecDeque<Burst>,
     /// By shims, and not yet of any kill that we know.
     announced: VecDeque<(Task, i128)>,
@@ -68,15 +65,6 @@ pub(super) struct Bursts {
 }
 
 impl Bursts {
-    pub(super) fn new(mode: ContainerdMode) -> Self {
-        Self {
-            mode,
-            waiting: VecDeque::new(),
-            announced: VecDeque::new(),
-            sent: VecDeque::new(),
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -87,19 +75,13 @@ impl Bursts {
 
     /// Announcements are heard from now on: shims get their time again for what they held back.
     pub(super) fn listening(&mut self, now: Instant) {
-        if self.mode == ContainerdMode::Missing {
-            for burst in &mut self.waiting {
-                burst.due = burst.due.max(now + PATIENCE);
-            }
+        for burst in &mut self.waiting {
+            burst.due = burst.due.max(now + PATIENCE);
         }
     }
 
     pub(super) fn kill(&mut self, kill: Kill, now: Instant) {
-        let patience = match self.mode {
-            ContainerdMode::Missing => PATIENCE,
-            ContainerdMode::Always => Duration::ZERO,
-        };
-        if self.mode == ContainerdMode::Missing && self.joins(&kill.task, now) {
+        if self.joins(&kill.task, now) {
             return;
         }
         let slack_ns = if kill.is_exact {
@@ -110,14 +92,14 @@ impl Bursts {
         let mut burst = Burst {
             unix_ns: kill.unix_ns,
             since_unix_ns: kill.unix_ns - slack_ns,
-            due: now + patience,
+            due: now + PATIENCE,
             is_announced: false,
             task: kill.task,
         };
         let before = self.announced.len();
         self.announced
             .retain(|(task, unix_ns)| !burst.is_meant(task, *unix_ns));
-        burst.is_announced = self.mode == ContainerdMode::Missing && self.announced.len() < before;
+        burst.is_announced = self.announced.len() < before;
         self.waiting.push_back(burst);
     }
 
@@ -154,7 +136,7 @@ impl Bursts {
     /// What is to be sent now, and its time; [`Self::sent`] is to follow.
     pub(super) fn due(&mut self, now: Instant) -> Option<(Task, i128)> {
         while let Some(burst) = self.waiting.pop_front_if(|burst| burst.due <= now) {
-            if !burst.is_announced || self.mode == ContainerdMode::Always {
+            if !burst.is_announced {
                 let due = (burst.task.clone(), burst.unix_ns);
                 self.waiting.push_front(burst);
                 return Some(due);

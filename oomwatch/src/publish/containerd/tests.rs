@@ -101,7 +101,14 @@ async fn a_containerd_that_has_a_bad_moment_gets_all_in_order() {
     let mut runtime = Runtime::start(&refusals);
     let mut publisher = runtime.publisher(ContainerdMode::Always);
     publisher.open().await.unwrap();
-    for second in 1..4 {
+    assert_eq!(publisher.delivery(), Delivery::AtLeastOnce);
+    let first = event_in(1, "a", runtime.details());
+    for _ in refusals {
+        let failed = publisher.publish(first.clone().into()).await;
+        assert!(matches!(failed, Err(PublishError::Failed(_))), "{failed:?}");
+    }
+    publisher.publish(first.into()).await.unwrap();
+    for second in 2..4 {
         let event = event_in(second, "a", runtime.details());
         publisher.publish(event.into()).await.unwrap();
     }
@@ -110,15 +117,52 @@ async fn a_containerd_that_has_a_bad_moment_gets_all_in_order() {
     }
 }
 
+/// The history has kills from before the start: whether they were announced is nobody's concern.
+#[tokio::test]
+async fn always_means_kills_from_before_the_start_too() {
+    let mut runtime = Runtime::start(&[]);
+    let mut publisher = runtime.publisher(ContainerdMode::Always);
+    publisher.open().await.unwrap();
+    let mut event = event_in(3, "a", runtime.details());
+    event.while_down = true;
+    publisher.publish(event.into()).await.unwrap();
+    assert_eq!(runtime.next().await, told("k8s.io", "a", 3));
+}
+
+/// A burst that waits for shims has not arrived when the next kill comes: a cursor would pass it by.
+#[test]
+fn what_is_missing_is_told_with_best_effort() {
+    let publisher = ContainerdPublisher::new("/run/c.sock", ContainerdMode::Missing);
+    assert_eq!(publisher.delivery(), Delivery::BestEffort);
+    assert_eq!(publisher.name(), "containerd:/run/c.sock");
+}
+
+#[tokio::test]
+async fn a_containerd_with_a_bad_moment_gets_what_is_missing_in_order() {
+    let mut runtime = Runtime::start(&[Code::Unavailable]);
+    let mut publisher = runtime.publisher(ContainerdMode::Missing);
+    publisher.open().await.unwrap();
+    for (second, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        let event = event_in(second, id, runtime.details());
+        publisher.publish(event.into()).await.unwrap();
+    }
+    for (second, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        assert_eq!(runtime.next().await, told("k8s.io", id, second));
+    }
+}
+
 #[tokio::test]
 async fn what_is_refused_for_good_stops_nothing() {
     let mut runtime = Runtime::start(&[Code::InvalidArgument]);
     let mut publisher = runtime.publisher(ContainerdMode::Always);
     publisher.open().await.unwrap();
-    for second in [1, 2] {
-        let event = event_in(second, "a", runtime.details());
-        publisher.publish(event.into()).await.unwrap();
-    }
+    let event = |second| Arc::new(event_in(second, "a", runtime.details()));
+    let refused = publisher.publish(event(1)).await;
+    assert!(
+        matches!(refused, Err(PublishError::Refused(_))),
+        "{refused:?}"
+    );
+    publisher.publish(event(2)).await.unwrap();
     assert_eq!(runtime.next().await, told("k8s.io", "a", 2));
 }
 

@@ -21,6 +21,7 @@ fn writer(dir: &std::path::Path) -> Writer {
         BOOT,
         Limits::default(),
         Arc::new(Shared::default()),
+        Cursors::new(0),
     )
 }
 
@@ -96,4 +97,46 @@ fn a_file_damaged_in_use_is_moved_aside_and_all_books_are_asked_for() {
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
         .any(|name| name.starts_with("oomwatch.db.corrupt-") && !name.ends_with("-wal"));
     assert!(aside, "the damaged file is kept");
+}
+
+#[tokio::test]
+async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
+    use crate::store::{
+        cursors::Nudge,
+        outbox::{Given, Outbox},
+    };
+    let dir = state_dir();
+    let mut writer = writer(dir.path());
+    let (messages, _receiver) = std::sync::mpsc::sync_channel(1);
+    let nudge = Nudge {
+        messages,
+        nudged: writer.cursors.nudged(),
+    };
+    let database = writer.database.as_mut().unwrap();
+    let (stored, done) = writer.cursors.add("a", database).unwrap().unwrap();
+    let mut outbox = Outbox::new(writer.files.database(), stored, done, nudge);
+    writer.write(&events(1..5)).unwrap();
+    assert!(matches!(outbox.next().await, Some(Given::Event(_))));
+    outbox.done();
+    writer
+        .put_aside(&StoreError::InUse { path: "".into() })
+        .unwrap();
+    writer.write(&events(5..7)).unwrap();
+    // What was read before is published all the same.
+    for second in [2, 3, 4] {
+        let event = event_at(second).into();
+        assert_eq!(outbox.next().await, Some(Given::Event(event)));
+    }
+    writer
+        .put_aside(&StoreError::InUse { path: "".into() })
+        .unwrap();
+    writer.write(&events(7..8)).unwrap();
+    assert_eq!(outbox.next().await, Some(Given::Lost(2)));
+    assert_eq!(outbox.next().await, Some(Given::Event(event_at(7).into())));
+    outbox.done();
+    writer.save_cursors();
+    let database = writer.database.as_mut().unwrap();
+    let mut again = Cursors::new(database.last_number().unwrap());
+    let (_, done) = again.add("a", database).unwrap().unwrap();
+    assert_eq!(*done.borrow(), 7, "the new file has the cursor");
 }

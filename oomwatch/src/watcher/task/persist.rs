@@ -1,17 +1,15 @@
 //! What the watcher's task has to do with the store: handing over events together with the books
 //! that they changed, and going on where an earlier run ended. Waits for no disk.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use tracing::{info, warn};
 
 use super::{Task, node::TOLD_UP_TO};
 use crate::{
-    AddError, ContainerId, OomEvent, clock,
-    store::{Batch, Limits, STORE_QUEUE, Saved, Store, StoreConfig},
+    AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
+    publish::queue::Queue,
+    store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},
 };
 
 /// Events of this boot that no history has, as the store knows it.
@@ -24,16 +22,18 @@ pub(super) struct Persist {
     pending: Vec<Arc<OomEvent>>,
     /// Lost by earlier runs.
     lost_before: u64,
+    /// Lost by this one, once it is over.
+    lost_at_last: u64,
 }
 
 impl Persist {
     /// Opens the store, if one is wanted; without one, or where it cannot be used, nothing of
     /// what follows does anything.
-    pub(super) fn open(dir: Option<PathBuf>, limits: Limits, boot_id: &str) -> (Self, Saved) {
-        let Some(dir) = dir else {
+    pub(super) fn open(config: Option<StoreConfig>, boot_id: &str) -> (Self, Saved) {
+        let Some(config) = config else {
             return (Self::default(), Saved::default());
         };
-        match Store::open(StoreConfig { dir, limits }, boot_id) {
+        match Store::open(config, boot_id) {
             Ok((store, saved)) => {
                 let persist = Self {
                     store: Some(store),
@@ -49,6 +49,24 @@ impl Persist {
                 (Self::default(), Saved::default())
             }
         }
+    }
+
+    /// Starts a publisher, with its outbox if it is to have one.
+    pub(super) fn publish(&mut self, publisher: Box<dyn Publisher>) -> Queue {
+        let store = self.store.as_mut();
+        let store = store.filter(|_| publisher.delivery() == Delivery::AtLeastOnce);
+        let Some(store) = store else {
+            return Queue::start(publisher, None);
+        };
+        let outbox = store.take_outbox(publisher.name());
+        if outbox.is_none() {
+            let name = publisher.name();
+            warn!(
+                publisher = name,
+                "two publishers have one name: the second one's events wait in memory only"
+            );
+        }
+        Queue::start(publisher, outbox)
     }
 
     /// Notes an event that is being published.
@@ -68,14 +86,22 @@ impl Persist {
 
     /// Events of this run that are in no history.
     pub(super) fn lost_events(&self) -> u64 {
-        self.store.as_ref().map_or(0, Store::lost_events)
+        self.store
+            .as_ref()
+            .map_or(self.lost_at_last, Store::lost_events)
     }
 
-    /// Waits for the rest to be written; returns the number of events lost.
-    pub(super) async fn finish(self) -> u64 {
-        match self.store {
-            Some(store) => store.finish().await,
-            None => 0,
+    /// What was handed over is the last.
+    pub(super) fn close(&self) {
+        if let Some(store) = &self.store {
+            store.close();
+        }
+    }
+
+    /// Waits for the rest to be written.
+    pub(super) async fn finish(&mut self) {
+        if let Some(store) = self.store.take() {
+            self.lost_at_last = store.finish().await;
         }
     }
 }

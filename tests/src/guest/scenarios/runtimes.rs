@@ -12,6 +12,7 @@ use crate::guest::context::Context;
 mod containerd;
 mod cri;
 mod docker;
+mod journal;
 mod killed;
 mod podman;
 mod publish;
@@ -81,6 +82,7 @@ const UNITS: &[(&str, Scenario)] = &[
     ("unit_child", |it| killed::child(it, &Systemd)),
     ("unit_at_once", |it| killed::at_once(it, &Systemd)),
     ("unit_restart", |it| killed::restart(it, &Systemd)),
+    ("unit_journal", journal::read_back),
 ];
 
 const PODMAN: &[(&str, Scenario)] = &[

@@ -26,8 +26,8 @@ impl Clock {
 }
 
 /// At the same second on both clocks.
-fn start(mode: ContainerdMode) -> (Bursts, Clock) {
-    (Bursts::new(mode), Clock(Instant::now()))
+fn start() -> (Bursts, Clock) {
+    (Bursts::default(), Clock(Instant::now()))
 }
 
 /// What is sent by now, in order.
@@ -48,7 +48,7 @@ fn expected(all: &[(&str, i128)]) -> Vec<(String, i128)> {
 
 #[test]
 fn a_kill_that_no_shim_announces_is_sent_once_for_its_burst() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.kill(kill("a", 10), clock.at(10));
     bursts.kill(kill("b", 10), clock.at(10));
     bursts.kill(kill("a", 11), clock.at(11));
@@ -65,7 +65,7 @@ fn a_kill_that_no_shim_announces_is_sent_once_for_its_burst() {
 
 #[test]
 fn what_a_shim_announces_is_not_sent_whoever_is_first() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.kill(kill("a", 10), clock.at(10));
     bursts.announced(task("a"), 10 * SECOND_NS + 1);
     bursts.announced(task("b"), 11 * SECOND_NS);
@@ -76,7 +76,7 @@ fn what_a_shim_announces_is_not_sent_whoever_is_first() {
 
 #[test]
 fn an_old_announcement_says_nothing_of_a_new_kill() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.announced(task("a"), 9 * SECOND_NS);
     bursts.kill(kill("a", 10), clock.at(10));
     assert_eq!(sent(&mut bursts, clock.at(12)), expected(&[("a", 10)]));
@@ -84,7 +84,7 @@ fn an_old_announcement_says_nothing_of_a_new_kill() {
 
 #[test]
 fn an_announcement_is_of_its_own_namespace() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.kill(kill("a", 10), clock.at(10));
     let namespace = "moby".to_owned();
     let id = "a".to_owned();
@@ -94,7 +94,7 @@ fn an_announcement_is_of_its_own_namespace() {
 
 #[test]
 fn a_kill_from_the_counter_alone_may_come_long_after_the_shim() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.announced(task("a"), 9 * SECOND_NS);
     let counted = Kill {
         is_exact: false,
@@ -106,7 +106,7 @@ fn a_kill_from_the_counter_alone_may_come_long_after_the_shim() {
 
 #[test]
 fn our_own_words_are_no_shims() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.kill(kill("a", 10), clock.at(10));
     assert_eq!(sent(&mut bursts, clock.at(12)).len(), 1);
     let counted = Kill {
@@ -119,18 +119,8 @@ fn our_own_words_are_no_shims() {
 }
 
 #[test]
-fn always_means_each_at_once() {
-    let (mut bursts, clock) = start(ContainerdMode::Always);
-    bursts.announced(task("a"), 10 * SECOND_NS);
-    bursts.kill(kill("a", 10), clock.at(10));
-    bursts.kill(kill("a", 10), clock.at(10));
-    bursts.announced(task("a"), 10 * SECOND_NS);
-    assert_eq!(sent(&mut bursts, clock.at(10)).len(), 2);
-}
-
-#[test]
 fn what_was_not_sent_stays_the_first_in_line() {
-    let (mut bursts, clock) = start(ContainerdMode::Missing);
+    let (mut bursts, clock) = start();
     bursts.kill(kill("a", 10), clock.at(10));
     let first = bursts.due(clock.at(12));
     assert!(first.is_some());
@@ -143,10 +133,10 @@ fn what_was_not_sent_stays_the_first_in_line() {
 
 #[test]
 fn no_more_wait_than_there_is_room_for() {
-    let (mut bursts, clock) = start(ContainerdMode::Always);
-    for _ in 0..MAX_BURSTS {
+    let (mut bursts, clock) = start();
+    for number in 0..MAX_BURSTS {
         assert!(bursts.has_room());
-        bursts.kill(kill("a", 10), clock.at(10));
+        bursts.kill(kill(&number.to_string(), 10), clock.at(10));
     }
     assert!(!bursts.has_room());
     for second in 0..2 * MAX_ANNOUNCEMENTS {

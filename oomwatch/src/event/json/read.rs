@@ -1,0 +1,358 @@
+//! The reverse of [`super`]: an event from its own JSON, as the store gives it back.
+//!
+//! Reads what this version writes, so that publishing may be made up for later. What it does not
+//! know, a later version's words among them, is an error and never a guess; a field that is not
+//! there is `None`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{
+    Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, ContainerIdError,
+    Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope, Tier, Trigger, Victim,
+    event::missing,
+};
+
+/// Why a text is no event of this schema.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ReadError {
+    /// Not JSON, or not the fields of an event. The place only: the parser's words repeat the text.
+    #[error("malformed at line {line}, column {column}")]
+    Malformed { line: usize, column: usize },
+    /// Another schema.
+    #[error("the schema is {0:?}, and {SCHEMA:?} was expected")]
+    Schema(String),
+    /// A word that this version does not know.
+    #[error("{word:?} is no {what}")]
+    Unknown { what: &'static str, word: String },
+    /// The container's id.
+    #[error(transparent)]
+    ContainerId(#[from] ContainerIdError),
+}
+
+#[derive(Deserialize)]
+struct WireEvent {
+    schema: String,
+    id: String,
+    seq: u64,
+    time: String,
+    boottime_ns: u64,
+    kind: String,
+    count: u64,
+    supersedes: Option<u64>,
+    while_down: bool,
+    evidence: Vec<String>,
+    scope: String,
+    constraint: String,
+    group: Option<WireGroup>,
+    victim: WireVictim,
+    trigger: WireTrigger,
+    limit: WireLimit,
+    counter: WireCounter,
+    container: Option<WireContainer>,
+    node: Option<String>,
+    latency: WireLatency,
+    quality: WireQuality,
+}
+
+#[derive(Deserialize)]
+struct WireGroup {
+    invocation: u64,
+    index: u32,
+    size: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct WireVictim {
+    pid: Option<u32>,
+    tid: Option<u32>,
+    comm: Option<String>,
+    uid: Option<u32>,
+    is_init: Option<bool>,
+    start_boottime_ns: Option<u64>,
+    cgroup_id: Option<u64>,
+    cgroup_path: Option<String>,
+    oom_score_adj: Option<i32>,
+    total_vm_bytes: Option<u64>,
+    anon_rss_bytes: Option<u64>,
+    file_rss_bytes: Option<u64>,
+    shmem_rss_bytes: Option<u64>,
+    pgtables_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireTrigger {
+    pid: Option<u32>,
+    comm: Option<String>,
+    uid: Option<u32>,
+    cgroup_id: Option<u64>,
+    cgroup_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireLimit {
+    cgroup_id: Option<u64>,
+    path: Option<String>,
+    max_bytes: Option<u64>,
+    usage_bytes: Option<u64>,
+    order: Option<i32>,
+    gfp_mask: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireCounter {
+    cgroup_id: Option<u64>,
+    oom_kill: Option<u64>,
+    oom: Option<u64>,
+    oom_group_kill: Option<u64>,
+    recounts: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireContainer {
+    id: String,
+    cgroup_id: u64,
+    name: Option<String>,
+    runtime: Option<String>,
+    image: Option<String>,
+    pod: Option<String>,
+    pod_uid: Option<String>,
+    namespace: Option<String>,
+    containerd_namespace: Option<String>,
+    containerd_address: Option<String>,
+    attempt: Option<u32>,
+    is_sandbox: Option<bool>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct WireLatency {
+    delivered_ns: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireQuality {
+    tier: String,
+    attribution: String,
+    missing: Vec<String>,
+}
+
+impl OomEvent {
+    /// The event that [`Self::to_json`] wrote down.
+    pub(crate) fn from_json(json: &str) -> Result<Self, ReadError> {
+        let wire: WireEvent = serde_json::from_str(json).map_err(|error| ReadError::Malformed {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        wire.try_into()
+    }
+}
+
+impl TryFrom<WireEvent> for OomEvent {
+    type Error = ReadError;
+
+    fn try_from(wire: WireEvent) -> Result<Self, ReadError> {
+        if wire.schema != SCHEMA {
+            return Err(ReadError::Schema(wire.schema));
+        }
+        let evidence = wire.evidence.iter().map(|word| evidence(word));
+        Ok(Self {
+            unix_time_ns: unix_time_ns(&wire.time)?,
+            kind: kind(&wire.kind)?,
+            evidence: evidence.collect::<Result<_, _>>()?,
+            scope: scope(&wire.scope)?,
+            constraint: constraint(&wire.constraint)?,
+            limit: wire.limit.try_into()?,
+            container: container(wire.container)?,
+            quality: wire.quality.try_into()?,
+            id: wire.id,
+            seq: wire.seq,
+            boottime_ns: wire.boottime_ns,
+            count: wire.count,
+            supersedes: wire.supersedes,
+            while_down: wire.while_down,
+            group: wire.group.map(Group::from),
+            victim: wire.victim.into(),
+            trigger: wire.trigger.into(),
+            counter: wire.counter.into(),
+            node: wire.node.map(Arc::from),
+            delivered_ns: wire.latency.delivered_ns,
+        })
+    }
+}
+
+impl From<WireGroup> for Group {
+    fn from(wire: WireGroup) -> Self {
+        Self {
+            invocation: wire.invocation,
+            index: wire.index,
+            size: wire.size,
+        }
+    }
+}
+
+impl From<WireVictim> for Victim {
+    fn from(wire: WireVictim) -> Self {
+        Self {
+            pid: wire.pid,
+            tid: wire.tid,
+            comm: wire.comm,
+            uid: wire.uid,
+            is_init: wire.is_init,
+            start_boottime_ns: wire.start_boottime_ns,
+            cgroup_id: wire.cgroup_id.map(CgroupId),
+            cgroup_path: wire.cgroup_path,
+            oom_score_adj: wire.oom_score_adj,
+            total_vm_bytes: wire.total_vm_bytes,
+            anon_rss_bytes: wire.anon_rss_bytes,
+            file_rss_bytes: wire.file_rss_bytes,
+            shmem_rss_bytes: wire.shmem_rss_bytes,
+            pgtables_bytes: wire.pgtables_bytes,
+        }
+    }
+}
+
+impl From<WireTrigger> for Trigger {
+    fn from(wire: WireTrigger) -> Self {
+        Self {
+            pid: wire.pid,
+            comm: wire.comm,
+            uid: wire.uid,
+            cgroup_id: wire.cgroup_id.map(CgroupId),
+            cgroup_path: wire.cgroup_path,
+        }
+    }
+}
+
+impl TryFrom<WireLimit> for Limit {
+    type Error = ReadError;
+
+    fn try_from(wire: WireLimit) -> Result<Self, ReadError> {
+        Ok(Self {
+            cgroup_id: wire.cgroup_id.map(CgroupId),
+            path: wire.path,
+            max_bytes: wire.max_bytes,
+            usage_bytes: wire.usage_bytes,
+            order: wire.order,
+            gfp_mask: wire.gfp_mask.as_deref().map(gfp_mask).transpose()?,
+        })
+    }
+}
+
+impl From<WireCounter> for Counter {
+    fn from(wire: WireCounter) -> Self {
+        Self {
+            cgroup_id: wire.cgroup_id.map(CgroupId),
+            oom_kill: wire.oom_kill,
+            oom: wire.oom,
+            oom_group_kill: wire.oom_group_kill,
+            recounts: wire.recounts,
+        }
+    }
+}
+
+impl TryFrom<WireQuality> for Quality {
+    type Error = ReadError;
+
+    fn try_from(wire: WireQuality) -> Result<Self, ReadError> {
+        let missing = wire.missing.iter().map(|word| {
+            missing::known(word).ok_or_else(|| unknown("name of what is missing", word))
+        });
+        Ok(Self {
+            tier: tier(&wire.tier)?,
+            attribution: attribution(&wire.attribution)?,
+            missing: missing.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn container(wire: Option<WireContainer>) -> Result<Option<Arc<Container>>, ReadError> {
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(Container {
+        id: ContainerId::new(&wire.id)?,
+        cgroup_id: CgroupId(wire.cgroup_id),
+        details: ContainerDetails {
+            name: wire.name,
+            runtime: wire.runtime,
+            image: wire.image,
+            pod: wire.pod,
+            pod_uid: wire.pod_uid,
+            namespace: wire.namespace,
+            containerd_namespace: wire.containerd_namespace,
+            containerd_address: wire.containerd_address,
+            attempt: wire.attempt,
+            is_sandbox: wire.is_sandbox,
+            labels: wire.labels,
+        },
+    })))
+}
+
+fn unix_time_ns(text: &str) -> Result<i128, ReadError> {
+    match text.parse::<Timestamp>() {
+        Ok(time) => Ok(time.as_nanosecond()),
+        // A time that RFC 3339 has no words for is written as a number.
+        Err(_) => text.parse().map_err(|_| unknown("time", text)),
+    }
+}
+
+fn gfp_mask(text: &str) -> Result<u32, ReadError> {
+    let digits = text.strip_prefix("0x");
+    let mask = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    mask.ok_or_else(|| unknown("gfp mask", text))
+}
+
+fn unknown(what: &'static str, word: &str) -> ReadError {
+    let word = crate::printable(word.as_bytes());
+    ReadError::Unknown { what, word }
+}
+
+fn kind(word: &str) -> Result<Kind, ReadError> {
+    let all = [Kind::Kill, Kind::AlreadyExiting, Kind::CounterOnly];
+    find("kind", &all, |kind| kind.as_str(), word)
+}
+
+fn evidence(word: &str) -> Result<Evidence, ReadError> {
+    let all = [Evidence::Tracepoint, Evidence::Counter];
+    find("evidence", &all, |evidence| evidence.as_str(), word)
+}
+
+fn scope(word: &str) -> Result<Scope, ReadError> {
+    use Scope::{Ancestor, Cgroup, Container, Node, Pod, Unknown};
+    let all = [Container, Pod, Ancestor, Cgroup, Node, Unknown];
+    find("scope", &all, |scope| scope.as_str(), word)
+}
+
+fn constraint(word: &str) -> Result<Constraint, ReadError> {
+    use Constraint::{Cpuset, Memcg, MemoryPolicy, None, Unknown};
+    let all = [None, Cpuset, MemoryPolicy, Memcg, Unknown];
+    find("constraint", &all, |constraint| constraint.as_str(), word)
+}
+
+fn attribution(word: &str) -> Result<Attribution, ReadError> {
+    use Attribution::{Ancestor, Exact, Late, Unregistered};
+    let all = [Exact, Ancestor, Late, Unregistered];
+    find("attribution", &all, |found| found.as_str(), word)
+}
+
+fn tier(word: &str) -> Result<Tier, ReadError> {
+    let all = [Tier::Btf, Tier::BtfPid, Tier::Pid, Tier::Counters];
+    find("tier", &all, |tier| tier.as_str(), word)
+}
+
+fn find<T: Copy>(
+    what: &'static str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+    word: &str,
+) -> Result<T, ReadError> {
+    let found = all.iter().copied().find(|&one| name(one) == word);
+    found.ok_or_else(|| unknown(what, word))
+}
+
+#[cfg(test)]
+mod tests;

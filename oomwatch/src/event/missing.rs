@@ -1,0 +1,30 @@
+//! The names of what an event may lack ([`super::Quality::missing`]). A name that is not among
+//! them could not be read back from the store.
+
+/// All of them.
+const ALL: [&str; 19] = [
+    "constraint",
+    "container",
+    "container.name",
+    "counter",
+    "group",
+    "limit",
+    "recounts",
+    "time",
+    "trigger",
+    "victim",
+    "victim.cgroup",
+    "victim.cgroup_path",
+    "victim.comm",
+    "victim.is_init",
+    "victim.memory",
+    "victim.oom_score_adj",
+    "victim.pid",
+    "victim.start",
+    "victim.uid",
+];
+
+/// The name that reads so.
+pub(super) fn known(word: &str) -> Option<&'static str> {
+    ALL.into_iter().find(|name| *name == word)
+}

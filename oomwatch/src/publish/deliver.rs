@@ -1,0 +1,126 @@
+//! A publisher's own task: one event after the other, and again where that was promised.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::{
+    Delivery, PublishError, Publisher,
+    queue::{Counts, add},
+};
+use crate::{
+    OomEvent,
+    discover::source::{causes, delays},
+    store::outbox::{Given, Outbox},
+};
+
+/// Where a publisher's events come from.
+pub(super) enum Feed {
+    Memory(mpsc::Receiver<Arc<OomEvent>>),
+    Store(Box<Outbox>),
+}
+
+impl Feed {
+    /// The next event; `None` when there are no more.
+    async fn next(&mut self, publisher: &str, counts: &Counts) -> Option<Arc<OomEvent>> {
+        let outbox = match self {
+            Self::Memory(events) => return events.recv().await,
+            Self::Store(outbox) => outbox,
+        };
+        loop {
+            match outbox.next().await? {
+                Given::Event(event) => return Some(event),
+                Given::Lost(lost) => {
+                    add(&counts.lost_in_queue, lost);
+                    warn!(
+                        publisher,
+                        lost, "events left the store before they were published"
+                    );
+                    outbox.done();
+                }
+            }
+        }
+    }
+
+    /// The last one is dealt with.
+    fn done(&self) {
+        if let Self::Store(outbox) = self {
+            outbox.done();
+        }
+    }
+}
+
+/// Publishes until there is nothing more, or the publisher is closed.
+pub(super) async fn deliver(
+    mut publisher: Box<dyn Publisher>,
+    mut feed: Feed,
+    counts: Arc<Counts>,
+) {
+    match publisher.open().await {
+        Ok(()) => {}
+        Err(PublishError::Closed) => return,
+        Err(error) => {
+            warn!(publisher = publisher.name(), %error, cause = causes(&error), "publisher not opened");
+        }
+    }
+    while let Some(event) = feed.next(publisher.name(), &counts).await {
+        match send(publisher.as_mut(), &event, &counts).await {
+            Ok(()) => {
+                add(&counts.published, 1);
+            }
+            Err(PublishError::Closed) => {
+                debug!(publisher = publisher.name(), "publisher closed");
+                return;
+            }
+            Err(error) => {
+                add(&counts.lost_by_publisher, 1);
+                let cause = causes(&error);
+                warn!(publisher = publisher.name(), event = event.id, %error, cause, "event not published");
+            }
+        }
+        feed.done();
+    }
+    if let Err(error) = publisher.flush().await {
+        debug!(publisher = publisher.name(), %error, "publisher not flushed");
+    }
+}
+
+/// Sends one event; where it is to arrive, until it does, or never will.
+async fn send(
+    publisher: &mut dyn Publisher,
+    event: &Arc<OomEvent>,
+    counts: &Counts,
+) -> Result<(), PublishError> {
+    let mut delays = delays();
+    let mut failures = 0_u64;
+    loop {
+        let error = match publisher.publish(Arc::clone(event)).await {
+            Err(error @ PublishError::Failed(_))
+                if publisher.delivery() == Delivery::AtLeastOnce =>
+            {
+                error
+            }
+            done => {
+                if failures > 0 {
+                    info!(publisher = publisher.name(), failures, "publishing goes on");
+                }
+                return done;
+            }
+        };
+        failures += 1;
+        add(&counts.retries, 1);
+        say(publisher.name(), event, &error, failures);
+        tokio::time::sleep(delays.next().unwrap_or_default()).await;
+    }
+}
+
+/// The first failure in a row is for a human; the others are the same one.
+fn say(publisher: &str, event: &OomEvent, error: &PublishError, failures: u64) {
+    let (event, cause) = (&event.id, causes(error));
+    if failures == 1 {
+        warn!(publisher, event, %error, cause, "not published for now: it is tried again, and events wait");
+    } else {
+        debug!(publisher, event, %error, cause, failures, "still not published");
+    }
+}

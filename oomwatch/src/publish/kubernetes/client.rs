@@ -1,0 +1,288 @@
+//! Requests to the API server, from inside of the cluster: HTTP/1.1 over TLS, as the pod's service
+//! account.
+//!
+//! Token and authority are read for each request, for both are exchanged while a pod runs; a
+//! connection serves one request, for there are a few an hour. Every answer is bounded in time and
+//! size. Knows no event.
+
+use std::{
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
+};
+
+use crate::{discover::source::REQUEST_LIMIT, id::printable};
+
+const TOKEN: &str = "token";
+const AUTHORITY: &str = "ca.crt";
+/// Bytes of an answer that are read, and characters of its message that are passed on.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+const MAX_MESSAGE_CHARS: usize = 256;
+const AGENT: &str = concat!("oomwatch/", env!("CARGO_PKG_VERSION"));
+
+/// Why an Event was not created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KubernetesError {
+    /// Not in a pod.
+    #[error("${variable} is not set: Events can be published from a pod of the cluster only")]
+    NotInCluster {
+        /// The variable that each container of a pod has.
+        variable: &'static str,
+    },
+    /// The port of the API server.
+    #[error("$KUBERNETES_SERVICE_PORT is {port:?}, which is no port")]
+    Port {
+        /// What it is.
+        port: String,
+    },
+    /// The service account.
+    #[error("cannot read {}: is automountServiceAccountToken off?", path.display())]
+    ServiceAccount {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The token.
+    #[error("the token in {} is no token", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The authority that the API server's certificate is held against.
+    #[error("the certificates in {} cannot be used", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No connection.
+    #[error("cannot connect to the API server at {server}")]
+    Connect {
+        /// Host and port.
+        server: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("no answer from the API server at {server} within {} s", REQUEST_LIMIT.as_secs())]
+    Hangs {
+        /// Host and port.
+        server: String,
+    },
+    /// The connection failed.
+    #[error("the request to the API server failed")]
+    Request(#[source] Box<dyn Error + Send + Sync>),
+    /// The API server says no.
+    #[error("the API server's answer is {status}: {message}")]
+    Answer {
+        /// The status of HTTP.
+        status: u16,
+        /// What it says beside that.
+        message: String,
+    },
+}
+
+impl KubernetesError {
+    /// Whether the same Event would be refused again.
+    pub(super) fn is_final(&self) -> bool {
+        let Self::Answer { status, .. } = self else {
+            return false;
+        };
+        // 401 is about the token, which is exchanged; 408 and 429 are about the moment.
+        (400..500).contains(status) && ![401, 408, 429].contains(status)
+    }
+}
+
+/// Asks one API server.
+#[derive(Debug)]
+pub(super) struct Client {
+    host: String,
+    port: u16,
+    /// Where the service account is mounted.
+    account: PathBuf,
+}
+
+impl Client {
+    pub(super) fn new(host: String, port: u16, account: PathBuf) -> Self {
+        Self {
+            host,
+            port,
+            account,
+        }
+    }
+
+    /// Whether there is all that a request needs.
+    pub(super) fn check(&self) -> Result<(), KubernetesError> {
+        self.token()?;
+        self.tls().map(drop)
+    }
+
+    /// Creates an Event in a namespace, unless it is there already.
+    pub(super) async fn create_event(
+        &self,
+        namespace: &str,
+        body: String,
+    ) -> Result<(), KubernetesError> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+        let created = timeout(REQUEST_LIMIT, self.post(&path, body)).await;
+        match created.unwrap_or_else(|_| Err(self.hangs())) {
+            // Sent before, and only the answer was lost.
+            Err(KubernetesError::Answer { status: 409, .. }) => Ok(()),
+            created => created,
+        }
+    }
+
+    async fn post(&self, path: &str, body: String) -> Result<(), KubernetesError> {
+        let request = Request::post(path)
+            .header(HOST, self.server())
+            .header(USER_AGENT, AGENT)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, self.token()?)
+            .body(Full::new(Bytes::from(body)))
+            .map_err(failed)?;
+        let stream = self.connect().await?;
+        let (mut sender, moving) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
+        let mut connection = JoinSet::new();
+        connection.spawn(async {
+            // Its error comes to whoever reads the answer.
+            let _ = moving.await;
+        });
+        let response = sender.send_request(request).await.map_err(failed)?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(refusal(status, response).await),
+        }
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, KubernetesError> {
+        let name = ServerName::try_from(self.host.clone());
+        let name = name.map_err(|error| self.not_connected(error))?;
+        let tls = TlsConnector::from(Arc::new(self.tls()?));
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = stream.map_err(|error| self.not_connected(error))?;
+        let connected = tls.connect(name, stream).await;
+        connected.map_err(|error| self.not_connected(error))
+    }
+
+    fn token(&self) -> Result<HeaderValue, KubernetesError> {
+        let path = self.account.join(TOKEN);
+        let text = read(&path)?;
+        let token = str::from_utf8(&text).map(str::trim).unwrap_or_default();
+        let header = HeaderValue::try_from(format!("Bearer {token}"));
+        match header {
+            Ok(mut header) if !token.is_empty() => {
+                header.set_sensitive(true);
+                Ok(header)
+            }
+            _ => Err(KubernetesError::Token { path }),
+        }
+    }
+
+    fn tls(&self) -> Result<ClientConfig, KubernetesError> {
+        let path = self.account.join(AUTHORITY);
+        let text = read(&path)?;
+        let unusable = |source| KubernetesError::Authority {
+            path: path.clone(),
+            source,
+        };
+        let mut authorities = RootCertStore::empty();
+        for authority in CertificateDer::pem_slice_iter(&text) {
+            let authority = authority.map_err(|error| unusable(Box::new(error)))?;
+            let added = authorities.add(authority);
+            added.map_err(|error| unusable(Box::new(error)))?;
+        }
+        if authorities.is_empty() {
+            return Err(unusable("there is none".into()));
+        }
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(Box::new(error)))?;
+        Ok(config
+            .with_root_certificates(authorities)
+            .with_no_client_auth())
+    }
+
+    /// Host and port as in a URL.
+    fn server(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    fn hangs(&self) -> KubernetesError {
+        KubernetesError::Hangs {
+            server: self.server(),
+        }
+    }
+
+    fn not_connected(&self, error: impl Error + Send + Sync + 'static) -> KubernetesError {
+        KubernetesError::Connect {
+            server: self.server(),
+            source: Box::new(error),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KubernetesError> {
+    fs::read(path).map_err(|source| KubernetesError::ServiceAccount {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn failed(error: impl Error + Send + Sync + 'static) -> KubernetesError {
+    KubernetesError::Request(Box::new(error))
+}
+
+/// What the API server says beside the status of an error.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+async fn refusal(status: StatusCode, response: Response<Incoming>) -> KubernetesError {
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES);
+    let message = match body.collect().await {
+        Ok(body) => serde_json::from_slice::<Refusal>(&body.to_bytes()).ok(),
+        Err(_) => None,
+    };
+    let message = message.map_or_else(String::new, |refusal| refusal.message);
+    let message = printable(message.as_bytes());
+    KubernetesError::Answer {
+        status: status.as_u16(),
+        message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
+    }
+}

@@ -1,0 +1,183 @@
+//! A publisher as the watcher's task sees it: a place to put events, and numbers to look at.
+//!
+//! Nothing here waits. Behind it is the publisher's own task ([`super::deliver`]), which gets its
+//! events from a bounded queue, or from the store's outbox.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tracing::warn;
+
+use super::{
+    Delivery, PUBLISHER_QUEUE, Publisher, PublisherReport,
+    deliver::{Feed, deliver},
+};
+use crate::{
+    OomEvent,
+    store::outbox::{Backlog, Outbox},
+};
+
+/// What became of a publisher's events so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    queued: AtomicU64,
+    pub(super) published: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) lost_in_queue: AtomicU64,
+    pub(super) lost_by_publisher: AtomicU64,
+}
+
+/// Adds to a count, and returns the sum.
+pub(super) fn add(count: &AtomicU64, number: u64) -> u64 {
+    count.fetch_add(number, Ordering::Relaxed) + number
+}
+
+fn get(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+/// Where events wait.
+enum Way {
+    /// `None` once nothing more comes.
+    Memory(Option<mpsc::Sender<Arc<OomEvent>>>),
+    Store(Backlog),
+}
+
+/// A publisher's queue.
+pub(crate) struct Queue {
+    name: Arc<str>,
+    delivery: Delivery,
+    way: Way,
+    counts: Arc<Counts>,
+    task: JoinHandle<()>,
+}
+
+impl Queue {
+    /// Starts the publisher's task. With an outbox, that is where its events come from.
+    pub(crate) fn start(publisher: Box<dyn Publisher>, outbox: Option<Outbox>) -> Self {
+        let (name, delivery) = (publisher.name().into(), publisher.delivery());
+        let (way, feed) = match outbox {
+            Some(outbox) => (Way::Store(outbox.backlog()), Feed::Store(Box::new(outbox))),
+            None => {
+                let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
+                (Way::Memory(Some(sender)), Feed::Memory(receiver))
+            }
+        };
+        let counts = Arc::<Counts>::default();
+        let task = tokio::spawn(deliver(publisher, feed, Arc::clone(&counts)));
+        Self {
+            name,
+            delivery,
+            way,
+            counts,
+            task,
+        }
+    }
+
+    /// Hands one event over, or counts it as lost.
+    pub(crate) fn push(&mut self, event: &Arc<OomEvent>) {
+        use mpsc::error::TrySendError;
+        let Way::Memory(Some(sender)) = &self.way else {
+            return;
+        };
+        match sender.try_send(Arc::clone(event)) {
+            Ok(()) => {
+                add(&self.counts.queued, 1);
+            }
+            // A publisher that closed itself has said so.
+            Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                let lost = add(&self.counts.lost_in_queue, 1);
+                if lost.is_power_of_two() {
+                    warn!(publisher = %self.name, lost, "a publisher is too slow: events lost");
+                }
+            }
+        }
+    }
+
+    /// Its numbers as of now. What the store lost is missing in its outbox too.
+    pub(crate) fn report(&self, lost_by_store: u64) -> PublisherReport {
+        let counts = &self.counts;
+        let from_store = matches!(self.way, Way::Store(_));
+        let lost_before = if from_store { lost_by_store } else { 0 };
+        PublisherReport {
+            name: self.name.to_string(),
+            delivery: self.delivery,
+            from_store,
+            published: get(&counts.published),
+            retries: get(&counts.retries),
+            waiting: match &self.way {
+                Way::Memory(_) => self.queued(),
+                Way::Store(backlog) => backlog.len(),
+            },
+            lost_in_queue: get(&counts.lost_in_queue).saturating_add(lost_before),
+            lost_by_publisher: get(&counts.lost_by_publisher),
+        }
+    }
+
+    /// Events in memory that nothing became of yet.
+    fn queued(&self) -> u64 {
+        if self.task.is_finished() {
+            return 0;
+        }
+        let dealt_with = get(&self.counts.published) + get(&self.counts.lost_by_publisher);
+        get(&self.counts.queued).saturating_sub(dealt_with)
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn close(&mut self) {
+        if let Way::Memory(sender) = &mut self.way {
+            *sender = None;
+        }
+    }
+
+    /// Waits for the rest to be sent, not longer than `until`. What is left then stays in the
+    /// store, or is lost.
+    pub(crate) async fn finish(&mut self, until: Instant) {
+        self.close();
+        if timeout_at(until, &mut self.task).await.is_ok() {
+            return;
+        }
+        let left = match &self.way {
+            Way::Memory(_) => self.queued(),
+            Way::Store(backlog) => backlog.len(),
+        };
+        self.task.abort();
+        // Its outbox is dropped with it.
+        let _ = (&mut self.task).await;
+        match self.way {
+            Way::Memory(_) if left > 0 => {
+                add(&self.counts.lost_in_queue, left);
+                warn!(publisher = %self.name, lost = left, "a publisher does not come to an end: events lost");
+            }
+            Way::Memory(_) => {
+                warn!(publisher = %self.name, "a publisher does not come to an end");
+            }
+            Way::Store(_) => {
+                warn!(publisher = %self.name, left, "a publisher does not come to an end: events stay in the store until the next start");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("name", &self.name)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

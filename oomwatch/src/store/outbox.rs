@@ -1,0 +1,170 @@
+//! The outbox: stored events as a publisher reads them, each from where it was left, whatever
+//! became of the daemon meanwhile.
+//!
+//! An event's number is one more than that of the event before, also from one file to the next, so
+//! a gap is what was removed before it could be sent. Reads on a thread of the runtime's own, over
+//! a connection that is closed again; woken by the writer after each commit. Never writes: how far
+//! a publisher is gets into the store by the writer ([`super::cursors`]).
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::params;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::{StoreError, cursors::Nudge, history};
+use crate::{OomEvent, discover::source::delays};
+
+/// Events read at a time.
+const PAGE: usize = 64;
+
+/// What the outbox has next; [`Outbox::done`] is to follow in either case.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Given {
+    /// To be sent.
+    Event(Arc<OomEvent>),
+    /// So many are not in the store any more, or cannot be read there.
+    Lost(u64),
+}
+
+/// A row of the store.
+type Row = (i64, String);
+
+/// One publisher's way through the stored events.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    database: PathBuf,
+    /// Number of the last event that the writer stored.
+    stored: watch::Receiver<i64>,
+    /// Number of the last event that this publisher is done with.
+    done: watch::Sender<i64>,
+    writer: Nudge,
+    page: VecDeque<Row>,
+    /// Number of the last event that was given.
+    given: i64,
+}
+
+impl Outbox {
+    pub(super) fn new(
+        database: PathBuf,
+        stored: watch::Receiver<i64>,
+        done: watch::Sender<i64>,
+        writer: Nudge,
+    ) -> Self {
+        let given = *done.borrow();
+        Self {
+            database,
+            stored,
+            done,
+            writer,
+            page: VecDeque::new(),
+            given,
+        }
+    }
+
+    /// How many events wait, for whoever asks meanwhile.
+    pub(crate) fn backlog(&self) -> Backlog {
+        Backlog {
+            stored: self.stored.clone(),
+            done: self.done.subscribe(),
+        }
+    }
+
+    /// What is next; waits for it. `None` once the store is closed and nothing is left.
+    pub(crate) async fn next(&mut self) -> Option<Given> {
+        let mut delays = delays();
+        let mut closed = false;
+        loop {
+            if let Some(row) = self.page.pop_front() {
+                return Some(self.give(row));
+            }
+            let stored = *self.stored.borrow_and_update();
+            if stored <= self.given {
+                if closed {
+                    return None;
+                }
+                closed = self.stored.changed().await.is_err();
+                continue;
+            }
+            match self.read().await {
+                Ok(page) if page.is_empty() => return Some(self.skip_to(stored)),
+                Ok(page) => self.page = page,
+                Err(error) => {
+                    debug!(%error, "the outbox cannot be read for now");
+                    tokio::time::sleep(delays.next().unwrap_or_default()).await;
+                }
+            }
+        }
+    }
+
+    /// What was given last is dealt with.
+    pub(crate) fn done(&self) {
+        self.done.send_replace(self.given);
+        self.writer.nudge();
+    }
+
+    fn give(&mut self, (number, json): Row) -> Given {
+        let before = number.saturating_sub(1);
+        if before > self.given {
+            self.page.push_front((number, json));
+            return self.skip_to(before);
+        }
+        self.given = number;
+        match OomEvent::from_json(&json) {
+            Ok(event) => Given::Event(Arc::new(event)),
+            Err(error) => {
+                warn!(%error, number, "a stored event cannot be read, so it is not published");
+                Given::Lost(1)
+            }
+        }
+    }
+
+    fn skip_to(&mut self, number: i64) -> Given {
+        let skipped = number.saturating_sub(self.given);
+        self.given = number;
+        Given::Lost(skipped.unsigned_abs())
+    }
+
+    async fn read(&self) -> Result<VecDeque<Row>, StoreError> {
+        let (path, after) = (self.database.clone(), self.given);
+        let reading = tokio::task::spawn_blocking(move || read(&path, after));
+        reading.await.unwrap_or_else(|error| {
+            Err(StoreError::Thread {
+                source: error.into(),
+            })
+        })
+    }
+}
+
+fn read(path: &Path, after: i64) -> Result<VecDeque<Row>, StoreError> {
+    let failed = |error| StoreError::new("read", path, error);
+    let (connection, _) = history::connect(path).map_err(failed)?;
+    let sql = "SELECT number, json FROM event WHERE number > ?1 ORDER BY number LIMIT ?2";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
+    let rows = statement
+        .query_map(params![after, limit], |row| Ok((row.get(0)?, row.get(1)?)))
+        .map_err(failed)?;
+    rows.collect::<Result<_, _>>().map_err(failed)
+}
+
+/// How many stored events a publisher is not done with.
+#[derive(Clone, Debug)]
+pub(crate) struct Backlog {
+    stored: watch::Receiver<i64>,
+    done: watch::Receiver<i64>,
+}
+
+impl Backlog {
+    pub(crate) fn len(&self) -> u64 {
+        let (stored, done) = (*self.stored.borrow(), *self.done.borrow());
+        u64::try_from(stored.saturating_sub(done)).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;
