@@ -6,7 +6,15 @@
 pub(crate) mod containerd;
 pub(crate) mod stream;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, warn};
@@ -80,19 +88,23 @@ pub enum PublishError {
 pub(crate) struct Queue {
     name: Arc<str>,
     sender: mpsc::Sender<Arc<OomEvent>>,
-    task: JoinHandle<u64>,
+    task: JoinHandle<()>,
     overflowed: u64,
+    /// Events that the publisher failed to send so far.
+    failed: Arc<AtomicU64>,
 }
 
 impl Queue {
     /// Starts the publisher's task.
     pub(crate) fn start(publisher: Box<dyn Publisher>) -> Self {
         let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
+        let failed = Arc::<AtomicU64>::default();
         Self {
             name: publisher.name().into(),
             sender,
-            task: tokio::spawn(deliver(publisher, receiver)),
+            task: tokio::spawn(deliver(publisher, receiver, Arc::clone(&failed))),
             overflowed: 0,
+            failed,
         }
     }
 
@@ -111,10 +123,17 @@ impl Queue {
         }
     }
 
+    /// Events lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.overflowed + self.failed.load(Ordering::Relaxed)
+    }
+
     /// Waits for the rest to be sent; returns the number of events lost in all.
     pub(crate) async fn finish(self) -> u64 {
         drop(self.sender);
-        self.overflowed + self.task.await.unwrap_or(0)
+        // One that panicked has failed to send what it counted.
+        let _ = self.task.await;
+        self.overflowed + self.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -130,11 +149,11 @@ impl fmt::Debug for Queue {
 async fn deliver(
     mut publisher: Box<dyn Publisher>,
     mut events: mpsc::Receiver<Arc<OomEvent>>,
-) -> u64 {
-    let mut failed = 0;
+    failed: Arc<AtomicU64>,
+) {
     match publisher.open().await {
         Ok(()) => {}
-        Err(PublishError::Closed) => return failed,
+        Err(PublishError::Closed) => return,
         Err(error) => warn!(publisher = publisher.name(), %error, "publisher not opened"),
     }
     while let Some(event) = events.recv().await {
@@ -142,10 +161,10 @@ async fn deliver(
             Ok(()) => {}
             Err(PublishError::Closed) => {
                 debug!(publisher = publisher.name(), "publisher closed");
-                return failed;
+                return;
             }
             Err(error) => {
-                failed += 1;
+                failed.fetch_add(1, Ordering::Relaxed);
                 warn!(publisher = publisher.name(), %error, "event not published");
             }
         }
@@ -153,5 +172,40 @@ async fn deliver(
     if let Err(error) = publisher.flush().await {
         debug!(publisher = publisher.name(), %error, "publisher not flushed");
     }
-    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::fixture::event_at;
+
+    /// Fails to send, and tells when it is asked to.
+    struct Failing(mpsc::UnboundedSender<()>);
+
+    impl Publisher for Failing {
+        fn name(&self) -> &'static str {
+            "failing"
+        }
+
+        fn publish(&mut self, _: Arc<OomEvent>) -> PublishFuture<'_> {
+            let _ = self.0.send(());
+            Box::pin(async { Err(PublishError::Failed("no".into())) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_is_known_at_once_and_told_once() {
+        let (asked, mut sent) = mpsc::unbounded_channel();
+        let mut queue = Queue::start(Box::new(Failing(asked)));
+        // Its task has no turn meanwhile.
+        for second in 0..PUBLISHER_QUEUE as u64 + 3 {
+            queue.push(&Arc::new(event_at(second)));
+        }
+        assert_eq!(queue.lost(), 3);
+        for _ in 0..2 {
+            sent.recv().await.unwrap();
+        }
+        assert!(queue.lost() > 3, "{}", queue.lost());
+        assert_eq!(queue.finish().await, PUBLISHER_QUEUE as u64 + 3);
+    }
 }

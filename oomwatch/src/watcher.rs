@@ -22,8 +22,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, CgroupId, ContainerId, Publisher, Registered, RegistryError, Tier, TierChoice,
-    Totals,
+    CgroupDiscovery, CgroupId, ContainerId, Counts, Publisher, Registered, RegistryError, Tier,
+    TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
     id::ContainerIdError,
@@ -152,6 +152,7 @@ struct Options {
     pin: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     limits: Limits,
+    counts: Option<Counts>,
 }
 
 impl Default for Options {
@@ -168,6 +169,7 @@ impl Default for Options {
             pin: None,
             state_dir: None,
             limits: Limits::default(),
+            counts: None,
         }
     }
 }
@@ -280,6 +282,13 @@ impl Builder {
     #[must_use]
     pub fn history_max_bytes(mut self, max_bytes: u64) -> Self {
         self.options.limits.max_bytes = max_bytes;
+        self
+    }
+
+    /// Enters every event into these numbers as it is published, before any queue; default is not to.
+    #[must_use]
+    pub fn counts(mut self, counts: &Counts) -> Self {
+        self.options.counts = Some(counts.clone());
         self
     }
 

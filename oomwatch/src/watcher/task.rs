@@ -29,7 +29,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Publisher,
+    CgroupId, Container, ContainerDetails, ContainerId, Counts, OomEvent, Publisher,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
     clock,
     discover::{names::SourceNumber, source::Sighting},
@@ -69,6 +69,7 @@ pub(super) struct Task {
     engine: Engine,
     queues: Vec<Queue>,
     subscribers: Vec<Subscriber>,
+    counts: Option<Counts>,
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
@@ -109,6 +110,7 @@ impl Task {
             }),
             queues: publishers.into_iter().map(Queue::start).collect(),
             subscribers: Vec::new(),
+            counts: options.counts,
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
@@ -357,6 +359,9 @@ impl Task {
     fn deliver(&mut self, mut event: OomEvent) {
         let now = clock::now();
         event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
+        if let Some(counts) = &self.counts {
+            counts.enter(&event);
+        }
         let event = Arc::new(event);
         self.persist.push(&event);
         for queue in &mut self.queues {
@@ -386,6 +391,8 @@ impl Task {
             totals: self.engine.totals(),
             dropped_victims: self.drops.victims,
             dropped_cgroups: self.drops.cgroups,
+            lost_by_publishers: self.report.lost_by_publishers
+                + self.queues.iter().map(Queue::lost).sum::<u64>(),
             lost_by_store: self.persist.lost_events(),
             residual: self.node.residual(),
             ..self.report
@@ -402,6 +409,7 @@ impl Task {
         self.log_books();
         self.say_what_stays();
         let mut report = self.current_report();
+        report.lost_by_publishers = self.report.lost_by_publishers;
         self.subscribers.clear();
         for queue in self.queues {
             report.lost_by_publishers += queue.finish().await;
