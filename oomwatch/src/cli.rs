@@ -83,9 +83,10 @@ pub(crate) struct RunArgs {
 
     /// Publish kills into containerd too, as TaskOOM on /tasks/oom, for CRI and Docker: `missing` those that
     /// its own shims did not announce within 2 s, one per container and burst; `always` all; or `off`.
+    /// `otlp` sends them to an OpenTelemetry collector, as OTEL_EXPORTER_OTLP_ENDPOINT and its like say.
     #[arg(
         long,
-        value_name = "containerd[=MODE]",
+        value_name = "containerd[=MODE]|otlp",
         value_delimiter = ',',
         value_parser = publish::parse,
         env = "OOMWATCH_PUBLISH"

@@ -3,6 +3,7 @@
 //! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down. Pure.
 
 pub(crate) mod build;
+mod example;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod json;

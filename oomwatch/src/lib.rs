@@ -70,6 +70,7 @@ pub use self::{
     publish::{
         PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher,
         containerd::{ContainerdMode, ContainerdPublisher},
+        otlp::{OtlpError, OtlpPublisher},
         stream::Events,
     },
     record::Constraint,

@@ -4,6 +4,7 @@
 //! probe nor another publisher. What does not fit its queue is counted, never waited for.
 
 pub(crate) mod containerd;
+pub(crate) mod otlp;
 pub(crate) mod stream;
 
 use std::{
@@ -62,7 +63,7 @@ pub trait Publisher: Send + 'static {
     /// Sends one event on.
     ///
     /// # Errors
-    /// [`PublishError::Failed`] loses this event, which is counted; after
+    /// [`PublishError::Failed`] and [`PublishError::Refused`] lose this event, which is counted; after
     /// [`PublishError::Closed`] the publisher is not called again.
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
 
@@ -79,6 +80,9 @@ pub enum PublishError {
     /// This event could not be sent.
     #[error("the event could not be published")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// This event was refused, and would be again.
+    #[error("the event was refused")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing can be sent any more.
     #[error("the publisher is closed")]
     Closed,

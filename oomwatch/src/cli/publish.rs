@@ -1,10 +1,18 @@
 //! `--publish`: where events go besides stdout.
 
-use oomwatch::{Builder, ContainerdMode, ContainerdPublisher, RuntimeApi, RuntimeSocket};
+use oomwatch::{
+    Builder, ContainerdMode, ContainerdPublisher, Counts, OtlpError, OtlpPublisher, RuntimeApi,
+    RuntimeSocket,
+};
 
-/// What is published into containerd; `None` is nothing.
+/// One place, and what is published there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PublishArg(Option<ContainerdMode>);
+pub(crate) enum PublishArg {
+    /// containerd; `None` is nothing.
+    Containerd(Option<ContainerdMode>),
+    /// An OpenTelemetry collector, or not.
+    Otlp(bool),
+}
 
 impl PublishArg {
     /// Whether the last word on the matter asks for anything.
@@ -13,21 +21,23 @@ impl PublishArg {
     }
 }
 
-/// Reads `containerd` or `containerd=MODE`.
+/// Reads `containerd`, `containerd=MODE`, `otlp` or `otlp=off`.
 pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
-    let (to, mode) = text.split_once('=').unwrap_or((text, "missing"));
-    let mode = match (to, mode) {
-        ("containerd", "missing") => Some(ContainerdMode::Missing),
-        ("containerd", "always") => Some(ContainerdMode::Always),
-        ("containerd", "off") => None,
+    Ok(match text {
+        "containerd" | "containerd=missing" => {
+            PublishArg::Containerd(Some(ContainerdMode::Missing))
+        }
+        "containerd=always" => PublishArg::Containerd(Some(ContainerdMode::Always)),
+        "containerd=off" => PublishArg::Containerd(None),
+        "otlp" => PublishArg::Otlp(true),
+        "otlp=off" => PublishArg::Otlp(false),
         _ => {
             return Err(
-                "expected containerd, containerd=missing, containerd=always or containerd=off"
+                "expected containerd, containerd=missing, containerd=always, containerd=off, otlp or otlp=off"
                     .to_owned(),
             );
         }
-    };
-    Ok(PublishArg(mode))
+    })
 }
 
 /// Adds the publishers that were asked for: one for each containerd that is followed, since a
@@ -48,9 +58,44 @@ pub(crate) fn configure(
     })
 }
 
+/// Adds the publisher to an OpenTelemetry collector, if it was asked for.
+///
+/// # Errors
+/// When a variable of the environment that says where to cannot be followed.
+pub(crate) fn add_otlp(
+    builder: Builder,
+    wanted: &[PublishArg],
+    node: Option<&str>,
+    counts: &Counts,
+) -> Result<Builder, OtlpError> {
+    if !wants_otlp(wanted) {
+        return Ok(builder);
+    }
+    let mut publisher = OtlpPublisher::from_env()?.counts(counts);
+    if let Some(node) = node {
+        publisher = publisher.node(node);
+    }
+    Ok(builder.publisher(publisher))
+}
+
 /// The last one counts.
 fn mode(wanted: &[PublishArg]) -> Option<ContainerdMode> {
-    wanted.last().and_then(|wanted| wanted.0)
+    let modes = wanted.iter().rev();
+    let mut modes = modes.filter_map(|wanted| match wanted {
+        PublishArg::Containerd(mode) => Some(*mode),
+        PublishArg::Otlp(_) => None,
+    });
+    modes.next().flatten()
+}
+
+/// As well.
+fn wants_otlp(wanted: &[PublishArg]) -> bool {
+    let answers = wanted.iter().rev();
+    let mut answers = answers.filter_map(|wanted| match wanted {
+        PublishArg::Otlp(wanted) => Some(*wanted),
+        PublishArg::Containerd(_) => None,
+    });
+    answers.next().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -68,8 +113,17 @@ mod tests {
     }
 
     #[test]
+    fn each_place_has_a_last_word_of_its_own() {
+        let all = ["otlp", "containerd=always", "otlp=off", "otlp"];
+        let all: Vec<_> = all.iter().map(|text| parse(text).unwrap()).collect();
+        assert_eq!(mode(&all), Some(ContainerdMode::Always));
+        assert!(wants_otlp(&all) && wants_otlp(&all[..2]));
+        assert!(!wants_otlp(&all[..3]) && !wants_otlp(&[]));
+    }
+
+    #[test]
     fn anything_else_is_told_with_what_is_expected() {
-        for bad in ["", "containerd=", "containerd=sometimes", "docker"] {
+        for bad in ["", "containerd=", "containerd=sometimes", "docker", "otlp="] {
             assert!(
                 parse(bad).unwrap_err().contains("containerd=always"),
                 "{bad}"

@@ -3,7 +3,7 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, Report, Watcher};
+use oomwatch::{Builder, CgroupDiscovery, Counts, Report, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let color = color.applies_to(&stdout());
-    let (builder, stdout_ended) = with_stdout(configure(&args), args.output, color)?;
+    let (builder, stdout_ended) = with_stdout(configure(&args)?, args.output, color)?;
     let watcher = builder.start().await?;
     memory::give_back();
     announce_ready();
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     }
 }
 
-fn configure(args: &RunArgs) -> Builder {
+fn configure(args: &RunArgs) -> anyhow::Result<Builder> {
     let mut discover = args.discover.clone();
     if PublishArg::wants_containerd(&args.publish) {
         // Its namespaces are known from nowhere else.
@@ -71,7 +71,10 @@ fn configure(args: &RunArgs) -> Builder {
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
+    let counts = Counts::default();
+    builder = builder.counts(&counts);
     builder = publish::configure(builder, &args.publish, &sources.sockets);
+    builder = publish::add_otlp(builder, &args.publish, args.node.as_deref(), &counts)?;
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }
@@ -84,10 +87,10 @@ fn configure(args: &RunArgs) -> Builder {
     for container in &args.container {
         builder = builder.container(&container.id, &container.path);
     }
-    match &args.node {
+    Ok(match &args.node {
         Some(node) => builder.node(node.as_str()),
         None => builder,
-    }
+    })
 }
 
 fn with_stdout(

@@ -49,8 +49,8 @@ impl Counts {
         Self(Arc::new(Mutex::new(Tally::new(max_containers))))
     }
 
-    /// Takes in an event that is being published.
-    pub(crate) fn enter(&self, event: &OomEvent) {
+    /// Takes in an event. A watcher that was given these counts does so itself.
+    pub fn enter(&self, event: &OomEvent) {
         self.tally().enter(event);
     }
 
@@ -67,6 +67,11 @@ impl Counts {
         drop(tally);
         losses.sort_unstable_by(|left, right| left.container.id.cmp(&right.container.id));
         Snapshot { losses, node }
+    }
+
+    /// Changes with each kill that is entered.
+    pub(crate) fn version(&self) -> u64 {
+        self.tally().version
     }
 
     /// Containers that are remembered, and shown, at most.
@@ -151,6 +156,7 @@ struct Tally {
     containers: HashMap<ContainerId, Arc<Losses>>,
     max_containers: usize,
     node: NodeCounts,
+    version: u64,
 }
 
 impl Tally {
@@ -159,6 +165,7 @@ impl Tally {
             containers: HashMap::new(),
             max_containers: max_containers.max(1),
             node: NodeCounts::new(),
+            version: 0,
         }
     }
 
@@ -167,6 +174,7 @@ impl Tally {
         if event.count == 0 {
             return;
         }
+        self.version += 1;
         let Some(container) = &event.container else {
             return;
         };
