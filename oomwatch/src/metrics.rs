@@ -67,7 +67,8 @@ impl Watched for Handle {
 ///
 /// `container_oom_kills_total` of each container that exists is there from its registration on, as 0 with
 /// `scope="container"` and `constraint="memcg"`: that is what most kills are, and `increase()` needs
-/// something to rise from. Kills at other limits have series of their own, from the first one on. A removed container's
+/// something to rise from. Where limits are not seen ([`Status::sees_limits`]) it is there with `unknown` for what
+/// cannot be told. Kills at other limits have series of their own, from the first one on. A removed container's
 /// series stay for ten minutes after a scrape has found it gone.
 ///
 /// ```no_run

@@ -272,6 +272,11 @@ impl Losses {
 }
 
 impl Kills {
+    /// Whose limit was hit, and what confined the allocation.
+    pub(crate) fn kind(&self) -> (Scope, Constraint) {
+        (self.scope, self.constraint)
+    }
+
     fn enter(&mut self, event: &OomEvent) {
         self.count += event.count;
         let victim = event.victim.pid.zip(event.victim.comm.clone());

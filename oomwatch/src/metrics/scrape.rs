@@ -17,6 +17,16 @@ use super::{
 };
 use crate::{Constraint, Container, Registered, Report, Scope, Status};
 
+/// Whose limit was hit, and what confined the allocation.
+type Kind = (Scope, Constraint);
+
+const AT_ITS_LIMIT: [Kind; 1] = [(Scope::Container, Constraint::Memcg)];
+const AT_SOME_LIMIT: [Kind; 1] = [(Scope::Unknown, Constraint::Unknown)];
+const BY_COUNTER: [Kind; 2] = [
+    (Scope::Container, Constraint::Unknown),
+    (Scope::Unknown, Constraint::Unknown),
+];
+
 /// What there is to tell.
 #[derive(Debug)]
 pub(super) struct Scrape {
@@ -54,7 +64,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut lines = Lines::new(encoder);
         let (rows, left_out) = self.rows();
-        kills(&mut lines, &rows)?;
+        kills(&mut lines, &rows, self.usual())?;
         group_kills(&mut lines, &rows)?;
         last_kills(&mut lines, &rows)?;
         if self.cadvisor {
@@ -73,6 +83,16 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
+    /// What most kills are, as this host sees them.
+    fn usual(&self) -> &'static [Kind] {
+        match &self.status {
+            Some(status) if status.sees_limits => &AT_ITS_LIMIT,
+            Some(status) if status.tier.reads_counters() => &BY_COUNTER,
+            Some(_) => &AT_SOME_LIMIT,
+            None => &[],
+        }
+    }
+
     /// The containers to write, by id, and how many are left out: what lost no process gives way.
     fn rows(&self) -> (Vec<Row<'_>>, usize) {
         let losses = &self.snapshot.losses;
@@ -155,8 +175,8 @@ impl Scrape {
     }
 }
 
-/// Every container that exists has the series of a kill at its own limit, as 0 at first.
-fn kills(lines: &mut Lines<'_>, rows: &[Row<'_>]) -> fmt::Result {
+/// Every container that exists has the series of the usual kills, as 0 at first.
+fn kills(lines: &mut Lines<'_>, rows: &[Row<'_>], usual: &[Kind]) -> fmt::Result {
     let mut family = lines.family(
         "container_oom_kills",
         "OOM kills in the container, by whose limit was hit and what confined the allocation",
@@ -166,24 +186,21 @@ fn kills(lines: &mut Lines<'_>, rows: &[Row<'_>]) -> fmt::Result {
     for row in rows {
         let losses = row.losses.map(|losses| losses.kills.as_slice());
         let losses = losses.unwrap_or_default();
-        let usual = (Scope::Container, Constraint::Memcg);
-        if row.live.is_some()
-            && !losses
-                .iter()
-                .any(|kills| (kills.scope, kills.constraint) == usual)
-        {
-            let labels = (row.labels.pairs(), kind(usual));
+        let usual = usual.iter().filter(|_| row.live.is_some());
+        let is_new = |kind: &&Kind| !losses.iter().any(|kills| kills.kind() == **kind);
+        for kind in usual.filter(is_new) {
+            let labels = (row.labels.pairs(), kind_labels(*kind));
             lines::counter(&mut family, &labels, 0)?;
         }
         for kills in losses {
-            let labels = (row.labels.pairs(), kind((kills.scope, kills.constraint)));
+            let labels = (row.labels.pairs(), kind_labels(kills.kind()));
             lines::counter_with_victim(&mut family, &labels, kills)?;
         }
     }
     Ok(())
 }
 
-fn kind((scope, constraint): (Scope, Constraint)) -> Pairs<'static, 2> {
+fn kind_labels((scope, constraint): Kind) -> Pairs<'static, 2> {
     [
         ("scope", scope.as_str()),
         ("constraint", constraint.as_str()),

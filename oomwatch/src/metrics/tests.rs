@@ -9,15 +9,20 @@ use crate::{
 };
 
 /// A watcher that says what it is told to.
-struct Fake(std::sync::Arc<Mutex<Vec<Registered>>>);
+struct Fake {
+    containers: std::sync::Arc<Mutex<Vec<Registered>>>,
+    tier: Tier,
+    sees_limits: bool,
+}
 
 impl Watched for Fake {
     fn status(&self) -> Answer<'_, Option<Status>> {
-        let containers = self.0.lock().unwrap().len();
+        let containers = self.containers.lock().unwrap().len();
+        let (tier, sees_limits) = (self.tier, self.sees_limits);
         Box::pin(async move {
             Some(Status {
-                tier: Tier::Btf,
-                sees_limits: true,
+                tier,
+                sees_limits,
                 has_counters: true,
                 cgroups: 12,
                 containers,
@@ -36,7 +41,7 @@ impl Watched for Fake {
     }
 
     fn containers(&self) -> Answer<'_, Option<Vec<Registered>>> {
-        let containers = self.0.lock().unwrap().clone();
+        let containers = self.containers.lock().unwrap().clone();
         Box::pin(async move { Some(containers) })
     }
 }
@@ -52,7 +57,11 @@ impl Node {
     fn with(counts: Counts, containers: Vec<Registered>) -> Self {
         let containers = std::sync::Arc::new(Mutex::new(containers));
         let metrics = Metrics {
-            watched: Box::new(Fake(std::sync::Arc::clone(&containers))),
+            watched: Box::new(Fake {
+                containers: std::sync::Arc::clone(&containers),
+                tier: Tier::Btf,
+                sees_limits: true,
+            }),
             counts: counts.clone(),
             cadvisor: false,
         };
@@ -300,6 +309,33 @@ async fn a_kill_is_told_from_the_tier_that_only_counts() {
         value(&node, r#"node_oom_kills_total{scope="unknown"}"#).await,
         4
     );
+}
+
+/// There `increase()` needs something to rise from too.
+#[tokio::test]
+async fn where_limits_are_not_seen_what_is_unknown_begins_at_0() {
+    let mut node = Node::of(vec![registered("a", web())]);
+    for (tier, expected) in [
+        (Tier::Btf, &[("unknown", "unknown")][..]),
+        (
+            Tier::Pid,
+            &[("container", "unknown"), ("unknown", "unknown")],
+        ),
+    ] {
+        node.metrics.watched = Box::new(Fake {
+            containers: std::sync::Arc::clone(&node.containers),
+            tier,
+            sees_limits: false,
+        });
+        let lines = node.lines("container_oom_kills_total").await;
+        let ends = expected
+            .iter()
+            .map(|(scope, constraint)| format!(r#"scope="{scope}",constraint="{constraint}"}} 0"#));
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, end) in lines.iter().zip(ends) {
+            assert!(line.ends_with(&end), "{line}");
+        }
+    }
 }
 
 #[tokio::test]
