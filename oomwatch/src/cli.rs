@@ -88,6 +88,7 @@ pub(crate) struct RunArgs {
     /// `containerd`: as TaskOOM on /tasks/oom, for CRI and Docker; `missing` those that its own shims did not
     /// announce within 2 s, one per container and burst, `always` all.
     /// `kubernetes`: as Events on pods, from a pod of the cluster.
+    /// `otlp`: to an OpenTelemetry collector, as OTEL_EXPORTER_OTLP_ENDPOINT and its like say.
     /// `journald`: as entries of systemd's journal with fields; by itself where the log goes there.
     #[arg(
         long,

@@ -4,6 +4,7 @@
 //! read again. Pure.
 
 pub(crate) mod build;
+mod example;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub(crate) mod json;

@@ -32,6 +32,7 @@ mod clock;
 mod containerd;
 mod discover;
 mod grpc;
+mod metrics;
 mod publish;
 mod store;
 mod watcher;
@@ -57,6 +58,10 @@ pub use self::{
     engine::{Totals, naming::Registered},
     event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
+    metrics::{
+        Metrics, MetricsFormat,
+        counts::{Counts, MAX_COUNTED_CONTAINERS},
+    },
     probe::{
         DEFAULT_RING_BYTES, ProbeError,
         pin::{PinError, Unpinned, unpin},
@@ -67,6 +72,7 @@ pub use self::{
         containerd::{ContainerdMode, ContainerdPublisher},
         journald::{JOURNAL_MESSAGE_ID, JournaldPublisher},
         kubernetes::{KubernetesError, KubernetesPublisher},
+        otlp::{OtlpError, OtlpPublisher},
         stream::Events,
     },
     record::Constraint,

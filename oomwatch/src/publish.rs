@@ -8,6 +8,7 @@ pub(crate) mod containerd;
 mod deliver;
 pub(crate) mod journald;
 pub(crate) mod kubernetes;
+pub(crate) mod otlp;
 pub(crate) mod queue;
 pub(crate) mod stream;
 

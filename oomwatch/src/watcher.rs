@@ -22,8 +22,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, CgroupId, ContainerId, Publisher, PublisherReport, Registered, RegistryError,
-    Tier, TierChoice, Totals,
+    CgroupDiscovery, CgroupId, ContainerId, Counts, Publisher, PublisherReport, Registered,
+    RegistryError, Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
     id::ContainerIdError,
@@ -185,6 +185,7 @@ struct Options {
     state_dir: Option<PathBuf>,
     limits: Limits,
     grace: Duration,
+    counts: Option<Counts>,
 }
 
 impl Default for Options {
@@ -202,6 +203,7 @@ impl Default for Options {
             state_dir: None,
             limits: Limits::default(),
             grace: DEFAULT_GRACE,
+            counts: None,
         }
     }
 }
@@ -322,6 +324,13 @@ impl Builder {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
+        self
+    }
+
+    /// Enters every event into these numbers as it is published, before any queue; default is not to.
+    #[must_use]
+    pub fn counts(mut self, counts: &Counts) -> Self {
+        self.options.counts = Some(counts.clone());
         self
     }
 

@@ -34,6 +34,19 @@ pub fn oomwatch() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Of [`cache_dir`]: the Python that [`crate::collector`] runs on.
+pub const OTLP_VENV: &str = "otlp-venv";
+
+/// What outlives a clone: `$OOMWATCH_CACHE`, else `$XDG_CACHE_HOME/oomwatch`, else `$HOME/.cache/oomwatch`.
+pub fn cache_dir() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let dir = variable("OOMWATCH_CACHE")
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("oomwatch")))
+        .or_else(|| Some(variable("HOME")?.join(".cache/oomwatch")))
+        .context("set OOMWATCH_CACHE or HOME to have a cache folder")?;
+    std::path::absolute(&dir).with_context(|| format!("making {} absolute", dir.display()))
+}
+
 /// Says that a test could not run, on standard error and in the file `$OOMWATCH_SKIP_LOG`.
 ///
 /// The test harness knows passed and failed only; without this a skipped test looks passed.

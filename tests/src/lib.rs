@@ -8,6 +8,7 @@
 //! kernel counted and logged, and what oomwatch reported.
 
 pub mod cgroup;
+pub mod collector;
 pub mod daemon;
 pub mod event;
 pub mod guest;

@@ -89,6 +89,17 @@ fn kubernetes_is_refused_outside_of_a_cluster_with_the_reason() {
 }
 
 #[test]
+fn a_setting_of_opentelemetry_that_cannot_be_followed_is_a_usage_error() {
+    let mut run = oomwatch(&["run", "--publish", "otlp", "--output", "none"]);
+    run.env("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon");
+    let output = run.output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(USAGE), "{message}");
+    let named = r#"OTEL_EXPORTER_OTLP_PROTOCOL is "carrier-pigeon": grpc or http/protobuf"#;
+    assert!(message.contains(named), "{message}");
+}
+
+#[test]
 fn usage_errors_exit_2_and_name_what_is_wrong() {
     let mistakes: &[(&[&str], &str)] = &[
         (&["no-such-command"], "no-such-command"),

@@ -16,6 +16,7 @@ mod setup;
 mod summary;
 mod test;
 mod toolchain;
+mod venv;
 mod vm;
 
 use std::ffi::OsString;

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use oomwatch_tests::host;
 
 /// The directories every task works with. All paths are absolute.
 pub(crate) struct Workspace {
@@ -15,7 +16,7 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// Cargo's target directory for the host crates.
     pub(crate) target: PathBuf,
-    /// Downloads and builds that outlive a clone (see [`cache_dir`]).
+    /// Downloads and builds that outlive a clone (see [`host::cache_dir`]).
     pub(crate) cache: PathBuf,
 }
 
@@ -37,7 +38,8 @@ impl Workspace {
         Ok(Self {
             root,
             target,
-            cache: cache_dir()?,
+            // The tests look there too.
+            cache: host::cache_dir()?,
         })
     }
 
@@ -56,18 +58,6 @@ impl Workspace {
     pub(crate) fn release_binary(&self, name: &str) -> PathBuf {
         self.target.join("release").join(name)
     }
-}
-
-/// `$OOMWATCH_CACHE`, else `$XDG_CACHE_HOME/oomwatch`, else `$HOME/.cache/oomwatch`.
-fn cache_dir() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os("OOMWATCH_CACHE") {
-        return absolute(Path::new(&dir));
-    }
-    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
-        return absolute(&Path::new(&dir).join("oomwatch"));
-    }
-    let home = env::var_os("HOME").context("set OOMWATCH_CACHE or HOME to have a cache folder")?;
-    absolute(&Path::new(&home).join(".cache").join("oomwatch"))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::paths::Workspace;
 use crate::vm::{image, kernel};
-use crate::{apt, toolchain};
+use crate::{apt, toolchain, venv};
 
 /// Debian packages of the virtual-machine tests.
 pub(crate) const VM_PACKAGES: &[&str] = &[
@@ -18,9 +18,13 @@ pub(crate) const VM_PACKAGES: &[&str] = &[
     "libbpf-tools",
 ];
 
+/// Debian packages of the tests on this machine: promtool, and Python for a collector.
+pub(crate) const HOST_TEST_PACKAGES: &[&str] = &["prometheus", "python3-venv"];
+
 /// All of it: toolchain, packages, kernels and root images.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     for_checks(workspace)?;
+    for_host_tests(workspace)?;
     for_vm(workspace)?;
     let mut images = image::ALL.iter();
     images.try_for_each(|recipe| image::fetch(&workspace.cache, recipe).map(drop))
@@ -30,6 +34,12 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
     toolchain::for_lint()
+}
+
+/// What some tests on this machine need beyond that; without it they are skipped.
+pub(crate) fn for_host_tests(workspace: &Workspace) -> Result<()> {
+    apt::install(HOST_TEST_PACKAGES)?;
+    venv::install(workspace)
 }
 
 /// What the virtual machines need: packages of this system, and the kernels to boot.

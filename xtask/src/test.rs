@@ -80,6 +80,10 @@ fn fail(summary: &mut Summary, name: &str, error: &anyhow::Error, took: Duration
 
 fn host_tests(workspace: &Workspace, object: &Path, summary: &mut Summary) {
     println!("\n== {TESTS}");
+    // Without it some are skipped, and say so.
+    if let Err(error) = setup::for_host_tests(workspace) {
+        summary.remark(format!("tools of some tests are missing: {error:#}"));
+    }
     let started = Instant::now();
     match cargo_test::run(workspace, object) {
         Ok(outcome) => {

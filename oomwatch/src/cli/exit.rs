@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use oomwatch::{AddError, PinError, ProbeError, StartError};
+use oomwatch::{AddError, OtlpError, PinError, ProbeError, StartError};
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ impl Exit {
                 Self::NoPrivilege
             }
             _ if error.downcast_ref::<AddError>().is_some() => Self::Usage,
+            _ if error.downcast_ref::<OtlpError>().is_some() => Self::Usage,
             _ => Self::Failure,
         }
     }

@@ -1,5 +1,7 @@
 //! `--publish`: where events go besides stdout.
 
+//! `--publish`: where events go besides stdout.
+
 use std::{
     io::{stderr, stdout},
     os::fd::AsFd,
@@ -7,8 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 use oomwatch::{
-    Builder, ContainerdMode, ContainerdPublisher, JournaldPublisher, KubernetesPublisher,
-    RuntimeApi, RuntimeSocket,
+    Builder, ContainerdMode, ContainerdPublisher, Counts, JournaldPublisher, KubernetesPublisher,
+    OtlpError, OtlpPublisher, RuntimeApi, RuntimeSocket,
 };
 
 /// One word on where events go. For each place the last one counts.
@@ -18,6 +20,8 @@ pub(crate) enum PublishArg {
     Containerd(Option<ContainerdMode>),
     Kubernetes(bool),
     Journald(bool),
+    /// An OpenTelemetry collector.
+    Otlp(bool),
 }
 
 impl PublishArg {
@@ -43,10 +47,12 @@ pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
         ("kubernetes", Some("off")) => PublishArg::Kubernetes(false),
         ("journald", None) => PublishArg::Journald(true),
         ("journald", Some("off")) => PublishArg::Journald(false),
+        ("otlp", None) => PublishArg::Otlp(true),
+        ("otlp", Some("off")) => PublishArg::Otlp(false),
         _ => {
             return Err(
                 "expected containerd, containerd=missing, containerd=always, kubernetes, journald, \
-                 or one of them with =off"
+                 otlp, or one of them with =off"
                     .to_owned(),
             );
         }
@@ -81,23 +87,55 @@ pub(crate) fn configure(
     Ok(builder)
 }
 
+/// Adds the publisher to an OpenTelemetry collector, if it was asked for.
+///
+/// # Errors
+/// When a variable of the environment that says where to cannot be followed.
+pub(crate) fn add_otlp(
+    builder: Builder,
+    wanted: &[PublishArg],
+    node: Option<&str>,
+    counts: &Counts,
+) -> Result<Builder, OtlpError> {
+    if !otlp(wanted) {
+        return Ok(builder);
+    }
+    let mut publisher = OtlpPublisher::from_env()?.counts(counts);
+    if let Some(node) = node {
+        publisher = publisher.node(node);
+    }
+    Ok(builder.publisher(publisher))
+}
+
 /// Whether the journal gets each event as an entry, and would get it as a line of stdout too.
 pub(crate) fn journal_has_stdout(wanted: &[PublishArg]) -> bool {
     journald(wanted) && is_journal(stdout())
 }
 
+/// The last word on one place.
+fn last<T>(wanted: &[PublishArg], word: impl Fn(&PublishArg) -> Option<T>) -> Option<T> {
+    wanted.iter().rev().find_map(word)
+}
+
 fn containerd(wanted: &[PublishArg]) -> Option<ContainerdMode> {
-    let words = wanted.iter().rev().find_map(|wanted| match wanted {
+    let word = last(wanted, |wanted| match wanted {
         PublishArg::Containerd(mode) => Some(*mode),
         _ => None,
     });
-    words.flatten()
+    word.flatten()
 }
 
 fn kubernetes(wanted: &[PublishArg]) -> bool {
-    let mut words = wanted.iter().rev();
-    let word = words.find_map(|wanted| match wanted {
+    let word = last(wanted, |wanted| match wanted {
         PublishArg::Kubernetes(on) => Some(*on),
+        _ => None,
+    });
+    word.unwrap_or(false)
+}
+
+fn otlp(wanted: &[PublishArg]) -> bool {
+    let word = last(wanted, |wanted| match wanted {
+        PublishArg::Otlp(on) => Some(*on),
         _ => None,
     });
     word.unwrap_or(false)
@@ -105,8 +143,7 @@ fn kubernetes(wanted: &[PublishArg]) -> bool {
 
 /// By itself where systemd has connected one of the streams to the journal.
 fn journald(wanted: &[PublishArg]) -> bool {
-    let mut words = wanted.iter().rev();
-    let word = words.find_map(|wanted| match wanted {
+    let word = last(wanted, |wanted| match wanted {
         PublishArg::Journald(on) => Some(*on),
         _ => None,
     });
@@ -160,6 +197,8 @@ mod tests {
         assert!(!journald(&all));
         assert!(journald(&all[..2]));
         assert!(!kubernetes(&parsed(&["kubernetes", "kubernetes=off"])));
+        let all = parsed(&["otlp", "containerd=always", "otlp=off", "otlp"]);
+        assert!(otlp(&all) && otlp(&all[..2]) && !otlp(&all[..3]) && !otlp(&[]));
         assert!(!kubernetes(&[]));
     }
 
@@ -172,9 +211,10 @@ mod tests {
             "docker",
             "kubernetes=always",
             "journald=",
+            "otlp=",
         ] {
             let error = parse(bad).unwrap_err();
-            for word in ["containerd=always", "kubernetes", "journald"] {
+            for word in ["containerd=always", "kubernetes", "journald", "otlp"] {
                 assert!(error.contains(word), "{bad}");
             }
         }

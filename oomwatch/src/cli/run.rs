@@ -3,7 +3,7 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, PublisherReport, Report, Watcher};
+use oomwatch::{Builder, CgroupDiscovery, Counts, PublisherReport, Report, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -76,7 +76,10 @@ fn configure(args: &RunArgs) -> anyhow::Result<Builder> {
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
+    let counts = Counts::default();
+    builder = builder.counts(&counts);
     builder = publish::configure(builder, &args.publish, &sources.sockets)?;
+    builder = publish::add_otlp(builder, &args.publish, args.node.as_deref(), &counts)?;
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }

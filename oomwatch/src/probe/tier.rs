@@ -56,6 +56,11 @@ impl Tier {
         }
     }
 
+    /// Whether limits are known from containers' counters alone.
+    pub(crate) fn reads_counters(self) -> bool {
+        matches!(self, Self::Pid | Self::Counters)
+    }
+
     /// The best tier that a kernel with this layout allows.
     pub(crate) fn of(config: &Config) -> Option<Self> {
         // Without these a victim has no cgroup, and there is nothing to attribute.

@@ -30,7 +30,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, Delivery, OomEvent, Publisher,
+    CgroupId, Container, ContainerDetails, ContainerId, Counts, Delivery, OomEvent, Publisher,
     cgroup::{
         hierarchy::{Hierarchy, MemoryMode},
         walk::Walk,
@@ -76,6 +76,7 @@ pub(super) struct Task {
     queues: Vec<Queue>,
     grace: Duration,
     subscribers: Vec<Subscriber>,
+    counts: Option<Counts>,
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
@@ -126,6 +127,7 @@ impl Task {
                 .collect(),
             grace: options.grace,
             subscribers: Vec::new(),
+            counts: options.counts,
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
@@ -372,6 +374,9 @@ impl Task {
     fn deliver(&mut self, mut event: OomEvent) {
         let now = clock::now();
         event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
+        if let Some(counts) = &self.counts {
+            counts.enter(&event);
+        }
         let event = Arc::new(event);
         self.persist.push(&event);
         for queue in &mut self.queues {

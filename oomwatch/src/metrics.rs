@@ -1,0 +1,158 @@
+//! Metrics for Prometheus, as OpenMetrics text.
+//!
+//! [`counts`] has the numbers of kills, [`scrape`] puts them together with what the watcher says of itself
+//! and of its containers, and writes them down. Nothing is kept between two scrapes but the counts. Serves
+//! nothing: whoever has a server calls [`Metrics::render`].
+
+pub(crate) mod counts;
+mod labels;
+mod scrape;
+
+use std::{future::Future, pin::Pin};
+
+use hashbrown::HashSet;
+use prometheus_client::{
+    encoding::{prometheus_text, text},
+    registry::Registry,
+};
+use tracing::warn;
+
+use self::scrape::Scrape;
+use crate::{Counts, Handle, Registered, Status, clock};
+
+/// How the metrics are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricsFormat {
+    /// OpenMetrics 1.0, with exemplars.
+    #[default]
+    OpenMetrics,
+    /// Prometheus' own older text format, for those that do not ask for OpenMetrics. No exemplars.
+    Prometheus,
+}
+
+impl MetricsFormat {
+    /// The media type of such text.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// What is asked of the watcher at each scrape.
+trait Watched: Send + Sync {
+    /// How it works and what it saw; `None` once it has stopped.
+    fn status(&self) -> Answer<'_, Option<Status>>;
+
+    /// The containers that exist; `None` once it has stopped.
+    fn containers(&self) -> Answer<'_, Option<Vec<Registered>>>;
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Watched for Handle {
+    fn status(&self) -> Answer<'_, Option<Status>> {
+        Box::pin(async { Handle::status(self).await.ok() })
+    }
+
+    fn containers(&self) -> Answer<'_, Option<Vec<Registered>>> {
+        Box::pin(async { Handle::containers(self).await.ok() })
+    }
+}
+
+/// The metrics of a running watcher.
+///
+/// `container_oom_kills_total` of each container that exists is there from its registration on, as 0 with
+/// `scope="container"` and `constraint="memcg"`: that is what most kills are, and `increase()` needs
+/// something to rise from. Where limits are not seen ([`Status::sees_limits`]) it is there with `unknown` for what
+/// cannot be told. Kills at other limits have series of their own, from the first one on. A removed container's
+/// series stay for ten minutes after a scrape has found it gone.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use oomwatch::{Counts, Metrics, Watcher};
+///
+/// let counts = Counts::default();
+/// let watcher = Watcher::builder().counts(&counts).start().await?;
+/// let metrics = Metrics::new(watcher.handle(), counts);
+/// println!("{}", metrics.render().await);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Metrics {
+    watched: Box<dyn Watched>,
+    counts: Counts,
+    cadvisor: bool,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics")
+            .field("cadvisor", &self.cadvisor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Metrics of a watcher, with the counts that it was given ([`crate::Builder::counts`]).
+    #[must_use]
+    pub fn new(watcher: Handle, counts: Counts) -> Self {
+        Self {
+            watched: Box::new(watcher),
+            counts,
+            cadvisor: false,
+        }
+    }
+
+    /// Adds `container_oom_events_total` as cadvisor has it: one series for each container that exists, labels
+    /// `id` (path of the cgroup), `name`, `image`, `container`, `pod` and `namespace`.
+    #[must_use]
+    pub fn cadvisor(mut self, cadvisor: bool) -> Self {
+        self.cadvisor = cadvisor;
+        self
+    }
+
+    /// All metrics, as OpenMetrics text.
+    pub async fn render(&self) -> String {
+        self.render_as(MetricsFormat::OpenMetrics).await
+    }
+
+    /// All metrics. Of a watcher that has stopped, what was counted.
+    pub async fn render_as(&self, format: MetricsFormat) -> String {
+        let status = self.watched.status().await;
+        let containers = self.watched.containers().await;
+        if let Some(containers) = &containers {
+            let ids = containers.iter().map(|live| live.container.id.as_str());
+            let live: HashSet<&str> = ids.collect();
+            self.counts.retain_live(&live, clock::now().boottime_ns);
+        }
+        let scrape = Scrape {
+            snapshot: self.counts.snapshot(),
+            status,
+            containers: containers.unwrap_or_default(),
+            max_containers: self.counts.limit(),
+            cadvisor: self.cadvisor,
+        };
+        write(scrape, format)
+    }
+}
+
+fn write(scrape: Scrape, format: MetricsFormat) -> String {
+    let mut registry = Registry::default();
+    let mut text = String::new();
+    registry.register_collector(Box::new(scrape));
+    let written = match format {
+        MetricsFormat::OpenMetrics => text::encode(&mut text, &registry),
+        MetricsFormat::Prometheus => prometheus_text::encode(&mut text, &registry),
+    };
+    if let Err(error) = written {
+        warn!(%error, "the metrics cannot be written");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

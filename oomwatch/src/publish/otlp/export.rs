@@ -1,0 +1,202 @@
+//! Exporters, from the standard environment variables.
+//!
+//! The exporters read endpoint, headers, time limit and compression themselves; read here is what decides which
+//! exporter it is, and whether it needs certificates.
+
+mod http;
+
+use std::time::Duration;
+
+use opentelemetry_otlp::{
+    LogExporter, MetricExporter, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    tonic_types::transport::ClientTlsConfig,
+};
+use opentelemetry_sdk::{error::OTelSdkError, metrics::Temporality};
+
+use self::http::Client;
+use super::OtlpError;
+
+const PROTOCOL: &str = "PROTOCOL";
+const ENDPOINT: &str = "ENDPOINT";
+const INSECURE: &str = "INSECURE";
+const TIMEOUT: &str = "TIMEOUT";
+const INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where settings come from.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's environment. The empty value is none, as OpenTelemetry has it.
+pub(super) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    Logs,
+    Metrics,
+}
+
+/// A variable that is set, and its value.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    variable: String,
+    value: String,
+}
+
+impl Setting {
+    fn refused(self, expected: &'static str) -> OtlpError {
+        OtlpError::Setting {
+            variable: self.variable,
+            value: self.value,
+            expected,
+        }
+    }
+}
+
+impl Signal {
+    /// The signal's own variable, or the one for all.
+    fn setting(self, what: &str, env: Env<'_>) -> Option<Setting> {
+        let own = match self {
+            Self::Logs => "LOGS_",
+            Self::Metrics => "METRICS_",
+        };
+        [own, ""].into_iter().find_map(|signal| {
+            let variable = format!("OTEL_EXPORTER_OTLP_{signal}{what}");
+            let value = env(&variable)?;
+            Some(Setting { variable, value })
+        })
+    }
+
+    fn protocol(self, env: Env<'_>) -> Result<Protocol, OtlpError> {
+        let Some(setting) = self.setting(PROTOCOL, env) else {
+            return Ok(Protocol::HttpBinary);
+        };
+        match setting.value.as_str() {
+            "grpc" => Ok(Protocol::Grpc),
+            "http/protobuf" => Ok(Protocol::HttpBinary),
+            _ => Err(setting.refused("grpc or http/protobuf is possible")),
+        }
+    }
+
+    /// Whether the endpoint is one with TLS: for gRPC also one without a scheme, unless that is said to be
+    /// insecure.
+    fn wants_tls(self, protocol: Protocol, env: Env<'_>) -> bool {
+        let Some(endpoint) = self.setting(ENDPOINT, env) else {
+            return false;
+        };
+        match endpoint.value.split_once("://") {
+            Some((scheme, _)) => scheme.eq_ignore_ascii_case("https"),
+            None => {
+                let insecure = self.setting(INSECURE, env);
+                let insecure = insecure.is_some_and(|set| set.value.eq_ignore_ascii_case("true"));
+                protocol == Protocol::Grpc && !insecure
+            }
+        }
+    }
+
+    fn timeout(self, env: Env<'_>) -> Result<Duration, OtlpError> {
+        let setting = self.setting(TIMEOUT, env);
+        setting.map_or(Ok(DEFAULT_TIMEOUT), milliseconds)
+    }
+
+    fn http_client(self, protocol: Protocol, env: Env<'_>) -> Result<Client, OtlpError> {
+        let timeout = self.timeout(env)?;
+        if self.wants_tls(protocol, env) {
+            Client::with_tls(timeout).map_err(OtlpError::Roots)
+        } else {
+            Ok(Client::plain(timeout))
+        }
+    }
+}
+
+fn milliseconds(setting: Setting) -> Result<Duration, OtlpError> {
+    match setting.value.parse() {
+        Ok(value) => Ok(Duration::from_millis(value)),
+        Err(_) => Err(setting.refused("a number of milliseconds is expected")),
+    }
+}
+
+/// How long to wait between two exports of metrics.
+pub(super) fn interval(env: Env<'_>) -> Result<Duration, OtlpError> {
+    let setting = env(INTERVAL).map(|value| Setting {
+        variable: INTERVAL.to_owned(),
+        value,
+    });
+    setting.map_or(Ok(DEFAULT_INTERVAL), milliseconds)
+}
+
+/// The exporter of log records.
+pub(super) fn logs(env: Env<'_>) -> Result<LogExporter, OtlpError> {
+    let (signal, builder) = (Signal::Logs, LogExporter::builder());
+    let built = match signal.protocol(env)? {
+        protocol @ Protocol::Grpc => {
+            // Read in any case, so that a mistake is told.
+            signal.timeout(env)?;
+            grpc(builder.with_tonic(), signal.wants_tls(protocol, env)).build()
+        }
+        protocol => http(builder.with_http(), signal.http_client(protocol, env)?).build(),
+    };
+    built.map_err(|error| OtlpError::Exporter(Box::new(error)))
+}
+
+/// The exporter of metrics. Cumulative, so that an export that fails loses nothing.
+pub(super) fn metrics(env: Env<'_>) -> Result<MetricExporter, OtlpError> {
+    let signal = Signal::Metrics;
+    let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
+    let built = match signal.protocol(env)? {
+        protocol @ Protocol::Grpc => {
+            signal.timeout(env)?;
+            grpc(builder.with_tonic(), signal.wants_tls(protocol, env)).build()
+        }
+        protocol => http(builder.with_http(), signal.http_client(protocol, env)?).build(),
+    };
+    built.map_err(|error| OtlpError::Exporter(Box::new(error)))
+}
+
+fn grpc<B: WithTonicConfig>(builder: B, tls: bool) -> B {
+    if tls {
+        builder.with_tls_config(ClientTlsConfig::new().with_native_roots())
+    } else {
+        builder
+    }
+}
+
+fn http<B: WithHttpConfig + WithExportConfig>(builder: B, client: Client) -> B {
+    builder
+        .with_protocol(Protocol::HttpBinary)
+        .with_http_client(client)
+}
+
+/// Whether it would be refused again, as OTLP's specification has it.
+///
+/// The exporter tells only in words what the answer was; the tests hold both sentences against a server that says so.
+/// Anything else may pass.
+pub(super) fn is_final(error: &OTelSdkError) -> bool {
+    let OTelSdkError::InternalFailure(reason) = error else {
+        return false;
+    };
+    if let Some((_, status)) = reason.split_once("failed with status code: ") {
+        return !matches!(status.trim(), "429" | "502" | "503" | "504");
+    }
+    let code = reason.split_once("failed with gRPC code: ");
+    let code = code.and_then(|(_, code)| code.split(':').next());
+    matches!(
+        code,
+        Some(
+            "InvalidArgument"
+                | "NotFound"
+                | "AlreadyExists"
+                | "PermissionDenied"
+                | "Unauthenticated"
+                | "FailedPrecondition"
+                | "Unimplemented"
+                | "Internal"
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests;
