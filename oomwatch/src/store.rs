@@ -13,7 +13,7 @@ mod database;
 mod error;
 mod files;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub(crate) mod history;
 mod retention;
 mod schema;

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use super::{
-    Color, Output, RunArgs,
+    Color, Output, RunArgs, api,
     discover::{Discover, Sources},
     exit::Exit,
     history, limits, logging, memory,
@@ -27,7 +27,10 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let color = color.applies_to(&stdout());
     let (builder, stdout_ended) = with_stdout(configure(&args), args.output, color)?;
+    // Who else listens there is known before anything is attached.
+    let (builder, api) = api::prepare(builder, &args).await?;
     let watcher = builder.start().await?;
+    let mut serving = api.map(|api| api.serve(watcher.handle()));
     memory::give_back();
     announce_ready();
     let ended = tokio::select! {
@@ -36,7 +39,13 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         ended = wait(stdout_ended) => Some(ended),
     };
     announce_stopping();
+    if let Some(serving) = &mut serving {
+        serving.stop();
+    }
     summarize(&watcher.shutdown().await);
+    if let Some(serving) = serving {
+        serving.finish().await;
+    }
     match ended {
         // Whoever read the events has seen enough.
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -64,8 +73,7 @@ fn configure(args: &RunArgs) -> Builder {
         .ring_bytes(args.ring_size)
         .tier(args.tier.into())
         .log_probe(logging::wants_probe_log());
-    let state_dir = args.store.state_dir.clone();
-    if let Some(dir) = state_dir.or_else(history::service_state_dir) {
+    if let Some(dir) = history::kept_in(&args.store) {
         builder = builder
             .state_dir(dir)
             .history_max_age(args.store.history_max_age)
