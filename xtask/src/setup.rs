@@ -18,6 +18,9 @@ pub(crate) const VM_PACKAGES: &[&str] = &[
     "libbpf-tools",
 ];
 
+/// The browser that the status page is tried in.
+const PAGE_PACKAGES: &[&str] = &["chromium"];
+
 /// All of it: toolchain, packages, kernels and root images.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     for_checks(workspace)?;
@@ -29,7 +32,8 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 /// What building, linting and the tests on this machine need.
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
-    toolchain::for_lint()
+    toolchain::for_lint()?;
+    apt::install(PAGE_PACKAGES)
 }
 
 /// What the virtual machines need: packages of this system, and the kernels to boot.

@@ -39,13 +39,15 @@ struct Container {
     namespace: Option<String>,
     is_sandbox: Option<bool>,
     labels: BTreeMap<String, String>,
-    kills: u64,
-    counter_only: u64,
-    recounts: u64,
+    kills: Option<u64>,
+    counter_only: Option<u64>,
+    recounts: Option<u64>,
 }
 
-impl From<Registered> for Container {
-    fn from(registered: Registered) -> Self {
+impl Container {
+    /// `counted` says whether books are kept, without which the numbers are unknown.
+    fn new(registered: Registered, counted: bool) -> Self {
+        let number = |number| counted.then_some(number);
         let container = registered.container;
         let details = &container.details;
         let text = |value: &Option<String>| value.as_ref().map(|value| printable(value.as_bytes()));
@@ -64,9 +66,9 @@ impl From<Registered> for Container {
             namespace: text(&details.namespace),
             is_sandbox: details.is_sandbox,
             labels: details.labels.iter().map(label).collect(),
-            kills: registered.kills,
-            counter_only: registered.counter_only,
-            recounts: registered.recounts,
+            kills: number(registered.kills),
+            counter_only: number(registered.counter_only),
+            recounts: number(registered.recounts),
         }
     }
 }
@@ -74,8 +76,9 @@ impl From<Registered> for Container {
 /// `GET /v1/containers`, by id.
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let permit = large(&shared).await?;
-    let registered = shared.watched.containers().await?;
-    let mut containers: Vec<Container> = registered.into_iter().map(Into::into).collect();
+    let counted = shared.watched.status().await?.has_counters;
+    let registered = shared.watched.containers().await?.into_iter();
+    let mut containers: Vec<_> = registered.map(|one| Container::new(one, counted)).collect();
     containers.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     // Nothing in it can fail.
     let text = serde_json::to_string(&Containers { containers }).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `run`: the sockets of the API, and what it answers from.
 
-use std::{fs, io, path::Path};
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use oomwatch::{Api, Builder, ControlAccess, ControlSocket, ReadOnlyListener};
 use tracing::{info, warn};
@@ -70,7 +70,8 @@ async fn default_control(access: ControlAccess) -> Option<ControlSocket> {
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
+    // Whatever the umask: who may write here may put a socket of their own in place of ours.
+    match DirBuilder::new().mode(0o755).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }

@@ -23,8 +23,8 @@ struct Container {
     pod: Option<String>,
     runtime: Option<String>,
     cgroup_path: Option<String>,
-    kills: u64,
-    counter_only: u64,
+    kills: Option<u64>,
+    counter_only: Option<u64>,
 }
 
 /// Lists the registered containers.
@@ -83,7 +83,11 @@ fn table(width: Option<u16>) -> Table {
     table
 }
 
-fn text(table: &Table) -> String {
+/// The table as text, from the first column on and with two spaces between.
+fn text(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.trim_fmt()
 }
 
@@ -96,7 +100,7 @@ fn containers(all: &[Container], width: Option<u16>) -> String {
     for container in all {
         table.add_row(container.row());
     }
-    text(&table)
+    text(table)
 }
 
 impl Container {
@@ -118,12 +122,16 @@ impl Container {
             ),
             _ => printable(id.as_bytes()),
         };
-        let kills = self.kills + self.counter_only;
+        let kills = self.kills.zip(self.counter_only);
+        let kills = kills.map_or_else(
+            || "?".to_owned(),
+            |(seen, counted)| (seen + counted).to_string(),
+        );
         [
             name,
             pod,
             shown(&self.runtime),
-            kills.to_string(),
+            kills,
             shown(&self.cgroup_path),
         ]
     }
@@ -226,7 +234,7 @@ impl Status {
         for (name, value) in rows {
             table.add_row([name.to_owned(), value]);
         }
-        text(&table)
+        text(table)
     }
 }
 
@@ -244,8 +252,8 @@ mod tests {
             pod: Some("web-0".into()),
             runtime: None,
             cgroup_path: Some("/kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope".into()),
-            kills: 12,
-            counter_only: 1,
+            kills: Some(12),
+            counter_only: Some(1),
         }
     }
 

@@ -3,7 +3,7 @@
 const KEPT = 1000, LISTED = 60, RANKED = 12, ROWS = 500;
 const STATUS_MS = 10000, CONTAINERS_MS = 60000, DRAW_MS = 250;
 const events = new Map(); // By number; the daemon counts its events from 1.
-let containers = [], status = null, drawing = 0;
+let containers = [], status = null, drawing = 0, fresh = false;
 
 const at = (id) => document.getElementById(id);
 function make(tag, classes, text, ...children) {
@@ -41,13 +41,16 @@ function take(event) {
   if (event.supersedes !== null) events.delete(event.supersedes);
   events.set(event.seq, event);
   while (events.size > KEPT) events.delete(events.keys().next().value);
+  fresh = true;
   draw();
 }
-// A storm is drawn a few times a second, not for each kill.
+// A storm is drawn, and its numbers are asked for, a few times a second and not for each kill.
 function draw() {
   if (!drawing) drawing = setTimeout(() => { drawing = 0; drawAll(); }, DRAW_MS);
 }
 function drawAll() {
+  if (fresh) askStatus();
+  fresh = false;
   const sorted = [...events.values()].sort((a, b) => a.boottime_ns - b.boottime_ns || a.seq - b.seq);
   drawNumbers();
   drawLine(sorted);
@@ -153,7 +156,7 @@ function drawContainers() {
   at('watched').textContent = containers.length === 1 ? '1 container' : `${containers.length} containers`;
   const rows = found.slice(0, ROWS).map((one) => make('tr', '', null,
     make('td', '', one.pod ? `${one.pod}/${one.name || short(one.id)}` : one.name || short(one.id)),
-    make('td', 'wide', one.namespace), make('td', 'wide path', one.cgroup_path), make('td', '', one.kills + one.counter_only)));
+    make('td', 'wide', one.namespace), make('td', 'wide path', one.cgroup_path), make('td', '', one.kills === null ? '?' : one.kills + one.counter_only)));
   if (found.length > ROWS) rows.push(make('tr', '', null, make('td', 'none', `and ${found.length - ROWS} more: filter them`)));
   if (!found.length) rows.push(make('tr', '', null, make('td', 'none', wanted ? 'None is named like that.' : 'No containers are registered.')));
   at('containers').replaceChildren(...rows);
@@ -189,7 +192,7 @@ function every(ms, work) {
 const stream = new EventSource('/v1/events/stream');
 stream.addEventListener('open', () => { live('on', 'live'); askStatus(); askEvents(); });
 stream.addEventListener('error', () => live('off', 'not connected'));
-stream.addEventListener('oom', (message) => { take(JSON.parse(message.data)); askStatus(); });
+stream.addEventListener('oom', (message) => take(JSON.parse(message.data)));
 stream.addEventListener('gap', (message) => {
   // What is still kept is told by the list; of another daemon, from its first event.
   if (JSON.parse(message.data).missed === null) events.clear();
