@@ -1,8 +1,12 @@
 //! The command line: what can be asked for, checked into types that cannot be wrong.
 
+pub(crate) mod api;
 pub(crate) mod check;
+pub(crate) mod client;
+pub(crate) mod control;
 pub(crate) mod demo;
 pub(crate) mod discover;
+pub(crate) mod events;
 pub(crate) mod exit;
 pub(crate) mod history;
 pub(crate) mod limits;
@@ -11,12 +15,14 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod publish;
 pub(crate) mod run;
+pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod unpin;
 
 use std::{path::PathBuf, time::Duration};
 
 use self::{
+    control::ControlArg,
     discover::{Discover, SocketArg},
     publish::PublishArg,
 };
@@ -52,6 +58,16 @@ pub(crate) enum Command {
     Check,
     /// Make a harmless OOM kill in a throw-away cgroup and show its event.
     Demo(DemoArgs),
+    /// Register a container with the running daemon.
+    Add(AddArgs),
+    /// Take a container out of the running daemon.
+    Remove(RemoveArgs),
+    /// List the containers that the running daemon watches.
+    List(AskArgs),
+    /// Tell how the running daemon works, and what it saw.
+    Status(AskArgs),
+    /// Show the events of the running daemon, the oldest first.
+    Events(EventsArgs),
     /// Show the events of the past, the oldest first.
     History(HistoryArgs),
     /// Remove what `run --pin` left in the kernel.
@@ -127,6 +143,112 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// Where the daemon can be asked.
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// Unix socket that this daemon is asked and told by: HTTP, for the user it runs as. `none` for none.
+    /// Default is /run/oomwatch/oomwatch.sock, where that can be made.
+    #[arg(long, value_name = "PATH", value_parser = control::parse, env = "OOMWATCH_CONTROL")]
+    pub(crate) control: Option<ControlArg>,
+
+    /// Group that may use the control socket too: its name or number.
+    #[arg(long, value_name = "GROUP", value_parser = control::parse_group, env = "OOMWATCH_CONTROL_GROUP")]
+    pub(crate) control_group: Option<u32>,
+
+    /// Also listen here, such as on 127.0.0.1:9187, for a status page, metrics, health and events. Nothing can
+    /// be changed there, and there is no password.
+    #[arg(long, value_name = "HOST:PORT", env = "OOMWATCH_LISTEN")]
+    pub(crate) listen: Option<String>,
+
+    /// Allow an address for --listen that others can reach.
+    #[arg(long, requires = "listen")]
+    pub(crate) listen_public: bool,
+
+    /// Have metrics under the names of others too, for dashboards that are there: `cadvisor` is
+    /// container_oom_events_total.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        requires = "listen",
+        env = "OOMWATCH_COMPAT"
+    )]
+    pub(crate) compat: Vec<api::Compat>,
+}
+
+/// Which daemon is meant.
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
+    #[arg(long, value_name = "PATH", value_parser = control::parse, env = "OOMWATCH_CONTROL")]
+    pub(crate) control: Option<ControlArg>,
+}
+
+/// Arguments of `add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The container's id.
+    pub(crate) id: String,
+
+    /// The directory of its cgroup, such as /sys/fs/cgroup/web-1.
+    pub(crate) path: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+/// Arguments of `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The container's id.
+    pub(crate) id: String,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+/// Arguments of `list` and `status`.
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = AnswerOutput::Text)]
+    pub(crate) output: AnswerOutput,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+/// Form of what the daemon says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AnswerOutput {
+    /// A table for a person.
+    Text,
+    /// The JSON of the daemon's API.
+    Json,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with each event as it happens.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+
+    /// Only the latest N of those that happened already; the daemon keeps 1,000 at most.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
+
+    /// Form of the events.
+    #[arg(long, value_enum, default_value_t = HistoryOutput::Text)]
+    pub(crate) output: HistoryOutput,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 /// Arguments of `unpin`.

@@ -123,6 +123,11 @@ impl Engine {
         &self.registry
     }
 
+    /// Name of the node.
+    pub(crate) fn node(&self) -> Option<&Arc<str>> {
+        self.origin.node.as_ref()
+    }
+
     /// The container registered on exactly this cgroup, dead or alive.
     pub(crate) fn container(&self, cgroup: CgroupId) -> Option<Arc<Container>> {
         self.registry.get(&self.tree, cgroup)

@@ -28,6 +28,7 @@ mod recount;
 
 mod engine;
 
+mod api;
 mod clock;
 mod containerd;
 mod discover;
@@ -49,6 +50,10 @@ pub mod bench;
 #[doc(hidden)]
 pub use self::discover::path;
 pub use self::{
+    api::{
+        Api, ApiPublisher, ControlAccess, ControlError, ControlSocket, ListenError, MetricsFuture,
+        ReadOnlyListener, Serving,
+    },
     attribute::{Attribution, Scope},
     cgroup::{hierarchy::CgroupError, memory_events::MemoryEventsError},
     discover::{

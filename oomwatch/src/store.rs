@@ -14,7 +14,7 @@ mod database;
 mod error;
 mod files;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub(crate) mod history;
 pub(crate) mod outbox;
 mod retention;

@@ -160,6 +160,8 @@ pub struct Status {
     pub cgroups: usize,
     /// Containers that are registered and exist.
     pub containers: usize,
+    /// Name of the node in events.
+    pub node: Option<Arc<str>>,
     /// What was seen so far.
     pub report: Report,
 }

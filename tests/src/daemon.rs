@@ -59,6 +59,8 @@ impl Daemon {
         let mut child = command
             .env("NOTIFY_SOCKET", socket.path())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            // The usual place is for one daemon, and tests run side by side; `--control` overrides it.
+            .env("OOMWATCH_CONTROL", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -125,6 +127,12 @@ impl Daemon {
             (kills.count() >= number).then_some(())
         };
         self.collector.wait(limit, enough).is_some()
+    }
+
+    /// What it has written by now.
+    #[must_use]
+    pub fn so_far(&self) -> Output {
+        self.collector.snapshot()
     }
 
     /// Waits until standard output holds something at all; says whether it did.

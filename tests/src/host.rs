@@ -2,7 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -59,5 +60,39 @@ pub fn skip(test: &str, reason: &str) {
     let log = OpenOptions::new().append(true).create(true).open(&path);
     if let Err(error) = log.and_then(|mut log| log.write_all(line.as_bytes())) {
         eprintln!("cannot write to {}: {error}", path.display());
+    }
+}
+
+/// Where to make a kill that eBPF sees, unless it cannot be watched here, which is then said for `test`.
+#[must_use]
+pub fn layout_or_skip(test: &str, oomwatch: &Path) -> Option<Layout> {
+    match layout_or_reason(test, oomwatch) {
+        Ok(layout) => Some(layout),
+        Err(reason) => {
+            skip(test, &reason);
+            None
+        }
+    }
+}
+
+fn layout_or_reason(test: &str, oomwatch: &Path) -> Result<Layout, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("not root".to_owned());
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err("no BTF: /sys/kernel/btf/vmlinux is not there".to_owned());
+    }
+    let layout = Layout::read().map_err(|error| format!("{error:#}"))?;
+    // A container is often root without being allowed to make cgroups.
+    layout
+        .limited(&format!("try-{test}"))
+        .map_err(|error| format!("{error:#}"))?;
+    // Only a build without the kernel side excuses: a probe that does not load is a failure.
+    let check = Command::new(oomwatch).arg("check").output();
+    let check = check.map_err(|error| format!("oomwatch check: {error}"))?;
+    let text = String::from_utf8_lossy(&check.stdout);
+    match text.lines().find(|line| line.contains("no eBPF object")) {
+        Some(line) => Err(line.trim().to_owned()),
+        None => Ok(layout),
     }
 }

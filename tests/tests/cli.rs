@@ -24,6 +24,8 @@ fn oomwatch(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // The usual place is for one daemon, and tests run side by side.
+    command.env("OOMWATCH_CONTROL", "none");
     command
 }
 
@@ -53,7 +55,9 @@ fn help_names_the_commands_and_goes_to_stdout() {
     for flag in ["--help", "-h"] {
         let output = run(&[flag]);
         assert_eq!(output.status.code(), Some(0), "{flag}: {output:?}");
-        for command in ["run", "check", "demo", "history", "unpin"] {
+        for command in [
+            "run", "check", "demo", "add", "remove", "list", "status", "events", "history", "unpin",
+        ] {
             assert!(
                 stdout(&output).contains(command),
                 "{flag} does not name `{command}`"
@@ -115,6 +119,15 @@ fn usage_errors_exit_2_and_name_what_is_wrong() {
         (&["history", "--limit", "-1"], "-1"),
         (&["history", "--output", "none"], "none"),
         (&["run", "--tier", "cheese"], "cheese"),
+        (
+            &["run", "--control-group", "no-such-group"],
+            "no-such-group",
+        ),
+        (&["run", "--listen", "no-port"], "no-port"),
+        (&["run", "--listen", "0.0.0.0:0"], "--listen-public"),
+        (&["run", "--listen-public"], "--listen"),
+        (&["add", "web-1"], "PATH"),
+        (&["events", "--limit", "-1"], "-1"),
     ];
     for (arguments, named) in mistakes {
         let output = run(arguments);
@@ -308,4 +321,66 @@ fn a_damaged_history_exits_1_and_is_left_as_it_is() {
     assert_eq!(output.status.code(), Some(FAILURE), "{message}");
     assert!(message.contains("damaged"), "{message}");
     assert!(left.starts_with("no database"));
+}
+
+/// All commands that ask a daemon, on a control socket.
+fn asking(control: &str) -> [Vec<&str>; 5] {
+    [
+        vec!["add", "web-1", "/sys/fs/cgroup", "--control", control],
+        vec!["remove", "web-1", "--control", control],
+        vec!["list", "--control", control],
+        vec!["status", "--control", control],
+        vec!["events", "--follow", "--control", control],
+    ]
+}
+
+#[test]
+fn asking_where_no_daemon_is_exits_1_and_names_the_path_and_the_remedy() {
+    let path = absent("no-daemon");
+    // A daemon that died leaves its socket behind.
+    let dead = absent("dead-daemon");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    for path in [&path, &dead] {
+        for arguments in asking(path.to_str().unwrap()) {
+            let output = run(&arguments);
+            let message = stderr(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(FAILURE),
+                "{arguments:?}: {message}"
+            );
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(message.contains("`oomwatch run`"), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+            assert_eq!(stdout(&output), "");
+        }
+    }
+    std::fs::remove_file(&dead).unwrap();
+    for arguments in asking("none") {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(FAILURE), "{arguments:?}");
+        assert!(
+            stderr(&output).contains("--control PATH"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_made_is_an_error_where_it_was_asked_for() {
+    let path = absent("no-dir").join("socket");
+    let output = run(&["run", "--control", path.to_str().unwrap()]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(FAILURE), "{message}");
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+
+    let file = absent("a-file");
+    std::fs::write(&file, "mine").unwrap();
+    let output = run(&["run", "--control", file.to_str().unwrap()]);
+    let left = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(output.status.code(), Some(FAILURE), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no socket"), "{}", stderr(&output));
+    assert_eq!(left, "mine");
 }

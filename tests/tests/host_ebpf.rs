@@ -4,54 +4,20 @@
 //! cgroup v1.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use oomwatch_tests::daemon::Daemon;
 use oomwatch_tests::event::Event;
-use oomwatch_tests::host::{self, Layout};
+use oomwatch_tests::host;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// Where to make a kill, unless it cannot be watched here, which is then said for `test`.
-fn layout_or_skip(test: &str, oomwatch: &Path) -> Option<Layout> {
-    match layout_or_reason(test, oomwatch) {
-        Ok(layout) => Some(layout),
-        Err(reason) => {
-            host::skip(test, &reason);
-            None
-        }
-    }
-}
-
-fn layout_or_reason(test: &str, oomwatch: &Path) -> Result<Layout, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("not root".to_owned());
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err("no BTF: /sys/kernel/btf/vmlinux is not there".to_owned());
-    }
-    let layout = Layout::read().map_err(|error| format!("{error:#}"))?;
-    // A container is often root without being allowed to make cgroups.
-    layout
-        .limited(&format!("try-{test}"))
-        .map_err(|error| format!("{error:#}"))?;
-    // Only a build without the kernel side excuses: a probe that does not load is a failure.
-    let check = Command::new(oomwatch).arg("check").output();
-    let check = check.map_err(|error| format!("oomwatch check: {error}"))?;
-    let text = String::from_utf8_lossy(&check.stdout);
-    match text.lines().find(|line| line.contains("no eBPF object")) {
-        Some(line) => Err(line.trim().to_owned()),
-        None => Ok(layout),
-    }
-}
 
 #[test]
 fn a_real_kill_is_reported_for_the_registered_container() {
     let oomwatch = host::oomwatch().unwrap();
     let test = "a_real_kill_is_reported_for_the_registered_container";
-    let Some(layout) = layout_or_skip(test, &oomwatch) else {
+    let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
         return;
     };
     let (web, other) = (
@@ -114,7 +80,7 @@ fn a_real_kill_is_reported_for_the_registered_container() {
 fn a_cgroup_made_after_the_start_is_discovered_by_its_path() {
     let oomwatch = host::oomwatch().unwrap();
     let test = "a_cgroup_made_after_the_start_is_discovered_by_its_path";
-    let Some(layout) = layout_or_skip(test, &oomwatch) else {
+    let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
         return;
     };
     let daemon = Daemon::start(&oomwatch, &["--discover", "cgroup"]).unwrap();
@@ -148,7 +114,7 @@ fn a_cgroup_made_after_the_start_is_discovered_by_its_path() {
 fn a_container_costs_no_descriptor() {
     let oomwatch = host::oomwatch().unwrap();
     let test = "a_container_costs_no_descriptor";
-    let Some(layout) = layout_or_skip(test, &oomwatch) else {
+    let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
         return;
     };
     let daemon = Daemon::start(&oomwatch, &["--discover", "cgroup"]).unwrap();

@@ -18,8 +18,9 @@ pub(crate) const VM_PACKAGES: &[&str] = &[
     "libbpf-tools",
 ];
 
-/// Debian packages of the tests on this machine: promtool, and Python for a collector.
-pub(crate) const HOST_TEST_PACKAGES: &[&str] = &["prometheus", "python3-venv"];
+/// Debian packages of the tests on this machine: promtool, Python for a collector, and the browser that the
+/// status page is tried in.
+pub(crate) const HOST_TEST_PACKAGES: &[&str] = &["prometheus", "python3-venv", "chromium"];
 
 /// All of it: toolchain, packages, kernels and root images.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use oomwatch::{AddError, OtlpError, PinError, ProbeError, StartError};
+use oomwatch::{AddError, ListenError, OtlpError, PinError, ProbeError, StartError};
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,13 @@ impl Exit {
                 .is_some_and(PinError::is_privilege) =>
             {
                 Self::NoPrivilege
+            }
+            _ if matches!(
+                error.downcast_ref(),
+                Some(ListenError::Public { .. } | ListenError::Address { .. })
+            ) =>
+            {
+                Self::Usage
             }
             _ if error.downcast_ref::<AddError>().is_some() => Self::Usage,
             _ if error.downcast_ref::<OtlpError>().is_some() => Self::Usage,

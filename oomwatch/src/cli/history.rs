@@ -8,19 +8,23 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context as _;
 use oomwatch::{History, HistoryEntry, HistoryFilter};
 
-use super::{HistoryArgs, HistoryOutput, exit::Exit};
+use super::{HistoryArgs, HistoryOutput, StoreArgs, exit::Exit, output};
 
 /// Where a daemon keeps its state if nobody said otherwise.
 const DEFAULT_STATE_DIR: &str = "/var/lib/oomwatch";
 
 /// The state directory that the service manager made: the first, if it made several.
-pub(crate) fn service_state_dir() -> Option<PathBuf> {
+fn service_state_dir() -> Option<PathBuf> {
     let dirs = std::env::var_os("STATE_DIRECTORY")?;
     let first = dirs.as_bytes().split(|&byte| byte == b':').next()?;
     (!first.is_empty()).then(|| OsString::from_vec(first.to_vec()).into())
+}
+
+/// The state directory of a daemon, if it has one.
+pub(crate) fn kept_in(args: &StoreArgs) -> Option<PathBuf> {
+    args.state_dir.clone().or_else(service_state_dir)
 }
 
 /// Prints the wanted events, the oldest first.
@@ -31,22 +35,17 @@ pub(crate) fn service_state_dir() -> Option<PathBuf> {
 pub(crate) fn history(args: HistoryArgs) -> anyhow::Result<Exit> {
     let dir = args.state_dir.clone().or_else(service_state_dir);
     let history = History::open(dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
-    let output = args.output;
+    let form = args.output;
     let mut stream = BufWriter::new(stdout().lock());
     let mut written = Ok(());
     history.each(&filter(args), |entry| {
-        written = write_entry(&mut stream, &entry, output);
+        written = write_entry(&mut stream, &entry, form);
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     })?;
-    match written.and_then(|()| stream.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
-        }
-        _ => Ok(Exit::Done),
-    }
+    output::written(written.and_then(|()| stream.flush()))
 }
 
 fn filter(args: HistoryArgs) -> HistoryFilter {

@@ -7,10 +7,11 @@ use std::{
     thread,
 };
 
+use anyhow::Context as _;
 use oomwatch::{OomEvent, PublishError, PublishFuture, Publisher};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Output;
+use super::{Output, exit::Exit};
 
 /// Events handed to the thread and not written yet. The publisher's own queue is before it.
 const THREAD_QUEUE: usize = 64;
@@ -55,6 +56,19 @@ fn write(mut events: mpsc::Receiver<Arc<OomEvent>>, output: Output, color: bool)
         write_event(&mut io::stdout().lock(), &event, output, color)?;
     }
     Ok(())
+}
+
+/// What a command comes to whose writing to stdout ended so: a reader that has seen enough is no failure.
+///
+/// # Errors
+/// When writing failed in another way.
+pub(crate) fn written(written: io::Result<()>) -> anyhow::Result<Exit> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
+        _ => Ok(Exit::Done),
+    }
 }
 
 /// Writes one event as a line, at once.

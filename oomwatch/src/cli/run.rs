@@ -3,12 +3,12 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, Counts, PublisherReport, Report, Watcher};
+use oomwatch::{Builder, CgroupDiscovery, Counts, Metrics, PublisherReport, Report, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use super::{
-    Color, Output, RunArgs,
+    Color, Output, RunArgs, api,
     discover::{Discover, Sources},
     exit::Exit,
     history, limits, logging, memory,
@@ -26,13 +26,19 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let color = color.applies_to(&stdout());
+    let counts = Counts::default();
     let output = match args.output {
         // The same lines, once.
         Output::Text if publish::journal_has_stdout(&args.publish) => Output::None,
         output => output,
     };
-    let (builder, stdout_ended) = with_stdout(configure(&args)?, output, color)?;
+    let (builder, stdout_ended) = with_stdout(configure(&args, &counts)?, output, color)?;
+    // Who else listens there is known before anything is attached.
+    let (builder, api) = api::prepare(builder, &args).await?;
     let watcher = builder.start().await?;
+    let metrics = Metrics::new(watcher.handle(), counts)
+        .cadvisor(args.api.compat.contains(&api::Compat::Cadvisor));
+    let mut serving = api.map(|api| api::with_metrics(api, metrics).serve(watcher.handle()));
     memory::give_back();
     announce_ready();
     let ended = tokio::select! {
@@ -41,7 +47,13 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         ended = wait(stdout_ended) => Some(ended),
     };
     announce_stopping();
+    if let Some(serving) = &mut serving {
+        serving.stop();
+    }
     summarize(&watcher.shutdown().await);
+    if let Some(serving) = serving {
+        serving.finish().await;
+    }
     match ended {
         // Whoever read the events has seen enough.
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -51,7 +63,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     }
 }
 
-fn configure(args: &RunArgs) -> anyhow::Result<Builder> {
+fn configure(args: &RunArgs, counts: &Counts) -> anyhow::Result<Builder> {
     let mut discover = args.discover.clone();
     if PublishArg::wants_containerd(&args.publish) {
         // Its namespaces are known from nowhere else.
@@ -69,17 +81,15 @@ fn configure(args: &RunArgs) -> anyhow::Result<Builder> {
         .ring_bytes(args.ring_size)
         .tier(args.tier.into())
         .log_probe(logging::wants_probe_log());
-    let state_dir = args.store.state_dir.clone();
-    if let Some(dir) = state_dir.or_else(history::service_state_dir) {
+    if let Some(dir) = history::kept_in(&args.store) {
         builder = builder
             .state_dir(dir)
             .history_max_age(args.store.history_max_age)
             .history_max_bytes(args.store.history_max_size.as_u64());
     }
-    let counts = Counts::default();
-    builder = builder.counts(&counts);
+    builder = builder.counts(counts);
     builder = publish::configure(builder, &args.publish, &sources.sockets)?;
-    builder = publish::add_otlp(builder, &args.publish, args.node.as_deref(), &counts)?;
+    builder = publish::add_otlp(builder, &args.publish, args.node.as_deref(), counts)?;
     for socket in sources.sockets {
         builder = builder.runtime(socket);
     }

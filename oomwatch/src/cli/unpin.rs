@@ -1,11 +1,10 @@
 //! `oomwatch unpin`: removes what `run --pin` left in the kernel.
 
-use std::io::{self, Write as _, stdout};
+use std::io::{Write as _, stdout};
 
-use anyhow::Context as _;
 use tracing::warn;
 
-use super::{UnpinArgs, exit::Exit};
+use super::{UnpinArgs, exit::Exit, output};
 
 /// Removes what is oomwatch's, and says what it was.
 ///
@@ -23,10 +22,5 @@ pub(crate) fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
         "{objects} pinned objects removed from {}",
         args.dir.display()
     );
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
-        }
-        _ => Ok(Exit::Done),
-    }
+    output::written(written)
 }

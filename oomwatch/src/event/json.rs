@@ -42,6 +42,14 @@ struct Event<'a> {
     quality: Quality<'a>,
 }
 
+/// An event with its line for a person at the end.
+#[derive(Serialize)]
+struct WithText<'a> {
+    #[serde(flatten)]
+    event: Event<'a>,
+    text: &'a str,
+}
+
 #[derive(Serialize)]
 struct Group {
     invocation: u64,
@@ -134,6 +142,13 @@ impl OomEvent {
     pub fn to_json(&self) -> String {
         // The types above have string keys only and nothing that can fail.
         serde_json::to_string(&self.wire()).unwrap_or_default()
+    }
+
+    /// The same with one more member, `text`: the event as [`Self::to_text`] has it.
+    pub(crate) fn to_json_with_text(&self) -> String {
+        let text = self.to_text(false);
+        let event = self.wire();
+        serde_json::to_string(&WithText { event, text: &text }).unwrap_or_default()
     }
 
     fn wire(&self) -> Event<'_> {

@@ -22,6 +22,7 @@ impl Watched for Fake {
         let (tier, sees_limits) = (self.tier, self.sees_limits);
         Box::pin(async move {
             Some(Status {
+                node: None,
                 tier,
                 sees_limits,
                 has_counters: true,

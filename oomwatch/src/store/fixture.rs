@@ -1,8 +1,12 @@
 //! Books, and a place for them, for tests of the store.
 
+use std::path::Path;
+
+use super::{Batch, database::Database, files::Files};
 use crate::{
-    CgroupId, ContainerId,
+    CgroupId, ContainerId, OomEvent,
     account::{Book, Page},
+    event::fixture::BOOT,
 };
 
 pub(super) fn state_dir() -> tempfile::TempDir {
@@ -22,4 +26,15 @@ pub(super) fn book(cgroup: u64, accounted: u64) -> Book {
         }),
         recounts: 1,
     }
+}
+
+/// A history of these events.
+pub(crate) fn write(dir: &Path, events: impl Iterator<Item = OomEvent>) {
+    let files = Files::lock(dir).unwrap();
+    let (mut database, _) = Database::open_or_begin(&files, BOOT).unwrap();
+    let batch = Batch {
+        events: events.map(Into::into).collect(),
+        ..Batch::default()
+    };
+    database.write(&batch, BOOT).unwrap();
 }

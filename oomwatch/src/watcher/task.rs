@@ -397,6 +397,7 @@ impl Task {
             has_counters: has_counters(&self.hierarchy),
             cgroups: self.engine.tree().live_count(),
             containers: self.engine.registry().live_count(),
+            node: self.engine.node().cloned(),
             report: self.current_report(),
         }
     }

@@ -1,0 +1,141 @@
+//! How the watcher does: its status, its health, its metrics.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{Shared, answer::json, problem::Problem};
+use crate::{PublisherReport, Report, Status};
+
+/// A watcher that answers within this is alive.
+const ALIVE: Duration = Duration::from_secs(1);
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    version: &'static str,
+    uptime_seconds: u64,
+    node: Option<&'a str>,
+    tier: &'static str,
+    sees_limits: bool,
+    has_counters: bool,
+    cgroups: usize,
+    containers: usize,
+    kills: u64,
+    unregistered: u64,
+    late: u64,
+    counter_only: u64,
+    recounts: u64,
+    already_exiting: u64,
+    residual: u64,
+    dropped_victims: u64,
+    dropped_cgroups: u64,
+    undecodable: u64,
+    lost_by_publishers: u64,
+    lost_by_store: u64,
+    publishers: Vec<PublisherWire<'a>>,
+}
+
+#[derive(Serialize)]
+struct PublisherWire<'a> {
+    name: &'a str,
+    delivery: &'static str,
+    published: u64,
+    retries: u64,
+    waiting: u64,
+    lost_in_queue: u64,
+    lost_by_publisher: u64,
+}
+
+impl<'a> From<&'a PublisherReport> for PublisherWire<'a> {
+    fn from(report: &'a PublisherReport) -> Self {
+        Self {
+            name: &report.name,
+            delivery: report.delivery.as_str(),
+            published: report.published,
+            retries: report.retries,
+            waiting: report.waiting,
+            lost_in_queue: report.lost_in_queue,
+            lost_by_publisher: report.lost_by_publisher,
+        }
+    }
+}
+
+/// `GET /v1/status`.
+pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let status = shared.watched.status().await?;
+    Ok(json(&wire(&status, shared.started.elapsed())))
+}
+
+fn wire(status: &Status, uptime: Duration) -> Wire<'_> {
+    let Report {
+        totals,
+        dropped_victims,
+        dropped_cgroups,
+        undecodable,
+        residual,
+        lost_by_publishers,
+        lost_by_store,
+        ref publishers,
+    } = status.report;
+    Wire {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: uptime.as_secs(),
+        node: status.node.as_deref(),
+        tier: status.tier.as_str(),
+        sees_limits: status.sees_limits,
+        has_counters: status.has_counters,
+        cgroups: status.cgroups,
+        containers: status.containers,
+        kills: totals.kills,
+        unregistered: totals.unregistered,
+        late: totals.late,
+        counter_only: totals.counter_only,
+        recounts: totals.recounts,
+        already_exiting: totals.already_exiting,
+        residual,
+        dropped_victims,
+        dropped_cgroups,
+        undecodable,
+        lost_by_publishers,
+        lost_by_store,
+        publishers: publishers.iter().map(PublisherWire::from).collect(),
+    }
+}
+
+/// `GET /healthz`: whether the watcher's task answers.
+pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    match timeout(ALIVE, shared.watched.status()).await {
+        Ok(Ok(_)) => Ok("ok\n"),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => {
+            let detail = format!("the watcher's task does not answer within {ALIVE:?}");
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+        }
+    }
+}
+
+/// `GET /readyz`: the same, until it is told to stop. Before it watches, nobody answers at all.
+pub(super) async fn ready(state: State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    if state.stop.is_cancelled() {
+        let detail = "oomwatch is stopping";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    }
+    healthy(state).await
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
+    let Some(metrics) = &shared.metrics else {
+        let detail = "this oomwatch makes no metrics";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    let headers = [(header::CONTENT_TYPE, OPEN_METRICS)];
+    Ok((headers, metrics().await).into_response())
+}

@@ -1,0 +1,105 @@
+//! `run`: the sockets of the API, and what it answers from.
+
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+
+use clap::ValueEnum;
+use oomwatch::{Api, Builder, ControlAccess, ControlSocket, Metrics, ReadOnlyListener};
+use tracing::{info, warn};
+
+use super::{
+    ApiArgs, RunArgs,
+    control::{ControlArg, DEFAULT_CONTROL},
+    history,
+};
+
+/// Whose metrics there are too, under the names that dashboards have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compat {
+    /// `container_oom_events_total`.
+    Cadvisor,
+}
+
+/// Answers `/metrics`.
+pub(crate) fn with_metrics(api: Api, metrics: Metrics) -> Api {
+    let metrics = Arc::new(metrics);
+    api.metrics(move || {
+        let metrics = Arc::clone(&metrics);
+        Box::pin(async move { metrics.render().await })
+    })
+}
+
+/// Makes the sockets that are asked for; without one there is no API, and nothing is kept for it.
+///
+/// # Errors
+/// When a socket that was asked for cannot be made.
+pub(crate) async fn prepare(
+    builder: Builder,
+    args: &RunArgs,
+) -> anyhow::Result<(Builder, Option<Api>)> {
+    let control = control(&args.api).await?;
+    let listener = listener(&args.api).await?;
+    if control.is_none() && listener.is_none() {
+        return Ok((builder, None));
+    }
+    let (mut api, publisher) = Api::new();
+    if let Some(socket) = control {
+        info!(path = %socket.path().display(), "control socket");
+        api = api.control(socket);
+    }
+    if let Some(listener) = listener {
+        info!(address = %listener.address(), "listening");
+        api = api.read_only(listener);
+    }
+    if let Some(dir) = history::kept_in(&args.store) {
+        api = api.state_dir(dir);
+    }
+    Ok((builder.publisher(publisher), Some(api)))
+}
+
+async fn control(args: &ApiArgs) -> anyhow::Result<Option<ControlSocket>> {
+    let access = args
+        .control_group
+        .map_or(ControlAccess::Owner, ControlAccess::Group);
+    match &args.control {
+        Some(ControlArg::Off) => Ok(None),
+        Some(ControlArg::Path(path)) => Ok(Some(ControlSocket::bind(path, access).await?)),
+        None => Ok(default_control(access).await),
+    }
+}
+
+/// Nobody asked for it, so it is no reason not to watch.
+async fn default_control(access: ControlAccess) -> Option<ControlSocket> {
+    let path = Path::new(DEFAULT_CONTROL);
+    if let Some(dir) = path.parent()
+        && let Err(error) = make_dir(dir)
+    {
+        warn!(%error, dir = %dir.display(), "no control socket: its directory cannot be made; --control PATH takes another, --control none wants none");
+        return None;
+    }
+    match ControlSocket::bind(path, access).await {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            warn!(error = %format_args!("{error:#}"), "no control socket; --control PATH takes another, --control none wants none");
+            None
+        }
+    }
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    // Whatever the umask: who may write here may put a socket of their own in place of ours.
+    match DirBuilder::new().mode(0o755).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn listener(args: &ApiArgs) -> anyhow::Result<Option<ReadOnlyListener>> {
+    match args.listen.as_deref() {
+        None | Some("") => Ok(None),
+        Some(address) => {
+            let listener = ReadOnlyListener::bind(address, args.listen_public).await?;
+            Ok(Some(listener))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Which control socket is meant; and `oomwatch add` and `remove`, which tell the daemon something.
+
+use std::{
+    io::{Write as _, stdout},
+    path::{self, PathBuf},
+};
+
+use anyhow::Context as _;
+use hyper::Method;
+use oomwatch::printable;
+use serde_json::json;
+
+use super::{AddArgs, RemoveArgs, client::Client, exit::Exit, output};
+
+/// Where a daemon is asked if nobody said otherwise.
+pub(crate) const DEFAULT_CONTROL: &str = "/run/oomwatch/oomwatch.sock";
+
+/// A control socket, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ControlArg {
+    /// None at all.
+    Off,
+    /// At a path.
+    Path(PathBuf),
+}
+
+/// Reads a path, `none`, or nothing.
+pub(crate) fn parse(text: &str) -> Result<ControlArg, String> {
+    match text {
+        "" | "none" => Ok(ControlArg::Off),
+        path => path::absolute(path)
+            .map(ControlArg::Path)
+            .map_err(|error| error.to_string()),
+    }
+}
+
+/// Reads a group's name or number.
+pub(crate) fn parse_group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let group = uzers::get_group_by_name(text);
+    group.map(|group| group.gid()).ok_or_else(|| {
+        format!("there is no group {text:?} on this host; `groupadd {text}` makes it")
+    })
+}
+
+/// Registers a container.
+///
+/// # Errors
+/// When no daemon answers, or it refuses.
+pub(crate) async fn add(args: &AddArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.control)?;
+    let cgroup =
+        path::absolute(&args.path).with_context(|| format!("finding {}", args.path.display()))?;
+    let cgroup = cgroup
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8", cgroup.display()))?;
+    let body = json!({ "cgroup": cgroup }).to_string();
+    client.ask(Method::PUT, &place(&args.id), body).await?;
+    say("registered", &args.id)
+}
+
+/// Takes a container out.
+///
+/// # Errors
+/// When no daemon answers, or it refuses.
+pub(crate) async fn remove(args: &RemoveArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.control)?;
+    let path = place(&args.id);
+    client.ask(Method::DELETE, &path, String::new()).await?;
+    say("removed", &args.id)
+}
+
+fn say(done: &str, id: &str) -> anyhow::Result<Exit> {
+    let id = printable(id.as_bytes());
+    output::written(writeln!(stdout(), "{done} {id}"))
+}
+
+/// The path of a container; an id may have anything in it, slashes too.
+fn place(id: &str) -> String {
+    use std::fmt::Write as _;
+    let mut path = String::from("/v1/containers/");
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            let _ = write!(path, "%{byte:02X}");
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_a_path_or_none() {
+        assert_eq!(parse("none"), Ok(ControlArg::Off));
+        assert_eq!(parse(""), Ok(ControlArg::Off));
+        assert_eq!(parse("/run/x"), Ok(ControlArg::Path("/run/x".into())));
+        assert!(matches!(parse("x"), Ok(ControlArg::Path(path)) if path.is_absolute()));
+    }
+
+    #[test]
+    fn groups_have_names_and_numbers() {
+        assert_eq!(parse_group("12"), Ok(12));
+        assert_eq!(parse_group("root"), Ok(0));
+        assert!(
+            parse_group("no such group")
+                .unwrap_err()
+                .contains("no such group")
+        );
+    }
+
+    #[test]
+    fn any_id_has_a_path() {
+        assert_eq!(place("web-1"), "/v1/containers/web-1");
+        assert_eq!(
+            place("/a/..?é#"),
+            "/v1/containers/%2Fa%2F%2E%2E%3F%C3%A9%23"
+        );
+    }
+}

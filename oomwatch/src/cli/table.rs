@@ -1,0 +1,284 @@
+//! `oomwatch list` and `status`: what the running daemon says, as a table.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use hyper::Method;
+use oomwatch::printable;
+use serde::Deserialize;
+
+use super::{AnswerOutput, AskArgs, client::Client, exit::Exit, output};
+
+#[derive(Deserialize)]
+struct Containers {
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    id: String,
+    name: Option<String>,
+    namespace: Option<String>,
+    pod: Option<String>,
+    runtime: Option<String>,
+    cgroup_path: Option<String>,
+    kills: Option<u64>,
+    counter_only: Option<u64>,
+}
+
+/// Lists the registered containers.
+///
+/// # Errors
+/// When no daemon answers, or stdout fails in another way than by being closed.
+pub(crate) async fn list(args: &AskArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.control)?;
+    let answer = client
+        .ask(Method::GET, "/v1/containers", String::new())
+        .await?;
+    if args.output == AnswerOutput::Json {
+        return print(&String::from_utf8_lossy(&answer));
+    }
+    let listed: Containers =
+        serde_json::from_slice(&answer).context("reading the daemon's containers")?;
+    if listed.containers.is_empty() {
+        return print("no containers are registered");
+    }
+    print(&containers(&listed.containers, width()))
+}
+
+/// Tells how the daemon does.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) async fn status(args: &AskArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.control)?;
+    let answer = client.ask(Method::GET, "/v1/status", String::new()).await?;
+    if args.output == AnswerOutput::Json {
+        return print(&String::from_utf8_lossy(&answer));
+    }
+    let status: Status = serde_json::from_slice(&answer).context("reading the daemon's status")?;
+    print(&status.table(width()))
+}
+
+fn print(text: &str) -> anyhow::Result<Exit> {
+    output::written(writeln!(stdout(), "{text}"))
+}
+
+/// Columns of the terminal; lines are not broken for a program.
+fn width() -> Option<u16> {
+    let terminal = stdout().is_terminal().then(terminal_size::terminal_size);
+    terminal.flatten().map(|(width, _)| width.0)
+}
+
+fn table(width: Option<u16>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    match width {
+        Some(width) => table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table
+}
+
+/// The table as text, from the first column on and with two spaces between.
+fn text(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+fn containers(all: &[Container], width: Option<u16>) -> String {
+    let mut table = table(width);
+    table.set_header(["CONTAINER", "POD", "RUNTIME", "KILLS", "CGROUP"]);
+    if let Some(kills) = table.column_mut(3) {
+        kills.set_cell_alignment(CellAlignment::Right);
+    }
+    for container in all {
+        table.add_row(container.row());
+    }
+    text(table)
+}
+
+impl Container {
+    fn row(&self) -> [String; 5] {
+        let shown = |text: &Option<String>| {
+            let text = text.as_deref().unwrap_or("-");
+            printable(text.as_bytes())
+        };
+        let pod = match (&self.namespace, &self.pod) {
+            (Some(namespace), Some(pod)) => printable(format!("{namespace}/{pod}").as_bytes()),
+            (namespace, pod) => shown(if pod.is_some() { pod } else { namespace }),
+        };
+        let id = short(&self.id);
+        let name = match &self.name {
+            Some(name) if *name != self.id => format!(
+                "{} ({})",
+                printable(name.as_bytes()),
+                printable(id.as_bytes())
+            ),
+            _ => printable(id.as_bytes()),
+        };
+        let kills = self.kills.zip(self.counter_only);
+        let kills = kills.map_or_else(
+            || "?".to_owned(),
+            |(seen, counted)| (seen + counted).to_string(),
+        );
+        [
+            name,
+            pod,
+            shown(&self.runtime),
+            kills,
+            shown(&self.cgroup_path),
+        ]
+    }
+}
+
+/// The first twelve digits of a long id, as container tools print it.
+fn short(id: &str) -> &str {
+    match id.get(..12) {
+        Some(short) if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => short,
+        _ => id,
+    }
+}
+
+/// What is shown of the status.
+#[derive(Deserialize)]
+struct Status {
+    version: String,
+    uptime_seconds: u64,
+    node: Option<String>,
+    tier: String,
+    sees_limits: bool,
+    containers: u64,
+    cgroups: u64,
+    kills: u64,
+    counter_only: u64,
+    recounts: u64,
+    unregistered: u64,
+    already_exiting: u64,
+    late: u64,
+    residual: u64,
+    dropped_victims: u64,
+    undecodable: u64,
+    lost_by_publishers: u64,
+    lost_by_store: u64,
+}
+
+impl Status {
+    fn table(&self, width: Option<u16>) -> String {
+        let limits = if self.sees_limits {
+            ""
+        } else {
+            ", without limits"
+        };
+        let up = jiff::SignedDuration::from_secs(self.uptime_seconds.cast_signed());
+        let lost = [
+            ("ring", self.dropped_victims),
+            ("undecodable", self.undecodable),
+            ("publishers", self.lost_by_publishers),
+            ("store", self.lost_by_store),
+        ];
+        let lost: Vec<_> = lost
+            .iter()
+            .filter(|(_, number)| *number > 0)
+            .map(|(stage, number)| format!("{number} ({stage})"))
+            .collect();
+        let lost = if lost.is_empty() {
+            "0".to_owned()
+        } else {
+            lost.join(", ")
+        };
+        let rows = [
+            (
+                "node",
+                printable(self.node.as_deref().unwrap_or("?").as_bytes()),
+            ),
+            (
+                "version",
+                format!("{}, up {up:#}", printable(self.version.as_bytes())),
+            ),
+            (
+                "tier",
+                format!("{}{limits}", printable(self.tier.as_bytes())),
+            ),
+            (
+                "watched",
+                format!("{} containers, {} cgroups", self.containers, self.cgroups),
+            ),
+            (
+                "kills",
+                format!(
+                    "{} seen, {} more by counters alone",
+                    self.kills, self.counter_only
+                ),
+            ),
+            (
+                "  of no container",
+                format!("{}, {} claimed since", self.unregistered, self.late),
+            ),
+            (
+                "no kills",
+                format!(
+                    "{} exiting already, {} counted twice by the kernel",
+                    self.already_exiting, self.recounts
+                ),
+            ),
+            ("unexplained", self.residual.to_string()),
+            ("lost", lost),
+        ];
+        let mut table = table(width);
+        for (name, value) in rows {
+            table.add_row([name.to_owned(), value]);
+        }
+        text(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn container(id: &str, name: Option<&str>) -> Container {
+        Container {
+            id: id.into(),
+            name: name.map(Into::into),
+            namespace: Some("blue".into()),
+            pod: Some("web-0".into()),
+            runtime: None,
+            cgroup_path: Some("/kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope".into()),
+            kills: Some(12),
+            counter_only: Some(1),
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_container_where_nobody_looks() {
+        let all = [container(LONG, Some("app")), container("web-1", None)];
+        insta::assert_snapshot!(containers(&all, None), @r"
+        CONTAINER           POD         RUNTIME  KILLS  CGROUP
+        app (0123456789ab)  blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
+        web-1               blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
+        ");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_has_no_control_characters() {
+        let all = [container("web\u{1b}[31m", Some("\u{202e}evil\r\nx"))];
+        let table = containers(&all, Some(60));
+        assert!(
+            table.lines().all(|line| line.chars().count() <= 60),
+            "{table}"
+        );
+        assert!(
+            !table.contains(|c: char| c.is_control() && c != '\n'),
+            "{table:?}"
+        );
+        assert!(!table.contains('\u{202e}'), "{table:?}");
+    }
+}
