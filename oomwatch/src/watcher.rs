@@ -547,3 +547,36 @@ impl Handle {
 fn has_counters(hierarchy: &Hierarchy) -> bool {
     hierarchy.mode() == MemoryMode::Unified
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Delivery;
+
+    #[test]
+    fn what_is_lost_is_told_by_where_it_was() {
+        let publisher = |lost_in_queue, lost_by_publisher| PublisherReport {
+            name: "p".into(),
+            delivery: Delivery::BestEffort,
+            from_store: false,
+            published: 0,
+            retries: 0,
+            waiting: 0,
+            lost_in_queue,
+            lost_by_publisher,
+        };
+        let report = Report {
+            dropped_victims: 1,
+            // One more was missed by a reader of events.
+            lost_by_publishers: 2 + 3 + 4 + 5 + 1,
+            publishers: vec![publisher(2, 3), publisher(4, 5)],
+            ..Report::default()
+        };
+        let expected = Lost {
+            ring: 1,
+            queue: 7,
+            publisher: 8,
+        };
+        assert_eq!(report.lost(), expected);
+    }
+}

@@ -46,7 +46,15 @@ const GROUP_NS: u64 = 60_000_000_000;
 pub struct KubernetesPublisher {
     client: Option<Client>,
     worker: Option<Worker>,
-    groups: VecDeque<(u64, Pod, u64)>,
+    groups: VecDeque<Group>,
+}
+
+/// A group kill that a pod has an Event of.
+#[derive(Debug)]
+struct Group {
+    invocation: u64,
+    pod: Pod,
+    boottime_ns: u64,
 }
 
 #[derive(Debug)]
@@ -87,14 +95,16 @@ impl KubernetesPublisher {
 
     /// Whether another member of this group kill, in this pod, was told before.
     fn is_told(&self, kill: &Kill) -> bool {
-        kill.group.is_some_and(|group| {
-            self.groups.iter().any(|(told, pod, at_ns)| {
-                *told == group && *pod == kill.pod && at_ns.abs_diff(kill.boottime_ns) < GROUP_NS
+        kill.group.is_some_and(|invocation| {
+            self.groups.iter().any(|told| {
+                told.invocation == invocation
+                    && told.pod == kill.pod
+                    && told.boottime_ns.abs_diff(kill.boottime_ns) < GROUP_NS
             })
         })
     }
 
-    fn remember(&mut self, told: Option<(u64, Pod, u64)>) {
+    fn remember(&mut self, told: Option<Group>) {
         self.groups.extend(told);
         let old = self.groups.len().saturating_sub(MAX_GROUPS);
         self.groups.drain(..old);
@@ -129,9 +139,11 @@ impl Publisher for KubernetesPublisher {
                 return Ok(());
             }
             let worker = self.worker.as_ref().ok_or(PublishError::Closed)?;
-            let told = kill
-                .group
-                .map(|group| (group, kill.pod.clone(), kill.boottime_ns));
+            let told = kill.group.map(|invocation| Group {
+                invocation,
+                pod: kill.pod.clone(),
+                boottime_ns: kill.boottime_ns,
+            });
             let (answer, answered) = oneshot::channel();
             let sent = worker.requests.send((kill, answer)).await;
             sent.map_err(|_| PublishError::Closed)?;

@@ -17,7 +17,10 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::{StoreError, cursors::Nudge, history};
-use crate::{OomEvent, discover::source::delays};
+use crate::{
+    OomEvent,
+    discover::source::{causes, delays},
+};
 
 /// Events read at a time.
 const PAGE: usize = 64;
@@ -46,6 +49,7 @@ pub(crate) struct Outbox {
     page: VecDeque<Row>,
     /// Number of the last event that was given.
     given: i64,
+    failing: bool,
 }
 
 impl Outbox {
@@ -63,6 +67,7 @@ impl Outbox {
             writer,
             page: VecDeque::new(),
             given,
+            failing: false,
         }
     }
 
@@ -92,9 +97,12 @@ impl Outbox {
             }
             match self.read().await {
                 Ok(page) if page.is_empty() => return Some(self.skip_to(stored)),
-                Ok(page) => self.page = page,
+                Ok(page) => {
+                    self.page = page;
+                    self.failing = false;
+                }
                 Err(error) => {
-                    debug!(%error, "the outbox cannot be read for now");
+                    self.say_failing(&error);
                     tokio::time::sleep(delays.next().unwrap_or_default()).await;
                 }
             }
@@ -127,6 +135,16 @@ impl Outbox {
         let skipped = number.saturating_sub(self.given);
         self.given = number;
         Given::Lost(skipped.unsigned_abs())
+    }
+
+    /// The first failure in a row is for a human; the others are the same one.
+    fn say_failing(&mut self, error: &StoreError) {
+        let cause = causes(error);
+        if std::mem::replace(&mut self.failing, true) {
+            debug!(%error, cause, "the store still cannot be read");
+        } else {
+            warn!(%error, cause, "the store cannot be read for now: events wait to be published");
+        }
     }
 
     async fn read(&self) -> Result<VecDeque<Row>, StoreError> {
