@@ -2,10 +2,11 @@
 //! them could not be read back from the store.
 
 /// All of them.
-const ALL: [&str; 19] = [
+const ALL: [&str; 20] = [
     "constraint",
     "container",
     "container.name",
+    "container.pod",
     "counter",
     "group",
     "limit",
