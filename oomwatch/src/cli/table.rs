@@ -166,6 +166,31 @@ struct Status {
     undecodable: u64,
     lost_by_publishers: u64,
     lost_by_store: u64,
+    publishers: Vec<Publisher>,
+}
+
+/// What is shown of a publisher.
+#[derive(Deserialize)]
+struct Publisher {
+    name: String,
+    published: u64,
+    waiting: u64,
+    lost_in_queue: u64,
+    lost_by_publisher: u64,
+}
+
+impl Publisher {
+    fn in_short(&self) -> String {
+        let name = printable(self.name.as_bytes());
+        let mut text = format!("{name}: {} published", self.published);
+        let lost = self.lost_in_queue + self.lost_by_publisher;
+        for (number, what) in [(self.waiting, "waiting"), (lost, "lost")] {
+            if number > 0 {
+                text.push_str(&format!(", {number} {what}"));
+            }
+        }
+        text
+    }
 }
 
 impl Status {
@@ -176,22 +201,6 @@ impl Status {
             ", without limits"
         };
         let up = jiff::SignedDuration::from_secs(self.uptime_seconds.cast_signed());
-        let lost = [
-            ("ring", self.dropped_victims),
-            ("undecodable", self.undecodable),
-            ("publishers", self.lost_by_publishers),
-            ("store", self.lost_by_store),
-        ];
-        let lost: Vec<_> = lost
-            .iter()
-            .filter(|(_, number)| *number > 0)
-            .map(|(stage, number)| format!("{number} ({stage})"))
-            .collect();
-        let lost = if lost.is_empty() {
-            "0".to_owned()
-        } else {
-            lost.join(", ")
-        };
         let rows = [
             (
                 "node",
@@ -228,13 +237,35 @@ impl Status {
                 ),
             ),
             ("unexplained", self.residual.to_string()),
-            ("lost", lost),
+            ("lost", self.lost()),
         ];
         let mut table = table(width);
         for (name, value) in rows {
             table.add_row([name.to_owned(), value]);
         }
+        for publisher in &self.publishers {
+            table.add_row(["publisher".to_owned(), publisher.in_short()]);
+        }
         text(table)
+    }
+
+    fn lost(&self) -> String {
+        let stages = [
+            ("ring", self.dropped_victims),
+            ("undecodable", self.undecodable),
+            ("publishers", self.lost_by_publishers),
+            ("store", self.lost_by_store),
+        ];
+        let lost: Vec<_> = stages
+            .iter()
+            .filter(|(_, number)| *number > 0)
+            .map(|(stage, number)| format!("{number} ({stage})"))
+            .collect();
+        if lost.is_empty() {
+            "0".to_owned()
+        } else {
+            lost.join(", ")
+        }
     }
 }
 
@@ -264,6 +295,34 @@ mod tests {
         CONTAINER           POD         RUNTIME  KILLS  CGROUP
         app (0123456789ab)  blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         web-1               blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
+        ");
+    }
+
+    #[test]
+    fn a_status_says_who_is_behind_and_what_was_lost() {
+        let status = serde_json::json!({
+            "version": "0.1.0", "uptime_seconds": 61, "node": "n1", "tier": "btf", "sees_limits": true,
+            "containers": 3, "cgroups": 40, "kills": 5, "counter_only": 1, "recounts": 0,
+            "unregistered": 2, "already_exiting": 1, "late": 1, "residual": 0, "dropped_victims": 7,
+            "undecodable": 0, "lost_by_publishers": 4, "lost_by_store": 0,
+            "publishers": [
+                {"name": "otlp", "published": 2, "waiting": 3, "lost_in_queue": 0, "lost_by_publisher": 0},
+                {"name": "stdout\u{1b}", "published": 5, "waiting": 0, "lost_in_queue": 3, "lost_by_publisher": 1}
+            ]
+        });
+        let status: Status = serde_json::from_value(status).unwrap();
+        insta::assert_snapshot!(status.table(None), @r"
+        node               n1
+        version            0.1.0, up 1m 1s
+        tier               btf
+        watched            3 containers, 40 cgroups
+        kills              5 seen, 1 more by counters alone
+          of no container  2, 1 claimed since
+        no kills           1 exiting already, 0 counted twice by the kernel
+        unexplained        0
+        lost               7 (ring), 4 (publishers)
+        publisher          otlp: 2 published, 3 waiting
+        publisher          stdout\x1b: 5 published, 4 lost
         ");
     }
 
