@@ -6,12 +6,15 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
+use std::path::Path;
 use std::process::Command;
 
 use oomwatch_tests::collector::{self, Collector};
+use oomwatch_tests::daemon::Daemon;
 use oomwatch_tests::host;
 use serde_json::{Value, json};
 
+const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
 const SENDER: &str = env!("CARGO_BIN_EXE_otlp-sender");
 const PROTOCOLS: [&str; 2] = ["grpc", "http/protobuf"];
 
@@ -294,4 +297,64 @@ fn an_endpoint_with_tls_is_believed_only_with_its_authority() {
     }
     let rest = collector.stop().unwrap();
     assert!(rest.is_empty(), "{rest:?}");
+}
+
+/// The whole way, from the kernel to the collector.
+#[test]
+fn a_real_kill_arrives() {
+    let test = "a_real_kill_arrives";
+    let oomwatch = host::oomwatch().unwrap();
+    let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
+        return;
+    };
+    let Some(collector) = collector_or_skip(test, &[]) else {
+        return;
+    };
+    let limited = layout.limited("otlp").unwrap();
+    let registration = format!("web-1={}", limited.identity().path().display());
+    let mut run = Command::new(oomwatch);
+    run.args([
+        "--log-format",
+        "json",
+        "run",
+        "--output",
+        "json",
+        "--discover",
+        "none",
+    ]);
+    run.args([
+        "--container",
+        &registration,
+        "--publish",
+        "otlp",
+        "--node",
+        "node-1",
+    ]);
+    run.envs(collector.variables("grpc", "http"));
+    let daemon = Daemon::spawn(run).unwrap();
+    let hog = limited.kill_a_hog(Path::new(HOG), "otlp-hog", limited.identity());
+    let victim = hog.unwrap().to_string();
+    // Others may be killed on this machine too.
+    let attributes = loop {
+        let arrived = collector.next().unwrap();
+        if arrived["signal"] == "logs" {
+            let attributes = collector::attributes(record(&arrived).0).unwrap();
+            if attributes["process.pid"] == victim {
+                break attributes;
+            }
+        }
+    };
+    assert_eq!(attributes["container.id"], "web-1");
+    assert_eq!(attributes["process.title"], "otlp-hog");
+    let output = daemon.stop().unwrap();
+    let told = output.events.iter().find(|event| {
+        event
+            .victim_pid()
+            .is_ok_and(|pid| pid.to_string() == victim)
+    });
+    let id = told.unwrap().text("id").unwrap();
+    assert_eq!(
+        attributes["oomwatch.oom.event.id"], id,
+        "the same event as on stdout"
+    );
 }

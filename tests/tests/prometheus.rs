@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use oomwatch::{Counts, Metrics, MetricsFormat, Watcher};
-use oomwatch_tests::host::{self, Layout, Limited};
+use oomwatch_tests::host::{self, Limited};
 use serde_json::{Value, json};
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
@@ -160,18 +160,20 @@ fn the_dashboards_panels_do_not_overlap_and_have_names_of_their_own() {
     }
 }
 
-/// A watcher in this process and a place to make a kill, unless that is not possible here.
-async fn watching(counts: &Counts) -> Result<(Watcher, Limited), String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("not root".to_owned());
+/// A watcher in this process and a place to make a kill, unless that is not possible here, which is
+/// then said for `test`.
+async fn watching(test: &str, counts: &Counts) -> Option<(Watcher, Limited)> {
+    let layout = host::layout_or_skip(test, &host::oomwatch().unwrap())?;
+    match Watcher::builder().counts(counts).start().await {
+        Ok(watcher) => Some((watcher, layout.limited("metrics").unwrap())),
+        // As with the program: only a build without the kernel side excuses.
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            assert!(error.contains("no eBPF object"), "{error}");
+            host::skip(test, &error);
+            None
+        }
     }
-    let layout = Layout::read().map_err(|error| format!("{error:#}"))?;
-    let limited = layout
-        .limited("metrics")
-        .map_err(|error| format!("{error:#}"))?;
-    let watcher = Watcher::builder().counts(counts).start().await;
-    let watcher = watcher.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-    Ok((watcher, limited))
 }
 
 /// A real kill, seen by a real probe, in both formats.
@@ -186,9 +188,8 @@ fn a_scrape_is_what_prometheus_expects() {
         .build();
     runtime.unwrap().block_on(async {
         let counts = Counts::default();
-        let (watcher, limited) = match watching(&counts).await {
-            Ok(watching) => watching,
-            Err(reason) => return host::skip(test, &reason),
+        let Some((watcher, limited)) = watching(test, &counts).await else {
+            return;
         };
         watcher
             .add(CONTAINER, limited.identity().path())

@@ -2,7 +2,7 @@
 //!
 //! Entered in the watcher's own task, as an event is handed over: so a slow reader, a full queue or a
 //! failed publisher changes no number. Read from other tasks, and after the watcher's end; hence the
-//! lock, which is held for a kill's few additions or to copy pointers. Asks nobody, reads no clock.
+//! lock, which is held for a kill's few additions or to copy pointers. Asks nobody.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,9 @@ use std::{
 use hashbrown::{HashMap, HashSet};
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::{Attribution, Constraint, Container, ContainerId, Evidence, Kind, OomEvent, Scope};
+use crate::{
+    Attribution, Constraint, Container, ContainerId, Evidence, Kind, OomEvent, Scope, clock,
+};
 
 /// Containers that are remembered at most, the removed ones included.
 pub const MAX_COUNTED_CONTAINERS: usize = 20_000;
@@ -51,7 +53,8 @@ impl Counts {
 
     /// Takes in an event. A watcher that was given these counts does so itself.
     pub fn enter(&self, event: &OomEvent) {
-        self.tally().enter(event);
+        let now_ns = clock::now().boottime_ns;
+        self.tally().enter(event, now_ns);
     }
 
     /// Learns which containers exist, and forgets those that are gone for long enough.
@@ -69,7 +72,15 @@ impl Counts {
         Snapshot { losses, node }
     }
 
-    /// Changes with each kill that is entered.
+    /// Those that have lost a process since then, on the boot-time clock, as it was entered.
+    pub(crate) fn losses_since(&self, since_ns: u64) -> Vec<Arc<Losses>> {
+        let tally = self.tally();
+        let recent = tally.containers.values();
+        let recent = recent.filter(|losses| losses.entered_ns >= since_ns);
+        recent.cloned().collect()
+    }
+
+    /// Changes with each kill in a container.
     pub(crate) fn version(&self) -> u64 {
         self.tally().version
     }
@@ -103,6 +114,8 @@ pub(crate) struct Losses {
     pub(crate) last: LastKill,
     /// The group kill that was counted last; its further members are not.
     last_group: Option<u64>,
+    /// When the last event was entered.
+    entered_ns: u64,
     /// Since when it is known not to exist any more.
     gone_since_ns: Option<u64>,
 }
@@ -169,21 +182,23 @@ impl Tally {
         }
     }
 
-    fn enter(&mut self, event: &OomEvent) {
+    fn enter(&mut self, event: &OomEvent, now_ns: u64) {
         self.node.enter(event);
         if event.count == 0 {
             return;
         }
-        self.version += 1;
         let Some(container) = &event.container else {
             return;
         };
+        self.version += 1;
         if !self.containers.contains_key(&container.id) {
             self.make_room();
         }
         let losses = self.containers.entry(container.id.clone());
         let losses = losses.or_insert_with(|| Arc::new(Losses::new(container)));
-        Arc::make_mut(losses).enter(event, container);
+        let losses = Arc::make_mut(losses);
+        losses.enter(event, container);
+        losses.entered_ns = now_ns;
     }
 
     /// A place for one more.
@@ -221,6 +236,7 @@ impl Losses {
             group_kills: 0,
             last: LastKill::default(),
             last_group: None,
+            entered_ns: 0,
             gone_since_ns: None,
         }
     }

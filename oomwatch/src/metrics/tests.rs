@@ -11,7 +11,7 @@ use crate::{
 
 /// A watcher that says what it is told to.
 struct Fake {
-    containers: std::sync::Arc<Mutex<Vec<Registered>>>,
+    containers: Arc<Mutex<Vec<Registered>>>,
     tier: Tier,
     sees_limits: bool,
 }
@@ -62,15 +62,15 @@ impl Watched for Fake {
 struct Node {
     metrics: Metrics,
     counts: Counts,
-    containers: std::sync::Arc<Mutex<Vec<Registered>>>,
+    containers: Arc<Mutex<Vec<Registered>>>,
 }
 
 impl Node {
     fn with(counts: Counts, containers: Vec<Registered>) -> Self {
-        let containers = std::sync::Arc::new(Mutex::new(containers));
+        let containers = Arc::new(Mutex::new(containers));
         let metrics = Metrics {
-            watched: Box::new(Fake {
-                containers: std::sync::Arc::clone(&containers),
+            watched: Arc::new(Fake {
+                containers: Arc::clone(&containers),
                 tier: Tier::Btf,
                 sees_limits: true,
             }),
@@ -97,7 +97,7 @@ impl Node {
 
 fn registered(id: &str, details: ContainerDetails) -> Registered {
     Registered {
-        container: std::sync::Arc::new(Container {
+        container: Arc::new(Container {
             id: ContainerId::new(id).unwrap(),
             cgroup_id: CgroupId(3),
             details,
@@ -345,8 +345,8 @@ async fn where_limits_are_not_seen_what_is_unknown_begins_at_0() {
             &[("container", "unknown"), ("unknown", "unknown")],
         ),
     ] {
-        node.metrics.watched = Box::new(Fake {
-            containers: std::sync::Arc::clone(&node.containers),
+        node.metrics.watched = Arc::new(Fake {
+            containers: Arc::clone(&node.containers),
             tier,
             sees_limits: false,
         });
@@ -384,6 +384,11 @@ async fn a_late_claim_moves_the_kill_and_adds_none() {
     nobodys.scope = Scope::Cgroup;
     nobodys.quality.attribution = Attribution::Unregistered;
     node.counts.enter(&nobodys);
+    assert_eq!(
+        node.counts.version(),
+        0,
+        "no container's numbers have changed"
+    );
     assert_eq!(value(&node, "container_oom_kills_total").await, 0);
     let mut claimed = kill(1, "a");
     claimed.seq = 2;
@@ -429,6 +434,16 @@ async fn a_removed_containers_series_stay_for_a_while() {
     assert_eq!(evicted, 0, "its time was over, which is no want of room");
 }
 
+#[test]
+fn who_lost_nothing_lately_can_be_left_out() {
+    let counts = Counts::default();
+    let before_ns = clock::now().boottime_ns;
+    counts.enter(&kill(1, "a"));
+    let lost = |since_ns| counts.losses_since(since_ns).len();
+    assert_eq!(lost(before_ns), 1);
+    assert_eq!(lost(clock::now().boottime_ns + 1), 0);
+}
+
 /// Docker keeps the id of a container that it starts again, on another cgroup.
 #[tokio::test]
 async fn an_id_that_comes_back_is_one_series() {
@@ -437,7 +452,7 @@ async fn an_id_that_comes_back_is_one_series() {
     node.containers.lock().unwrap().clear();
     node.metrics.render().await;
     let mut again = registered("a", web());
-    std::sync::Arc::make_mut(&mut again.container).cgroup_id = CgroupId(99);
+    Arc::make_mut(&mut again.container).cgroup_id = CgroupId(99);
     *node.containers.lock().unwrap() = vec![again];
     node.counts.enter(&kill(2, "a"));
     assert_eq!(value(&node, "container_oom_kills_total").await, 2);
@@ -557,7 +572,7 @@ async fn a_watcher_that_has_stopped_leaves_its_counts() {
         }
     }
     let mut node = Node::of(Vec::new());
-    node.metrics.watched = Box::new(Stopped);
+    node.metrics.watched = Arc::new(Stopped);
     node.counts.enter(&kill(1, "a"));
     assert_eq!(value(&node, "container_oom_kills_total").await, 1);
     assert!(

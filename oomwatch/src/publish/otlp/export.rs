@@ -12,6 +12,7 @@ use opentelemetry_otlp::{
     tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::{error::OTelSdkError, metrics::Temporality};
+use tracing::warn;
 
 use self::http::Client;
 use super::OtlpError;
@@ -20,6 +21,13 @@ const PROTOCOL: &str = "PROTOCOL";
 const ENDPOINT: &str = "ENDPOINT";
 const INSECURE: &str = "INSECURE";
 const TIMEOUT: &str = "TIMEOUT";
+/// What other exporters follow and this one does not.
+const UNKNOWN: [&str; 4] = [
+    "COMPRESSION",
+    "CERTIFICATE",
+    "CLIENT_CERTIFICATE",
+    "CLIENT_KEY",
+];
 const INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -97,6 +105,24 @@ impl Signal {
         }
     }
 
+    /// Variables that are set for nothing.
+    fn unfollowed(self, env: Env<'_>) -> Vec<Setting> {
+        let settings = UNKNOWN.iter().filter_map(|what| self.setting(what, env));
+        settings.filter(|set| set.value != "none").collect()
+    }
+
+    /// Whoever set them should hear of it; they are no reason not to send.
+    fn warn_of_unfollowed(self, env: Env<'_>) {
+        for Setting { variable, value } in self.unfollowed(env) {
+            warn!(
+                publisher = "otlp",
+                variable,
+                value,
+                "not followed: requests are not compressed, and certificates are the system's, or SSL_CERT_FILE's"
+            );
+        }
+    }
+
     fn timeout(self, env: Env<'_>) -> Result<Duration, OtlpError> {
         let setting = self.setting(TIMEOUT, env);
         setting.map_or(Ok(DEFAULT_TIMEOUT), milliseconds)
@@ -131,6 +157,7 @@ pub(super) fn interval(env: Env<'_>) -> Result<Duration, OtlpError> {
 /// The exporter of log records.
 pub(super) fn logs(env: Env<'_>) -> Result<LogExporter, OtlpError> {
     let (signal, builder) = (Signal::Logs, LogExporter::builder());
+    signal.warn_of_unfollowed(env);
     let built = match signal.protocol(env)? {
         protocol @ Protocol::Grpc => {
             // Read in any case, so that a mistake is told.
@@ -145,6 +172,7 @@ pub(super) fn logs(env: Env<'_>) -> Result<LogExporter, OtlpError> {
 /// The exporter of metrics. Cumulative, so that an export that fails loses nothing.
 pub(super) fn metrics(env: Env<'_>) -> Result<MetricExporter, OtlpError> {
     let signal = Signal::Metrics;
+    signal.warn_of_unfollowed(env);
     let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
     let built = match signal.protocol(env)? {
         protocol @ Protocol::Grpc => {

@@ -27,7 +27,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{SCOPE, failed};
-use crate::{Counts, PublishError, metrics::counts::Losses, printable};
+use crate::{Counts, PublishError, clock, metrics::counts::Losses, printable};
+
+/// For how long after its last kill a container is told of. All that there ever were would be more than
+/// collectors take in one request.
+const TOLD_FOR_NS: u64 = 3_600_000_000_000;
 
 /// How they are sent.
 pub(super) struct Setup {
@@ -170,8 +174,12 @@ impl Meter {
     }
 }
 
+fn recent(counts: &Counts) -> Vec<Arc<Losses>> {
+    counts.losses_since(clock::now().boottime_ns.saturating_sub(TOLD_FOR_NS))
+}
+
 fn observe_kills(counts: &Counts, observer: &dyn AsyncInstrument<u64>) {
-    for losses in counts.snapshot().losses {
+    for losses in recent(counts) {
         for kills in &losses.kills {
             let mut attributes = attributes(&losses);
             attributes.push(KeyValue::new("oomwatch.oom.scope", kills.scope.as_str()));
@@ -185,7 +193,7 @@ fn observe_kills(counts: &Counts, observer: &dyn AsyncInstrument<u64>) {
 }
 
 fn observe_groups(counts: &Counts, observer: &dyn AsyncInstrument<u64>) {
-    for losses in counts.snapshot().losses {
+    for losses in recent(counts) {
         observer.observe(losses.group_kills, &attributes(&losses));
     }
 }

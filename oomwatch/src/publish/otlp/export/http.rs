@@ -2,33 +2,61 @@
 
 use std::{fmt, future::Future, io, pin::Pin, time::Duration};
 
-use hyper_rustls::HttpsConnectorBuilder;
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{self, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 /// What an answer becomes that takes some records and refuses others: each request has one.
 const REFUSED: hyper::StatusCode = hyper::StatusCode::BAD_REQUEST;
+/// Answers have a few bytes; beyond this they are not read.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// The client.
-pub(super) struct Client(Box<dyn HttpClient>);
+pub(super) struct Client {
+    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
 
 impl Client {
-    /// For endpoints without TLS.
+    /// For endpoints without TLS. The same connector, so that there is one kind of client, which believes nobody.
     pub(super) fn plain(timeout: Duration) -> Self {
-        Self(Box::new(HyperClient::with_default_connector(timeout, None)))
+        let config = ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new().with_tls_config(config);
+        Self::new(connector.https_or_http().enable_http1().build(), timeout)
     }
 
     /// For endpoints with TLS, with the system's root certificates.
     pub(super) fn with_tls(timeout: Duration) -> io::Result<Self> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = HyperClient::new(connector, timeout, None);
-        Ok(Self(Box::new(client)))
+        let connector = HttpsConnectorBuilder::new().with_native_roots()?;
+        let connector = connector.https_only().enable_http1().build();
+        Ok(Self::new(connector, timeout))
+    }
+
+    fn new(connector: HttpsConnector<HttpConnector>, timeout: Duration) -> Self {
+        let inner = legacy::Client::builder(TokioExecutor::new()).build(connector);
+        Self { inner, timeout }
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let answer = self.inner.request(request.map(Full::from)).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?;
+        let mut answer = Response::from_parts(head, body.to_bytes());
+        if answer.status().is_success() && refuses(answer.body()) {
+            *answer.status_mut() = REFUSED;
+        }
+        Ok(answer)
     }
 }
 
@@ -48,18 +76,12 @@ impl HttpClient for Client {
         Self: 'f,
     {
         Box::pin(async move {
-            let mut response = match self.0.send_bytes(request).await {
-                Ok(response) => response,
-                Err(error) => {
-                    // The exporter does not tell why.
-                    debug!(publisher = "otlp", cause = causes(&*error), "no answer");
-                    return Err(error);
-                }
-            };
-            if response.status().is_success() && refuses(response.body()) {
-                *response.status_mut() = REFUSED;
-            }
-            Ok(response)
+            let answer = timeout(self.timeout, self.send(request)).await;
+            let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            // The exporter does not tell why.
+            answer.inspect_err(|error| {
+                debug!(publisher = "otlp", cause = causes(&**error), "no answer");
+            })
         })
     }
 }

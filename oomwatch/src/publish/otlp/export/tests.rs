@@ -33,6 +33,28 @@ fn what_cannot_be_followed_is_named() {
 }
 
 #[test]
+fn what_is_set_for_nothing_is_known() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "/ca.pem"),
+    ];
+    let of = |signal: Signal| {
+        let settings = of(&variables, |env| signal.unfollowed(env));
+        let names = settings.into_iter().map(|setting| setting.variable);
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(Signal::Logs),
+        [
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"
+        ]
+    );
+    assert!(of(Signal::Metrics).is_empty());
+}
+
+#[test]
 fn times_are_milliseconds() {
     let timeout = [("OTEL_EXPORTER_OTLP_TIMEOUT", "1500")];
     let timeout = of(&timeout, |env| Signal::Logs.timeout(env)).unwrap();
