@@ -23,16 +23,21 @@ const PAGE_PACKAGES: &[&str] = &["chromium"];
 
 /// All of it: toolchain, packages, kernels and root images.
 pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
-    for_checks(workspace)?;
+    for_tests(workspace)?;
     for_vm(workspace)?;
     let mut images = image::ALL.iter();
     images.try_for_each(|recipe| image::fetch(&workspace.cache, recipe).map(drop))
 }
 
-/// What building, linting and the tests on this machine need.
+/// What building and linting need.
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
-    toolchain::for_lint()?;
+    toolchain::for_lint()
+}
+
+/// The same, and what tests on this machine start besides.
+pub(crate) fn for_tests(workspace: &Workspace) -> Result<()> {
+    for_checks(workspace)?;
     apt::install(PAGE_PACKAGES)
 }
 

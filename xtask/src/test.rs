@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, no_vm: bool) -> Result<bool> {
 fn gates(workspace: &Workspace, summary: &mut Summary) -> Option<std::path::PathBuf> {
     type Gate = fn(&Workspace) -> Result<()>;
     let gates: [(&str, Gate); 4] = [
-        ("setup", setup::for_checks),
+        ("setup", setup::for_tests),
         ("format", lint::format),
         ("clippy of the host crates", lint::clippy),
         ("clippy of the kernel side", ebpf::clippy),
