@@ -31,7 +31,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
     images.try_for_each(|recipe| image::fetch(&workspace.cache, recipe).map(drop))
 }
 
-/// What building, linting and the tests on this machine need.
+/// What building and linting need.
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
     toolchain::for_lint()

@@ -14,11 +14,11 @@ use super::{
     problem::Problem,
 };
 
-const DEFAULT_LIMIT: usize = 100;
+const DEFAULT_LIMIT: u32 = 100;
 
 #[derive(Deserialize)]
 pub(super) struct Wanted {
-    limit: Option<usize>,
+    limit: Option<u32>,
 }
 
 pub(super) async fn events(
@@ -26,6 +26,7 @@ pub(super) async fn events(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let limit = wanted?.limit.unwrap_or(DEFAULT_LIMIT);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let permit = large(&shared).await?;
     let events: Vec<_> = shared.recent.borrow().latest(limit).collect();
     let mut text = String::from(r#"{"events":["#);

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{History, HistoryEntry, HistoryFilter, StoreError};
 
-const DEFAULT_LIMIT: u64 = 100;
+const DEFAULT_LIMIT: u32 = 100;
 /// More must be asked for in parts, by `since`.
-const MAX_LIMIT: u64 = 1000;
+const MAX_LIMIT: u32 = 1000;
 /// Bytes of JSON in one answer: 1,000 events have 2 MB.
 const MAX_BYTES: usize = 8 << 20;
 
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
     container: Option<String>,
     pod: Option<String>,
     namespace: Option<String>,
-    limit: Option<u64>,
+    limit: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -71,7 +71,7 @@ fn filter(wanted: Wanted) -> Result<HistoryFilter, Problem> {
         container: wanted.container,
         pod: wanted.pod,
         namespace: wanted.namespace,
-        limit: Some(wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)),
+        limit: Some(wanted.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT).into()),
     })
 }
 

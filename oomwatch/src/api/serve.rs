@@ -57,6 +57,7 @@ impl Listen {
 pub(super) async fn serve(listen: Listen, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut failed = 0_u64;
     loop {
         let accepted = tokio::select! {
             accepted = listen.accept() => accepted,
@@ -72,7 +73,10 @@ pub(super) async fn serve(listen: Listen, router: Router, stop: CancellationToke
                 }
             }
             Err(error) => {
-                warn!(%error, "a connection to the API cannot be accepted");
+                failed += 1;
+                if failed.is_power_of_two() {
+                    warn!(%error, failed, "a connection to the API cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
