@@ -7,7 +7,7 @@
 
 mod numbers;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 pub(crate) use self::numbers::{Numbers, Told};
 use crate::{CgroupId, ContainerId, record::Memcg};
@@ -30,7 +30,7 @@ pub(crate) struct Book {
 pub(crate) struct Page {
     /// Serial of the counters; `None` until a record told it.
     pub(crate) serial: Option<u32>,
-    /// The counter at registration.
+    /// The counter at registration, less what is told of later though it was counted before.
     pub(crate) base: u64,
     /// What was said of its rise: kills, counter-only kills and recounts.
     pub(crate) accounted: u64,
@@ -48,6 +48,8 @@ struct Noted {
 #[derive(Clone, Copy, Debug, Default)]
 struct Story {
     numbers: Numbers,
+    /// How far the book's beginning is before the counter that it was opened at.
+    moved: u64,
     /// Double counts that late claims have brought in.
     claimed_recounts: u64,
     noted: Option<Noted>,
@@ -82,6 +84,7 @@ impl Account<'_> {
     fn begin_again(&mut self) {
         if let Some(story) = self.stories.get_mut(&self.cgroup) {
             story.numbers.begin_again();
+            story.moved = 0;
             story.noted = None;
         }
     }
@@ -91,6 +94,25 @@ impl Account<'_> {
         if oom_kill > self.page.told() || self.stories.contains_key(&self.cgroup) {
             self.story().numbers.see(oom_kill);
         }
+    }
+
+    /// The counter that it was opened at: a mark up to this is older than the book.
+    fn opened(&self) -> u64 {
+        let story = self.stories.get(&self.cgroup);
+        self.page.base + story.map_or(0, |story| story.moved)
+    }
+
+    /// Moves the beginning to before `count` increments, which are yet to be entered; returns how many
+    /// there were.
+    fn move_back(&mut self, count: u64) -> u64 {
+        let count = count.min(self.page.base);
+        let story = self.story();
+        story.moved += count;
+        let numbers = &mut story.numbers;
+        numbers.see(numbers.start);
+        numbers.start = numbers.start.saturating_sub(count);
+        self.page.base -= count;
+        count
     }
 
     fn enter(&mut self, told: Told, count: u64) {
@@ -126,7 +148,8 @@ pub(crate) struct Accounts {
     pages: HashMap<CgroupId, Page>,
     /// Those from an earlier run of the daemon, and not audited in this one: what is missing
     /// happened while it was down.
-    resumed: HashSet<CgroupId>,
+    /// With the counter that was read first in this one.
+    resumed: HashMap<CgroupId, Option<u64>>,
     /// Of the few that something happened to.
     stories: HashMap<CgroupId, Story>,
     /// Increments of the whole node that were spoken of.
@@ -140,18 +163,57 @@ impl Accounts {
         Some(Account {
             cgroup,
             page: self.pages.get_mut(&cgroup)?,
-            resumed: self.resumed.contains(&cgroup),
+            resumed: self.resumed.contains_key(&cgroup),
             stories: &mut self.stories,
         })
     }
 
-    /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on.
-    pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64) {
-        self.pages.entry(cgroup).or_insert(Page {
-            base,
-            ..Page::default()
-        });
+    /// Opens a book for a container whose counter is `base` now; one from an earlier run goes on. What
+    /// books below it have yet to tell, `owed`, will be entered, so it begins before that.
+    pub(crate) fn open(&mut self, cgroup: CgroupId, base: u64, owed: u64) {
+        if let Entry::Vacant(page) = self.pages.entry(cgroup) {
+            page.insert(Page {
+                base,
+                ..Page::default()
+            });
+            self.owe(cgroup, owed);
+        }
         self.touch(cgroup);
+    }
+
+    /// A book begins before `owed` increments that one below it has yet to tell.
+    pub(crate) fn owe(&mut self, cgroup: CgroupId, owed: u64) {
+        if owed > 0
+            && let Some(mut account) = self.account(cgroup)
+        {
+            account.move_back(owed);
+            self.touch(cgroup);
+        }
+    }
+
+    /// A book takes the place of another on its cgroup, which had `owed` increments to tell: their marks,
+    /// if there are any, are this book's.
+    pub(crate) fn take_over(&mut self, cgroup: CgroupId, owed: u64) {
+        if owed > 0
+            && let Some(mut account) = self.account(cgroup)
+        {
+            let owed = account.move_back(owed);
+            account.story().moved -= owed;
+            self.touch(cgroup);
+        }
+    }
+
+    /// How many increments nobody spoke of, of a counter that was read.
+    pub(crate) fn untold(&self, cgroup: CgroupId, oom_kill: u64) -> u64 {
+        let page = self.pages.get(&cgroup);
+        page.map_or(0, |page| oom_kill.saturating_sub(page.told()))
+    }
+
+    /// What was noted of a container is not to be compared: the next audit has it.
+    pub(crate) fn drop_note(&mut self, cgroup: CgroupId) {
+        if let Some(story) = self.stories.get_mut(&cgroup) {
+            story.noted = None;
+        }
     }
 
     /// Closes a book for good.
@@ -176,18 +238,40 @@ impl Accounts {
     /// Goes on with a book from an earlier run.
     pub(crate) fn resume(&mut self, cgroup: CgroupId, page: Page) {
         self.pages.insert(cgroup, page);
-        self.resumed.insert(cgroup);
+        self.resumed.insert(cgroup, None);
         self.touch(cgroup);
     }
 
     /// Whether a book is from an earlier run; asked once, right before its first audit.
     pub(crate) fn take_resumed(&mut self, cgroup: CgroupId) -> bool {
-        self.resumed.remove(&cgroup)
+        self.resumed.remove(&cgroup).is_some()
     }
 
     /// Whether a book is from an earlier run, and not audited in this one.
     pub(crate) fn is_resumed(&self, cgroup: CgroupId) -> bool {
-        self.resumed.contains(&cgroup)
+        self.resumed.contains_key(&cgroup)
+    }
+
+    /// The counter of a book from an earlier run was read; returns what of it nobody spoke of, the first
+    /// time.
+    pub(crate) fn read_resumed(&mut self, cgroup: CgroupId, oom_kill: u64) -> u64 {
+        match self.resumed.get_mut(&cgroup) {
+            Some(first) if first.is_none() => *first = Some(oom_kill),
+            _ => return 0,
+        }
+        self.untold(cgroup, oom_kill)
+    }
+
+    /// Whether a book from an earlier run was behind the counter that was read first in this one.
+    pub(crate) fn has_missed(&self, cgroup: CgroupId) -> bool {
+        let first = self.resumed.get(&cgroup).copied().flatten();
+        first.is_some_and(|oom_kill| self.untold(cgroup, oom_kill) > 0)
+    }
+
+    /// Books from an earlier run, with the counter that was read first in this one.
+    pub(crate) fn resumed(&self) -> impl Iterator<Item = (CgroupId, u64)> + '_ {
+        let resumed = self.resumed.iter();
+        resumed.filter_map(|(&cgroup, first)| Some((cgroup, (*first)?)))
     }
 
     /// The counter of a cgroup was read for the first time in this run. Behind a book from an
@@ -241,7 +325,8 @@ impl Accounts {
     }
 
     /// Enters a mark of which only the chain's counters are known, into the books from an earlier
-    /// run that have something left to speak of. Books of this run have it in their base.
+    /// run that have something left to speak of, and into those above them that begin before that. Others
+    /// have it in their base.
     pub(crate) fn enter_unjudged(&mut self, chain: &[Memcg]) -> Room {
         let mut room = Room::Unknown;
         for memcg in chain {
@@ -251,6 +336,10 @@ impl Accounts {
                 continue;
             };
             if !account.resumed {
+                if room == Room::Entered {
+                    account.enter_at(oom_kill, Told::Kill, 1);
+                    self.touch(memcg.cgroup_id);
+                }
                 continue;
             }
             account.meet(memcg.serial);
@@ -269,9 +358,11 @@ impl Accounts {
     }
 
     /// Enters `count` counted increments into the books of all containers that they were charged
-    /// to. A container registered after them has them in its base.
+    /// to. The book of a container that was registered meanwhile has them in its base, which is moved to
+    /// before them; unless it begins before all that one below it had to tell.
     pub(crate) fn enter(&mut self, chain: &[Memcg], told: Told, count: u64) {
         self.node_told += count;
+        let mut is_owed = false;
         for memcg in chain {
             let (Some(mut account), Some(oom_kill)) =
                 (self.account(memcg.cgroup_id), memcg.oom_kill)
@@ -280,8 +371,12 @@ impl Accounts {
             };
             account.meet(memcg.serial);
             account.see(oom_kill);
-            if oom_kill > account.page.base {
+            if is_owed || oom_kill > account.opened() {
+                is_owed = true;
                 account.enter_at(oom_kill, told, count);
+            } else {
+                let count = account.move_back(count);
+                account.enter(told, count);
             }
             self.touch(memcg.cgroup_id);
         }
@@ -295,18 +390,12 @@ impl Accounts {
         if account.resumed {
             return;
         }
-        let base = account.page.base;
         let story = account.story();
         let recounts = recounts.saturating_sub(story.claimed_recounts);
-        let claimed = kills.saturating_add(recounts).min(base);
         story.claimed_recounts += recounts;
-        let numbers = &mut story.numbers;
-        numbers.see(numbers.start);
-        numbers.start = numbers.start.saturating_sub(claimed);
-        numbers.enter(Told::Kill, kills.min(claimed));
-        numbers.enter(Told::Recount, claimed.saturating_sub(kills));
-        account.page.base -= claimed;
-        account.page.accounted += claimed;
+        let claimed = account.move_back(kills.saturating_add(recounts));
+        account.enter(Told::Kill, kills.min(claimed));
+        account.enter(Told::Recount, claimed.saturating_sub(kills));
         self.touch(cgroup);
     }
 

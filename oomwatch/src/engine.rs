@@ -7,6 +7,7 @@ pub(crate) mod books;
 mod claim;
 mod discovery;
 pub(crate) mod naming;
+mod nested;
 pub(crate) mod reading;
 mod walked;
 
@@ -174,16 +175,27 @@ impl Engine {
     /// A counter was read, not before `as_of_ns`.
     pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
         self.reconciler.baseline(id, oom_kill, as_of_ns);
+        self.read_resumed(id, oom_kill);
         // A container found by a scan is registered before its counter is read.
         if self.registry.contains(id) {
-            self.reconciler.open_account(id);
+            self.open_account(id, &[(id, oom_kill)]);
         }
     }
 
+    /// Registers a container whose counter, as far as known, is what records said last.
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
+        self.register_late(container, &[])
+    }
+
+    /// As [`Self::register`], with the counters of [`Self::to_be_read`].
+    pub(crate) fn register_late(
+        &mut self,
+        container: Container,
+        read: &[(CgroupId, u64)],
+    ) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
         self.registry.add(&self.tree, container)?;
-        self.registered(cgroup, &id);
+        self.registered(cgroup, &id, read);
         Ok(())
     }
 
@@ -194,17 +206,17 @@ impl Engine {
         self.registry.add_found(&self.tree, container)?;
         let wanted = asked.into_iter().map(|source| (source, id.clone()));
         self.wanted.extend(wanted);
-        self.registered(cgroup, &id);
+        self.registered(cgroup, &id, &[]);
         Ok(())
     }
 
-    fn registered(&mut self, cgroup: CgroupId, id: &ContainerId) {
+    fn registered(&mut self, cgroup: CgroupId, id: &ContainerId, read: &[(CgroupId, u64)]) {
         if self.kept.registered(cgroup, id) {
             self.reconciler.close_account(cgroup);
         } else if self.reconciler.is_resumed(cgroup) {
-            self.kept.want_audit();
+            self.want_audit(cgroup);
         }
-        self.reconciler.open_account(cgroup);
+        self.open_account(cgroup, read);
         self.newly_registered = true;
     }
 
@@ -360,6 +372,7 @@ impl Engine {
         if missing == 0 {
             return None;
         }
+        let while_down = self.give_up_below(container.cgroup_id) || while_down;
         self.totals.counter_only += missing;
         self.last_seq += 1;
         let mut event = self
@@ -384,7 +397,7 @@ impl Engine {
                 }
                 // Where its removal was learnt of first, or a scan that read no counter.
                 if is_new && self.registry.contains(change.cgroup_id) {
-                    self.reconciler.open_account(change.cgroup_id);
+                    self.open_account(change.cgroup_id, &[]);
                 }
             }
             _ => debug!(

@@ -329,6 +329,7 @@ impl Reconciler {
             return;
         };
         let extra = end.unseen_recounts;
+        let before = self.ledgers.get(&first.cgroup_id).copied();
         self.settle(&[first], end.boottime_ns);
         if extra == 0 {
             return;
@@ -338,11 +339,14 @@ impl Reconciler {
             .enter_missing(lineage.iter().copied(), Told::Recount, extra);
         for &cgroup in lineage {
             *self.recounts.entry(cgroup).or_default() += extra;
-            // The ledgers above moved with it, and the record has only the first one's.
-            if Some(cgroup) != end.first.map(|first| first.cgroup_id)
+            // The ledgers above moved with it, and the record has only the first one's. Those of which a
+            // later mark told may have it.
+            if cgroup != first.cgroup_id
+                && let (Some(before), Some(oom_kill)) = (before, first.oom_kill)
                 && let Some(ledger) = self.ledgers.get_mut(&cgroup)
+                && ledger.as_of_ns <= before.as_of_ns
             {
-                ledger.oom_kill += extra;
+                ledger.oom_kill += extra.min(oom_kill.saturating_sub(before.oom_kill));
             }
         }
     }

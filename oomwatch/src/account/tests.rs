@@ -9,7 +9,7 @@ const POD: CgroupId = CgroupId(5);
 #[test]
 fn what_is_entered_is_not_missing() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 3);
+    accounts.open(C, 3, 0);
     accounts.enter(&[memcg(10, 4)], Told::Kill, 1);
     assert_eq!(accounts.missing(C, 4, None), 0);
     assert_eq!(accounts.missing(C, 6, None), 2);
@@ -20,7 +20,7 @@ fn what_is_entered_is_not_missing() {
 #[test]
 fn increments_before_the_registration_are_in_the_base() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 3);
+    accounts.open(C, 3, 0);
     accounts.enter(&[memcg(10, 3)], Told::Kill, 1);
     assert_eq!(accounts.missing(C, 4, None), 1);
 }
@@ -28,8 +28,8 @@ fn increments_before_the_registration_are_in_the_base() {
 #[test]
 fn a_parents_book_has_its_childrens_entries() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
-    accounts.open(POD, 0);
+    accounts.open(C, 0, 0);
+    accounts.open(POD, 0, 0);
     accounts.enter(&[memcg(10, 1), memcg(5, 1)], Told::Kill, 1);
     accounts.enter_missing([C, POD].into_iter(), Told::CounterOnly, 1);
     assert_eq!(accounts.missing(POD, 2, None), 0);
@@ -39,7 +39,7 @@ fn a_parents_book_has_its_childrens_entries() {
 #[test]
 fn counters_that_started_again_start_a_new_page() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 7);
+    accounts.open(C, 7, 0);
     accounts.enter(&[memcg(10, 8)], Told::Kill, 1);
     assert_eq!(accounts.missing(C, 1, Some(2)), 1);
 }
@@ -59,7 +59,7 @@ const TOLD_5: Page = Page {
 #[test]
 fn a_book_from_an_earlier_run_misses_what_rose_meanwhile() {
     let mut accounts = resumed(TOLD_5);
-    accounts.open(C, 9);
+    accounts.open(C, 9, 0);
     assert!(!accounts.meet_counter(C, 9));
     assert_eq!(accounts.missing(C, 9, None), 4);
     assert!(accounts.take_resumed(C));
@@ -94,7 +94,7 @@ fn a_mark_that_an_earlier_run_spoke_of_has_no_room() {
 #[test]
 fn changes_are_remembered_only_where_they_are_kept() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
+    accounts.open(C, 0, 0);
     assert!(accounts.take_changed().is_empty());
     accounts.keep();
     accounts.enter(&[memcg(10, 1), memcg(5, 1)], Told::Kill, 1);
@@ -112,7 +112,7 @@ fn numbers(accounts: &Accounts, cgroup: CgroupId) -> Numbers {
 #[test]
 fn numbers_tell_what_was_entered_as_what() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 3);
+    accounts.open(C, 3, 0);
     accounts.enter(&[memcg(10, 4)], Told::Kill, 1);
     accounts.enter(&[memcg(10, 5)], Told::Recount, 1);
     assert_eq!(accounts.missing(C, 7, None), 2);
@@ -126,7 +126,7 @@ fn numbers_tell_what_was_entered_as_what() {
 #[test]
 fn more_told_than_counted_is_a_residual_below_zero() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
+    accounts.open(C, 0, 0);
     accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
     accounts.enter_missing([C].into_iter(), Told::CounterOnly, 1);
     assert_eq!(numbers(&accounts, C).residual(), -1);
@@ -135,7 +135,7 @@ fn more_told_than_counted_is_a_residual_below_zero() {
 #[test]
 fn the_rise_before_counters_started_again_is_kept() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 7);
+    accounts.open(C, 7, 0);
     accounts.enter(&[memcg(10, 8)], Told::Kill, 1);
     let mut again = memcg(10, 1);
     again.serial += 1;
@@ -148,7 +148,7 @@ fn the_rise_before_counters_started_again_is_kept() {
 #[test]
 fn a_kill_that_was_under_way_when_the_counter_was_read_is_not_missing() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
+    accounts.open(C, 0, 0);
     accounts.note(C, 1);
     accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
     assert_eq!(accounts.missing_noted(C), Some((0, 1)));
@@ -158,7 +158,7 @@ fn a_kill_that_was_under_way_when_the_counter_was_read_is_not_missing() {
 #[test]
 fn kills_after_the_counter_was_read_do_not_hide_a_loss_before() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
+    accounts.open(C, 0, 0);
     accounts.note(C, 2);
     accounts.enter(&[memcg(10, 2)], Told::Kill, 1);
     accounts.enter(&[memcg(10, 3)], Told::Kill, 1);
@@ -168,7 +168,7 @@ fn kills_after_the_counter_was_read_do_not_hide_a_loss_before() {
 #[test]
 fn a_counter_that_was_noted_is_no_word_on_its_successor() {
     let mut accounts = Accounts::default();
-    accounts.open(C, 0);
+    accounts.open(C, 0, 0);
     accounts.enter(&[memcg(10, 1)], Told::Kill, 1);
     accounts.note(C, 5);
     let mut again = memcg(10, 1);

@@ -42,6 +42,16 @@ impl Kept {
         self.audit_wanted = true;
     }
 
+    /// Cgroups whose containers are not registered yet.
+    pub(super) fn all_waiting(&self) -> impl Iterator<Item = CgroupId> + '_ {
+        self.waiting.keys().copied()
+    }
+
+    /// The container that the book of a cgroup waits for.
+    pub(super) fn waiting(&self, cgroup: CgroupId) -> Option<&ContainerId> {
+        self.waiting.get(&cgroup)
+    }
+
     pub(super) fn unregistered(&mut self, cgroup: CgroupId) {
         self.by_hand.remove(&cgroup);
         self.restored.remove(&cgroup);
@@ -66,7 +76,7 @@ impl Engine {
     /// After the first scan: registers again what was registered by hand, and drops the books of
     /// cgroups that are gone.
     pub(crate) fn settle_resumed(&mut self) {
-        let waiting: Vec<CgroupId> = self.kept.waiting.keys().copied().collect();
+        let waiting: Vec<CgroupId> = self.kept.all_waiting().collect();
         let mut vanished = 0;
         for cgroup in waiting {
             if !self.tree.is_live(cgroup) {
@@ -91,7 +101,7 @@ impl Engine {
     }
 
     fn register_again(&mut self, cgroup: CgroupId) {
-        let Some(id) = self.kept.waiting.get(&cgroup).cloned() else {
+        let Some(id) = self.kept.waiting(cgroup).cloned() else {
             return;
         };
         let container = Container {
@@ -164,7 +174,7 @@ impl Engine {
         }
         let container_id = match self.container(cgroup) {
             Some(container) => container.id.clone(),
-            None => self.kept.waiting.get(&cgroup)?.clone(),
+            None => self.kept.waiting(cgroup)?.clone(),
         };
         Some(Book {
             cgroup_id: cgroup,

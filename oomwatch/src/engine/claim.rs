@@ -88,14 +88,16 @@ impl Engine {
         Some(event)
     }
 
-    /// The container's book begins before the kill, and has it.
+    /// The container's book begins before the kill, and has it; so do those above it, which were not
+    /// there either.
     fn enter_claim(&mut self, container: &Container, waiting: &Waiting) {
-        let cgroup = container.cgroup_id;
-        let recounts = self.reconciler.recounts(cgroup);
-        let recounts = recounts.saturating_sub(waiting.recounts_before(cgroup));
         let counted = waiting.kind == Kind::Kill && waiting.counted;
-        self.reconciler
-            .enter_claim(cgroup, u64::from(counted), recounts);
+        for cgroup in self.tree.lineage(container.cgroup_id) {
+            let recounts = self.reconciler.recounts(cgroup);
+            let recounts = recounts.saturating_sub(waiting.recounts_before(cgroup));
+            self.reconciler
+                .enter_claim(cgroup, u64::from(counted), recounts);
+        }
     }
 }
 

@@ -260,6 +260,9 @@ impl Model {
             }
             Action::CompareCounters => self.compare_counters(),
             Action::Register { what } => self.register(what),
+            Action::RegisterMeanwhile { what, container } => {
+                self.register_meanwhile(what, container);
+            }
             Action::Unregister { what } => self.unregister(what),
             Action::Wait => self.wait(),
             Action::StoreHangs => self.store.hangs = true,

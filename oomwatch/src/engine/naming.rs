@@ -74,15 +74,24 @@ impl Engine {
     }
 
     /// Registers a container that a source told of, if nobody did so before. What was registered for
-    /// want of something better, a leaf or a unit, gives way.
-    pub(crate) fn register_seen(&mut self, id: ContainerId, cgroup_id: CgroupId) {
+    /// want of something better, a leaf or a unit, gives way. `read` are the counters of
+    /// [`Self::to_be_read`].
+    pub(crate) fn register_seen(
+        &mut self,
+        id: ContainerId,
+        cgroup_id: CgroupId,
+        read: &[(CgroupId, u64)],
+    ) {
         if !self.tree.is_live(cgroup_id) || self.registry.find(&self.tree, &id).is_some() {
             return;
         }
+        let mut owed = 0;
         if let Some(other) = self.container(cgroup_id) {
             if !is_makeshift(&other) {
                 return;
             }
+            // What it had yet to tell is for the one that takes its place.
+            owed = self.untold(cgroup_id, read);
             let _ = self.unregister(&other.id);
         }
         info!(container = %id, cgroup = cgroup_id.0, "registered");
@@ -91,9 +100,10 @@ impl Engine {
             cgroup_id,
             details: ContainerDetails::default(),
         };
-        if let Err(error) = self.register(container) {
+        if let Err(error) = self.register_late(container, read) {
             warn!(%error, "a container of a runtime cannot be registered");
         }
+        self.reconciler.take_over(cgroup_id, owed);
     }
 
     /// Containers whose cgroups appeared, and that a source should be asked for.

@@ -196,6 +196,9 @@ impl Engine {
         self.reconciler.recounted(&lineage, recounts.unwrap_or(0));
         let count = missing - recounts.unwrap_or(0);
         let container = self.container(cgroup)?;
+        if missing > 0 {
+            self.give_up_below(cgroup);
+        }
         if count == 0 {
             return None;
         }

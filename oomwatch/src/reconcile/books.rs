@@ -9,14 +9,51 @@ use crate::{
 };
 
 impl Reconciler {
-    /// A container was registered: from now on its counter's rise is accounted for. Not where
-    /// nothing is known of its counter.
-    pub(crate) fn open_account(&mut self, cgroup: CgroupId) {
+    /// A container was registered: from now on its counter's rise is accounted for, and what is `owed`
+    /// from before by books below it. Not where nothing is known of its counter. A ledger lags behind
+    /// lost records, so the counter as it was `read` says more; but marks may have told of more since.
+    pub(crate) fn open_account(&mut self, cgroup: CgroupId, read: Option<u64>, owed: u64) {
         if self.counting == Counting::Hierarchical
-            && let Some(ledger) = self.ledgers.get(&cgroup)
+            && let Some(known) = self.last_known(cgroup).max(read)
         {
-            self.accounts.open(cgroup, ledger.oom_kill);
+            self.accounts.open(cgroup, known, owed);
         }
+    }
+
+    /// What a book has yet to tell of a counter that was read.
+    pub(crate) fn untold(&self, cgroup: CgroupId, read: u64) -> u64 {
+        let known = self.last_known(cgroup).unwrap_or(0);
+        self.accounts.untold(cgroup, known.max(read))
+    }
+
+    /// A book begins before what one below it has yet to tell.
+    pub(crate) fn owe(&mut self, cgroup: CgroupId, owed: u64) {
+        self.accounts.owe(cgroup, owed);
+    }
+
+    /// A book takes over what another one on its cgroup had yet to tell.
+    pub(crate) fn take_over(&mut self, cgroup: CgroupId, owed: u64) {
+        self.accounts.take_over(cgroup, owed);
+    }
+
+    /// What a book from an earlier run has yet to tell, its counter being read for the first time.
+    pub(crate) fn read_resumed(&mut self, cgroup: CgroupId, oom_kill: u64) -> u64 {
+        self.accounts.read_resumed(cgroup, oom_kill)
+    }
+
+    /// Books from an earlier run, with the counter that was read first in this one.
+    pub(crate) fn resumed(&self) -> impl Iterator<Item = (CgroupId, u64)> + '_ {
+        self.accounts.resumed()
+    }
+
+    /// Whether a book from an earlier run was behind the counter that was read first in this one.
+    pub(crate) fn has_missed(&self, cgroup: CgroupId) -> bool {
+        self.accounts.has_missed(cgroup)
+    }
+
+    /// What was noted of a container is for the next audit.
+    pub(crate) fn drop_note(&mut self, cgroup: CgroupId) {
+        self.accounts.drop_note(cgroup);
     }
 
     /// A container was registered after `kills` counted ones of its own, and `recounts`: its book

@@ -99,7 +99,7 @@ mod tests {
         let mut reconciler = Reconciler::new(Counting::Hierarchical);
         for cgroup in [C, POD] {
             reconciler.baseline(cgroup, 3, 1);
-            reconciler.open_account(cgroup);
+            reconciler.open_account(cgroup, None, 0);
         }
         reconciler
     }

@@ -21,8 +21,8 @@ fn audit(reconciler: &mut Reconciler, cgroup: u64, oom_kill: u64) -> u64 {
 #[test]
 fn what_only_the_counter_tells_is_told_once() {
     let mut reconciler = watching_c();
-    reconciler.open_account(CgroupId(C));
-    reconciler.open_account(CgroupId(POD));
+    reconciler.open_account(CgroupId(C), None, 0);
+    reconciler.open_account(CgroupId(POD), None, 0);
     reconciler.victim(&victim(1, 1, &[memcg(C, 3), memcg(POD, 3)]));
     assert_eq!(audit(&mut reconciler, C, 3), 2);
     assert_eq!(audit(&mut reconciler, POD, 3), 0);
@@ -32,7 +32,7 @@ fn what_only_the_counter_tells_is_told_once() {
 #[test]
 fn recounts_are_never_missing() {
     let mut reconciler = watching_c();
-    reconciler.open_account(CgroupId(C));
+    reconciler.open_account(CgroupId(C), None, 0);
     for (index, (pid, counter)) in [(1, 1), (2, 3), (3, 4)].into_iter().enumerate() {
         let mark = victim(
             pid,
@@ -48,7 +48,7 @@ fn recounts_are_never_missing() {
 fn kills_before_the_registration_are_not_missing() {
     let mut reconciler = watching_c();
     reconciler.victim(&victim(1, 1, &[memcg(C, 1), memcg(POD, 1)]));
-    reconciler.open_account(CgroupId(C));
+    reconciler.open_account(CgroupId(C), None, 0);
     reconciler.victim(&victim(2, 2, &[memcg(C, 2), memcg(POD, 2)]));
     assert_eq!(audit(&mut reconciler, C, 2), 0);
 }
@@ -171,7 +171,7 @@ fn a_process_counted_again_is_a_recount() {
 #[test]
 fn a_second_count_does_not_swallow_kills_that_were_lost() {
     let mut reconciler = watching_c();
-    reconciler.open_account(CgroupId(C));
+    reconciler.open_account(CgroupId(C), None, 0);
     assert_eq!(reconciler.victim(&victim(1, 1, &[memcg(C, 1)])), COUNTED);
     let mut thread = victim(1, 2, &[memcg(C, 4)]);
     thread.victim.tid = 11;

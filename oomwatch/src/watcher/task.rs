@@ -152,7 +152,8 @@ impl Task {
         }
         task.watch_counters();
         for (id, cgroup) in containers {
-            task.add(id, cgroup)?;
+            // The counters were read just now, or are to be read after the ring.
+            task.add(id, cgroup, |_, _| Vec::new())?;
         }
         task.engine.settle_resumed();
         if let Some(backlog) = backlog {
@@ -343,7 +344,13 @@ impl Task {
         }
     }
 
-    fn add(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
+    /// Registers a container, with the counters that `read` reads.
+    fn add(
+        &mut self,
+        id: &str,
+        cgroup: &Path,
+        read: impl FnOnce(&mut Self, CgroupId) -> Vec<(CgroupId, u64)>,
+    ) -> Result<(), AddError> {
         let id = ContainerId::new(id)?;
         let cgroup_id = self.hierarchy.id(cgroup)?;
         if !self.engine.tree().contains(cgroup_id) {
@@ -351,11 +358,13 @@ impl Task {
             self.drain();
         }
         self.read_before(cgroup_id);
-        self.engine.register(Container {
+        let read = read(self, cgroup_id);
+        let container = Container {
             id: id.clone(),
             cgroup_id,
             details: ContainerDetails::default(),
-        })?;
+        };
+        self.engine.register_late(container, &read)?;
         self.watch_counter(cgroup_id);
         self.claim();
         info!(container = %id, cgroup = cgroup_id.0, "registered");

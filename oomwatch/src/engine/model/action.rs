@@ -43,6 +43,11 @@ pub(super) enum Action {
     Register {
         what: What,
     },
+    /// The same, with a kill under way that is counted already. Its record arrives after that.
+    RegisterMeanwhile {
+        what: What,
+        container: usize,
+    },
     /// The registration is taken back; the next one has another id.
     Unregister {
         what: What,
@@ -111,18 +116,24 @@ pub(super) struct Restart {
     pub(super) replaced: Option<usize>,
     /// Marks after the new probe is attached and before the counters are read.
     pub(super) early: Vec<(usize, bool)>,
+    /// Containers that are found only after the first audit.
+    pub(super) late: [bool; CONTAINERS],
 }
 
 fn restart() -> impl Strategy<Value = Action> {
     let early = proptest::collection::vec((0..CONTAINERS, any::<bool>()), 0..4);
     let replaced = proptest::option::of(0..CONTAINERS);
-    (proptest::array::uniform(0..3_u8), replaced, early).prop_map(|(unseen, replaced, early)| {
-        Action::Restart(Restart {
-            unseen,
-            replaced,
-            early,
-        })
-    })
+    let unseen = proptest::array::uniform(0..3_u8);
+    (unseen, replaced, early, any::<[bool; CONTAINERS]>()).prop_map(
+        |(unseen, replaced, early, late)| {
+            Action::Restart(Restart {
+                unseen,
+                replaced,
+                early,
+                late,
+            })
+        },
+    )
 }
 
 pub(super) fn action() -> impl Strategy<Value = Action> {
@@ -135,10 +146,11 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
             |(container, count, recount_after, lost)| Action::Group { container, count, recount_after, lost }
         ),
         1 => container.clone().prop_map(|container| Action::Replace { container }),
-        1 => container.prop_map(|container| Action::ReadCounters { container }),
+        1 => container.clone().prop_map(|container| Action::ReadCounters { container }),
         1 => Just(Action::CompareCounters),
         1 => Just(Action::Audit),
         3 => what().prop_map(|what| Action::Register { what }),
+        1 => (what(), container).prop_map(|(what, container)| Action::RegisterMeanwhile { what, container }),
         2 => what().prop_map(|what| Action::Unregister { what }),
         1 => Just(Action::Wait),
         1 => Just(Action::StoreHangs),

@@ -17,16 +17,11 @@ impl Model {
     /// As the watcher's task does: registers, and publishes what is claimed.
     pub(super) fn register(&mut self, what: What) {
         let cgroup = self.cgroup(what);
-        if self.registered.contains_key(&cgroup) || self.lags_in_a_nest(cgroup) {
+        if self.registered.contains_key(&cgroup) {
             return;
         }
         if cgroup == POD {
-            // What is missing below it, and told of later, may be older than its book: that is entered
-            // there too, and nobody could tell. So all of it is told before, and the book is stored.
-            if self.store.hangs {
-                return;
-            }
-            self.audit();
+            // What is held back was told of another registration of it, and is not counted for this one.
             let held = self.engine.release();
             self.events.extend(held);
         }
@@ -35,20 +30,29 @@ impl Model {
         self.enter(cgroup, id);
     }
 
-    /// A book begins where the last record left the counter. What was lost after that is told by it, and
-    /// was perhaps told already by a container below or above it: that is not held against the law here.
-    fn lags_in_a_nest(&self, cgroup: u64) -> bool {
-        let others = self.registered.keys();
-        let is_nested = others
-            .filter(|&&other| cgroup == POD || other == POD)
-            .count();
-        let known = self.engine.reconciler.last_known(CgroupId(cgroup));
-        is_nested > 0 && known != Some(self.counters[&cgroup])
+    /// The record of a kill arrives only after a registration that was made with it counted.
+    pub(super) fn register_meanwhile(&mut self, what: What, container: usize) {
+        self.count(container);
+        let pid = self.process(container, true);
+        let record = self.mark(container, pid, None);
+        let (cgroup, killed) = (self.cgroup(what), self.cgroups[container]);
+        // What a book below has yet to tell is in the new one's rise already.
+        let is_owed = cgroup == POD && self.engine.has_account(CgroupId(killed));
+        let is_new = !self.registered.contains_key(&cgroup);
+        self.register(what);
+        let registered = self.registered.get_mut(&cgroup).unwrap();
+        if is_new && !is_owed && (cgroup == POD || cgroup == killed) {
+            registered.base -= 1;
+        }
+        let base = registered.base;
+        self.feed(record);
+        let page = self.engine.reconciler.page(CgroupId(cgroup)).unwrap();
+        assert!(!is_new || page.base == base, "{page:?}, and not {base}");
     }
 
-    fn enter(&mut self, cgroup: u64, id: String) {
+    pub(super) fn enter(&mut self, cgroup: u64, id: String) {
         let since = self.events.len();
-        self.register_again(cgroup, &id);
+        self.register_late(cgroup, &id);
         let opened = self.engine.reconciler.page(CgroupId(cgroup)).unwrap().base;
         assert!(opened <= self.counters[&cgroup]);
         if self.engine.may_claim() {
@@ -91,13 +95,24 @@ impl Model {
         self.registered.insert(cgroup, registered);
     }
 
-    pub(super) fn register_again(&mut self, cgroup: u64, id: &str) {
-        let container = Container {
+    fn container(cgroup: u64, id: &str) -> Container {
+        Container {
             id: ContainerId::new(id).unwrap(),
             cgroup_id: CgroupId(cgroup),
             details: ContainerDetails::default(),
-        };
+        }
+    }
+
+    pub(super) fn register_again(&mut self, cgroup: u64, id: &str) {
+        let container = Self::container(cgroup, id);
         self.engine.register(container).unwrap();
+    }
+
+    pub(super) fn register_late(&mut self, cgroup: u64, id: &str) {
+        let ids = self.engine.to_be_read(CgroupId(cgroup));
+        let read: Vec<_> = ids.iter().map(|&id| (id, self.counters[&id.0])).collect();
+        let container = Self::container(cgroup, id);
+        self.engine.register_late(container, &read).unwrap();
     }
 
     pub(super) fn unregister(&mut self, what: What) {

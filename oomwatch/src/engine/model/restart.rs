@@ -24,7 +24,8 @@ impl Model {
             // What it lost last, of which only the pod tells.
             self.lose_last(old);
         }
-        self.rebase();
+        let late = self.take_late(restart);
+        self.rebase(&[]);
         // Attached: from here on there are records, and the new probe knows no counter.
         self.last_counts.clear();
         let records = self.early_marks(&restart.early);
@@ -46,15 +47,52 @@ impl Model {
         }
         let told = self.events.len();
         self.audit();
+        for (cgroup, registered) in late {
+            self.found_late(cgroup, registered);
+        }
+        self.audit();
         let missed = &self.events[told..];
         assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    /// Registrations that are made again only after the first audit. What is marked in such a container
+    /// meanwhile would be the pod's, and none of it is.
+    fn take_late(&mut self, restart: &Restart) -> Vec<(u64, Registered)> {
+        let mut late = Vec::new();
+        for (container, _) in restart.late.iter().enumerate().filter(|(_, late)| **late) {
+            let is_marked = restart.early.iter().any(|(early, _)| *early == container);
+            let cgroup = self.cgroups[container];
+            if !is_marked && let Some(registered) = self.registered.remove(&cgroup) {
+                late.push((cgroup, registered));
+            }
+        }
+        late
+    }
+
+    /// It goes on with its book, unless the pod has told what was missing from it.
+    fn found_late(&mut self, cgroup: u64, registered: Registered) {
+        let waiting = self.engine.kept.waiting(CgroupId(cgroup));
+        if waiting.is_some_and(|id| id.as_str() == registered.id) {
+            self.register_late(cgroup, &registered.id);
+            self.registered.insert(cgroup, registered);
+            self.save();
+        } else {
+            self.enter(cgroup, registered.id);
+        }
     }
 
     /// The ring and the programs go on without a daemon, and the next one works off all of it.
     pub(super) fn restart_pinned(&mut self, unread: &[Unread]) {
         self.recount_lost = true;
         self.forget_unstored();
-        self.rebase();
+        let gone: Vec<u64> = unread
+            .iter()
+            .filter_map(|unread| match unread {
+                Unread::Replace { container } => Some(self.cgroups[*container]),
+                _ => None,
+            })
+            .collect();
+        self.rebase(&gone);
         self.ring = Some(Vec::new());
         for unread in unread {
             self.act_unread(unread);
@@ -145,8 +183,8 @@ impl Model {
     }
 
     /// What the law is about after a restart: of a cgroup that is gone only the pod still tells,
-    /// and a container that the store does not know is new.
-    fn rebase(&mut self) {
+    /// and a container that the store does not know is new. `gone` will be by then.
+    fn rebase(&mut self, gone: &[u64]) {
         let here: Vec<u64> = self.cgroups.iter().copied().chain([POD]).collect();
         self.registered.retain(|cgroup, _| here.contains(cgroup));
         let not_stored: Vec<u64> = here
@@ -154,14 +192,34 @@ impl Model {
             .filter(|&cgroup| !self.is_stored(cgroup))
             .collect();
         for cgroup in not_stored {
+            // What books below have yet to tell is entered into a new one of the pod.
+            let owed = if cgroup == POD {
+                self.untold_below(gone)
+            } else {
+                0
+            };
             if let Some(registered) = self.registered.get_mut(&cgroup) {
-                registered.base = self.counters[&cgroup];
+                registered.base = self.counters[&cgroup] - owed;
                 // A book of another registration may have some.
                 let book = self.store.books.get(&CgroupId(cgroup));
                 registered.recounts_before = book.map_or(0, |book| book.recounts);
                 registered.since = self.events.len();
             }
         }
+    }
+
+    /// What the stored books of containers have not spoken of.
+    fn untold_below(&self, gone: &[u64]) -> u64 {
+        let stored = self.cgroups.iter().filter(|&&cgroup| {
+            // Also one of a registration that was taken back, of which the store did not hear.
+            let is_waiting = !self.registered.contains_key(&cgroup) && !gone.contains(&cgroup);
+            is_waiting || self.is_stored(cgroup)
+        });
+        let untold = |&cgroup: &u64| {
+            let page = self.store.books.get(&CgroupId(cgroup))?.page?;
+            Some(self.counters[&cgroup] - (page.base + page.accounted))
+        };
+        stored.filter_map(untold).sum()
     }
 
     /// Marks that are older than the counters that are read after them. One of a dying process can

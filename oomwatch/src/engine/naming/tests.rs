@@ -47,7 +47,7 @@ fn seen(id: &str, cgroup_id: Option<CgroupId>, name: &str) -> Sighting {
 /// As the watcher does.
 fn sight(engine: &mut Engine, sighting: Sighting) {
     if let Some((id, cgroup)) = engine.sighted(0, sighting, 1) {
-        engine.register_seen(id, cgroup);
+        engine.register_seen(id, cgroup, &[]);
     }
 }
 
@@ -97,6 +97,30 @@ fn what_was_registered_for_want_of_better_gives_way() {
         sight(&mut engine, seen("web", Some(WEB), "shop"));
         assert_eq!(id_of(&engine, WEB).as_deref(), Some("web"));
     }
+}
+
+/// Of three kills one was lost, and one is under way: it is told by its record.
+#[test]
+fn what_gives_way_leaves_what_it_had_yet_to_tell() {
+    let mut engine = engine(CgroupDiscovery::Leaves, false);
+    engine.learn(WEB, SYSTEM, b"web");
+    engine.baseline(WEB, 0, 1);
+    let now = Now {
+        boottime_ns: 20,
+        unix_time_ns: 20,
+    };
+    killed(&mut engine, WEB);
+    let (id, cgroup) = engine
+        .sighted(0, seen("web", Some(WEB), "shop"), 1)
+        .unwrap();
+    engine.register_seen(id, cgroup, &[(WEB, 3)]);
+    let record = victim(8, 11, &[memcg(WEB.0, 3)]);
+    engine.apply(&[Record::Victim(Box::new(record))], now);
+    let event = engine.audit_one(WEB, 3, None, now).unwrap();
+    assert_eq!(event.count, 1);
+    assert_eq!(event.container.unwrap().id.as_str(), "web");
+    assert_eq!(engine.audit_one(WEB, 3, None, now), None);
+    assert_eq!(engine.node_told(), 3);
 }
 
 #[test]

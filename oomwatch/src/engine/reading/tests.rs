@@ -25,9 +25,8 @@ fn now(at_ns: u64) -> Now {
     }
 }
 
-/// A pod with two containers, whose counters are these at registration.
-fn engine(pod: u64, c: u64, d: u64) -> Engine {
-    let mut engine = Engine::new(Setting {
+fn empty_engine() -> Engine {
+    Engine::new(Setting {
         origin: Origin {
             boot_id: "boot".into(),
             node: None,
@@ -37,7 +36,12 @@ fn engine(pod: u64, c: u64, d: u64) -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
-    });
+    })
+}
+
+/// A pod with two containers, whose counters are these at registration.
+fn engine(pod: u64, c: u64, d: u64) -> Engine {
+    let mut engine = empty_engine();
     for (id, parent, name, base) in [(POD, 1, "pod", pod), (C, POD, "c", c), (D, POD, "d", d)] {
         engine.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
         engine.baseline(CgroupId(id), base, 1);
@@ -120,6 +124,23 @@ fn a_registered_pod_tells_only_what_its_containers_do_not() {
     let events = engine.read(&readings, now(5));
     assert_eq!(events.len(), 3);
     assert!(told(&events).contains(&(POD, 1)), "{:?}", told(&events));
+}
+
+#[test]
+fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
+    let mut first = engine(0, 0, 0);
+    register(&mut first, POD);
+    let mut second = empty_engine();
+    second.resume(first.all_books());
+    for (id, parent, name, oom_kill) in [(POD, 1, "pod", 1), (C, POD, "c", 1), (D, POD, "d", 0)] {
+        second.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
+        second.baseline(CgroupId(id), oom_kill, 1);
+    }
+    register(&mut second, POD);
+    let events = second.read(&[reading(POD, 1, Some(0))], now(5));
+    assert_eq!(told(&events), [(POD, 1)]);
+    register(&mut second, C);
+    assert!(second.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{super::audit::Audit, Task};
+use super::{
+    super::{audit::Audit, has_counters},
+    Task,
+};
 use crate::{CgroupId, clock};
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
@@ -68,6 +71,21 @@ impl Task {
     /// Baselines of cgroups that a scan has found while records come in.
     pub(super) fn read_baselines_between(&mut self, cgroups: &[CgroupId]) {
         self.read_between(cgroups, |task, id| task.read_baselines(&[id]));
+    }
+
+    /// The counters that a container which is registered late begins with. What they counted and was not
+    /// lost, is told before it is registered.
+    pub(super) fn read_late(&mut self, cgroup: CgroupId) -> Vec<(CgroupId, u64)> {
+        if !has_counters(&self.hierarchy) || self.source.counters.is_some() {
+            return Vec::new();
+        }
+        let mut read = Vec::new();
+        let to_be_read = self.engine.to_be_read(cgroup);
+        self.read_between(&to_be_read, |task, id| {
+            read.extend(task.read_counter(id).map(|oom_kill| (id, oom_kill)));
+        });
+        self.drain_ring();
+        read
     }
 
     /// Reads a file of each of `cgroups` in slices, and drains the ring between them: the last slice

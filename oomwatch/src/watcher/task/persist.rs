@@ -178,7 +178,7 @@ impl Task {
         if self.engine.take_restored(&container, cgroup_id) {
             return Ok(());
         }
-        self.add(id, cgroup)?;
+        self.add(id, cgroup, Self::read_late)?;
         self.engine.keep_registration(cgroup_id);
         self.save();
         Ok(())
