@@ -324,7 +324,11 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
     lines.info(
         "oomwatch_probe",
         "How kills are seen, and in which kernel",
-        &[("tier", status.tier.as_str()), ("kernel", &kernel)],
+        &[
+            ("tier", status.tier.as_str()),
+            ("layout", status.tier.layout()),
+            ("kernel", &kernel),
+        ],
     )
 }
 

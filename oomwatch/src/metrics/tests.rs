@@ -279,7 +279,7 @@ async fn a_whole_scrape() {
     oomwatch_registered_containers 2
     # HELP oomwatch_probe How kills are seen, and in which kernel
     # TYPE oomwatch_probe info
-    oomwatch_probe_info{tier="btf",kernel="KERNEL"} 1
+    oomwatch_probe_info{tier="btf",layout="task",kernel="KERNEL"} 1
     # HELP oomwatch_build What is running
     # TYPE oomwatch_build info
     oomwatch_build_info{version="0.1.0",arch="x86_64"} 1

@@ -56,6 +56,15 @@ impl Tier {
         }
     }
 
+    /// What `mark_victim` passes, as far as this tier goes by it: `task`, a thread id (`pid`), or `none`.
+    pub(crate) fn layout(self) -> &'static str {
+        match self {
+            Self::Btf => "task",
+            Self::BtfPid | Self::Pid => "pid",
+            Self::Counters => "none",
+        }
+    }
+
     /// Whether limits are known from containers' counters alone.
     pub(crate) fn reads_counters(self) -> bool {
         matches!(self, Self::Pid | Self::Counters)
