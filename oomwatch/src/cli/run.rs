@@ -33,12 +33,17 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         output => output,
     };
     let (builder, stdout_ended) = with_stdout(configure(&args, &counts)?, output, color)?;
-    // Who else listens there is known before anything is attached.
     let (builder, api) = api::prepare(builder, &args).await?;
     let watcher = builder.start().await?;
     let metrics = Metrics::new(watcher.handle(), counts)
         .cadvisor(args.api.compat.contains(&api::Compat::Cadvisor));
-    let mut serving = api.map(|api| api::with_metrics(api, metrics).serve(watcher.handle()));
+    let mut serving = match api {
+        Some(api) => {
+            let api = api::open_control(api, &args).await?;
+            Some(api::with_metrics(api, metrics).serve(watcher.handle()))
+        }
+        None => None,
+    };
     memory::give_back();
     announce_ready();
     let ended = tokio::select! {
