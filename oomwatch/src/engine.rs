@@ -473,6 +473,8 @@ impl Engine {
 }
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;

@@ -143,6 +143,19 @@ impl Daemon {
             .is_some()
     }
 
+    /// Where `--listen` came to listen, by its log: said before it is ready.
+    pub fn listens_at(&self) -> Result<String> {
+        let errors = self.so_far().errors;
+        let lines = errors
+            .iter()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut addresses = lines.filter_map(|line| {
+            let address = line.pointer("/fields/address")?;
+            Some(address.as_str()?.to_owned())
+        });
+        addresses.next().context("the daemon does not listen")
+    }
+
     /// Ends it as a service manager would, and returns all it ever wrote.
     pub fn stop(mut self) -> Result<Output> {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);

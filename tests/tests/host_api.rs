@@ -191,14 +191,7 @@ fn a_listener_tells_and_changes_nothing() {
         &["--discover", "none", "--listen", "127.0.0.1:0"],
     )
     .unwrap();
-    let log = daemon.so_far().errors;
-    let log = log
-        .iter()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut addresses =
-        log.filter_map(|line| line["fields"]["address"].as_str().map(str::to_owned));
-    // Said before it is ready.
-    let address = addresses.next().unwrap();
+    let address = daemon.listens_at().unwrap();
     let ask = |request: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
         let headers = "Host: localhost\r\nConnection: close";

@@ -91,19 +91,6 @@ fn get(address: &str, path: &str) -> Option<String> {
     Some(body.to_owned())
 }
 
-/// Where the daemon listens, by its own word.
-fn address(daemon: &Daemon) -> String {
-    let errors = daemon.so_far().errors;
-    let lines = errors
-        .iter()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut addresses = lines.filter_map(|line| {
-        let address = line.pointer("/fields/address")?;
-        Some(address.as_str()?.to_owned())
-    });
-    addresses.next().unwrap()
-}
-
 #[test]
 fn prometheus_scrapes_a_running_daemon() {
     let oomwatch = host::oomwatch().unwrap();
@@ -129,7 +116,7 @@ fn prometheus_scrapes_a_running_daemon() {
     ];
     let daemon = Daemon::start(&oomwatch, &[&listen[..], &[&container]].concat()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let prometheus = Prometheus::start(dir.path(), &address(&daemon));
+    let prometheus = Prometheus::start(dir.path(), &daemon.listens_at().unwrap());
     prometheus.wait_for("up", "1");
     let kills = r#"sum(container_oom_kills_total{container_id="web-1"})"#;
     prometheus.wait_for(kills, "0");

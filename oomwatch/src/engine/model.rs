@@ -14,9 +14,9 @@ use proptest::prelude::*;
 use self::action::{Action, Restart, Unread, What, action};
 use super::*;
 use crate::{
-    ContainerDetails, ContainerId, Evidence, Tier,
+    ContainerDetails, ContainerId, Evidence,
     account::Book,
-    reconcile::Counting,
+    engine::fixture::setting,
     record::{
         GroupEnd, Invocation, Memcg,
         fixture::{change, victim},
@@ -88,17 +88,7 @@ struct ModelStore {
 }
 
 fn new_engine() -> Engine {
-    Engine::new(Setting {
-        origin: Origin {
-            boot_id: "boot".into(),
-            node: None,
-            tier: Tier::Btf,
-        },
-        discovery: CgroupDiscovery::Off,
-        units: false,
-        root: CgroupId::ROOT,
-        counting: Counting::Hierarchical,
-    })
+    Engine::new(setting(CgroupDiscovery::Off))
 }
 
 impl Model {

@@ -5,15 +5,11 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use crate::{
-    CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, OomEvent, Tier,
+    CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
     attribute::Attribution,
-    engine::{Engine, Setting},
-    event::{
-        Kind,
-        build::{Now, Origin},
-    },
+    engine::{Engine, fixture::setting},
+    event::{Kind, build::Now},
     late::CLAIM_NS,
-    reconcile::Counting,
     record::{
         GroupEnd, Invocation, Record,
         fixture::{change, memcg, victim},
@@ -35,17 +31,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut engine = Engine::new(Setting {
-            origin: Origin {
-                boot_id: "boot".into(),
-                node: None,
-                tier: Tier::Btf,
-            },
-            discovery: CgroupDiscovery::Off,
-            units: false,
-            root: CgroupId::ROOT,
-            counting: Counting::Hierarchical,
-        });
+        let mut engine = Engine::new(setting(CgroupDiscovery::Off));
         let now = Now {
             boottime_ns: 1,
             unix_time_ns: 1,

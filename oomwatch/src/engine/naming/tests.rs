@@ -1,9 +1,8 @@
 use super::*;
 use crate::{
-    CgroupDiscovery, Tier,
-    engine::Setting,
-    event::build::{Now, Origin},
-    reconcile::Counting,
+    CgroupDiscovery,
+    engine::{Setting, fixture::setting},
+    event::build::Now,
     record::{
         Record,
         fixture::{memcg, victim},
@@ -15,17 +14,9 @@ const WEB: CgroupId = CgroupId(3);
 const CONTAINERD: RuntimeApi = RuntimeApi::Containerd;
 
 fn engine(discovery: CgroupDiscovery, units: bool) -> Engine {
-    let origin = Origin {
-        boot_id: "boot".into(),
-        node: None,
-        tier: Tier::Btf,
-    };
     let mut engine = Engine::new(Setting {
-        origin,
-        discovery,
         units,
-        root: CgroupId::ROOT,
-        counting: Counting::Hierarchical,
+        ..setting(discovery)
     });
     engine.learn(SYSTEM, CgroupId::ROOT, b"system.slice");
     engine

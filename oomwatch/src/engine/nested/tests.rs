@@ -2,10 +2,9 @@
 
 use super::*;
 use crate::{
-    CgroupDiscovery, Container, ContainerDetails, ContainerId, OomEvent, Tier,
-    engine::Setting,
-    event::build::{Now, Origin},
-    reconcile::Counting,
+    CgroupDiscovery, Container, ContainerDetails, ContainerId, OomEvent,
+    engine::fixture::setting,
+    event::build::Now,
     record::{
         GroupEnd, Record,
         fixture::{change, memcg, victim},
@@ -126,17 +125,7 @@ impl Bench {
 }
 
 fn engine() -> Engine {
-    Engine::new(Setting {
-        origin: Origin {
-            boot_id: "boot".into(),
-            node: None,
-            tier: Tier::Btf,
-        },
-        discovery: CgroupDiscovery::Off,
-        units: false,
-        root: CgroupId::ROOT,
-        counting: Counting::Hierarchical,
-    })
+    Engine::new(setting(CgroupDiscovery::Off))
 }
 
 fn container(cgroup: u64) -> Container {

@@ -2,11 +2,9 @@
 
 use super::*;
 use crate::{
-    CgroupDiscovery, Tier,
+    CgroupDiscovery,
     cgroup::tree::TOMBSTONE_NS,
-    engine::Setting,
-    event::build::Origin,
-    reconcile::Counting,
+    engine::fixture::setting,
     record::{
         Record,
         fixture::{change, memcg, victim},
@@ -18,17 +16,7 @@ const A: u64 = 3;
 const B: u64 = 4;
 
 fn engine() -> Engine {
-    let mut engine = Engine::new(Setting {
-        origin: Origin {
-            boot_id: "boot".into(),
-            node: None,
-            tier: Tier::Btf,
-        },
-        discovery: CgroupDiscovery::Containers,
-        units: false,
-        root: CgroupId::ROOT,
-        counting: Counting::Hierarchical,
-    });
+    let mut engine = Engine::new(setting(CgroupDiscovery::Containers));
     engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");
     engine
 }
