@@ -246,23 +246,22 @@ async fn session(
     info!(publisher = "containerd", socket = %socket.display(), "connected");
     bursts.listening(Instant::now());
     let mut more = true;
-    loop {
-        send_due(&services, bursts).await?;
-        if !more && bursts.is_empty() {
-            return Ok(());
-        }
+    while more || !bursts.is_empty() {
         tokio::select! {
-            kill = kills.recv(), if more && bursts.has_room() => match kill {
-                Some(kill) => bursts.kill(kill, Instant::now()),
-                None => more = false,
-            },
+            // What a shim has said is heard before anything is sent, however late we are.
+            biased;
             announced = announcements.next() => match announced? {
                 Some(envelope) => announced_by_shim(bursts, &envelope),
                 None => return Err(GrpcError::Closed),
             },
-            () = due(bursts.next_due()) => {}
+            kill = kills.recv(), if more && bursts.has_room() => match kill {
+                Some(kill) => bursts.kill(kill, Instant::now()),
+                None => more = false,
+            },
+            () = due(bursts.next_due()) => send_due(&services, bursts).await?,
         }
     }
+    Ok(())
 }
 
 async fn due(at: Option<Instant>) {

@@ -115,6 +115,16 @@ impl Findings {
         }))
     }
 
+    /// The kill of this container, where it lost one process.
+    pub(super) fn kill_in(&self, container: &str) -> Result<&Event> {
+        let mut kills = self.kills().into_iter();
+        let found = kills.find(|kill| {
+            let id = kill.container_id();
+            id.is_ok_and(|id| id.as_deref() == Some(container))
+        });
+        found.with_context(|| format!("no kill in {container}"))
+    }
+
     /// The events of kind `kill`.
     pub(super) fn kills(&self) -> Vec<&Event> {
         self.events()

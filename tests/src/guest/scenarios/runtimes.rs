@@ -11,6 +11,7 @@ use crate::guest::context::Context;
 
 mod containerd;
 mod cri;
+mod ctr;
 mod docker;
 mod journal;
 mod killed;

@@ -30,7 +30,7 @@ pub(super) use sandbox::killed as sandbox_killed;
 
 const DAEMON: &str = "containerd.service";
 const CONFIGURATION: &str = "/etc/containerd/config.toml";
-/// For the plugin to be there after a restart, and to know the image.
+/// For the plugin to be there after a restart, to know the image, and to remove something.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The namespace of Kubernetes that pods are in, and containerd's that all of them are in.
@@ -183,7 +183,7 @@ fn pod_uid(name: &str) -> String {
     groups.join("-")
 }
 
-/// Asks a plugin that may still be starting, until it gives a value.
+/// Asks a plugin until it gives a value; it may still be starting.
 fn wait_for<T>(what: &str, ask: impl Fn(&mut Client) -> Result<Option<T>>) -> Result<T> {
     let mut last = None;
     let found = wait_until(READY_LIMIT, what, || {
@@ -199,6 +199,12 @@ fn wait_for<T>(what: &str, ask: impl Fn(&mut Client) -> Result<Option<T>>) -> Re
         Some(last) => last.context(error),
         None => error,
     })
+}
+
+/// Asks for something until it is done, as the kubelet does: while the process of a container is
+/// ending, containerd 1.6 fails to stop it for its shim is gone.
+fn insist(what: &str, ask: impl Fn(&mut Client) -> Result<()>) -> Result<()> {
+    wait_for(what, |client| ask(client).map(Some))
 }
 
 impl Runtime for Cri {
@@ -230,16 +236,19 @@ impl Runtime for Cri {
         wait_until(KILL_LIMIT, &format!("the end of {name}"), || {
             Ok(client.has_ended(&id)?.then_some(()))
         })?;
-        client.remove_container(&id)?;
+        insist(&format!("the removal of {id}"), |client| {
+            client.remove_container(&id)
+        })?;
         self.remove(context, name)?;
         Ok(id)
     }
 
     fn remove(&self, _context: &Context, name: &str) -> Result<()> {
-        let mut client = Client::connect()?;
-        let sandbox = client.find_sandbox((NAME_LABEL, name))?;
-        client.stop_sandbox(&sandbox)?;
-        client.remove_sandbox(&sandbox)
+        let sandbox = Client::connect()?.find_sandbox((NAME_LABEL, name))?;
+        insist(&format!("the removal of {sandbox}"), |client| {
+            client.stop_sandbox(&sandbox)?;
+            client.remove_sandbox(&sandbox)
+        })
     }
 
     fn restart(&self, context: &Context, while_down: &dyn Fn() -> Result<()>) -> Result<()> {

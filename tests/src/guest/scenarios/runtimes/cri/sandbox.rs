@@ -3,19 +3,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{Client, Cri, NAME_LABEL, NAMESPACE, pod_name};
 use crate::event::Event;
 use crate::guest::checks::Checks;
 use crate::guest::context::Context;
 use crate::guest::report::Outcome;
-use crate::guest::scenarios::runtimes::publish::CtrEvents;
+use crate::guest::scenarios::runtimes::ctr::{Ctr, OOM};
 use crate::guest::scenarios::runtimes::{Runtime as _, killed, tools};
 use crate::wait::wait_until;
 
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
-const OOM: &str = "/tasks/oom";
 
 /// A container's child is killed, which is published, and then its pod's sandbox, which is not.
 pub(in crate::guest::scenarios::runtimes) fn killed(context: &Context) -> Result<Outcome> {
@@ -24,7 +23,7 @@ pub(in crate::guest::scenarios::runtimes) fn killed(context: &Context) -> Result
     }
     let cri = &Cri::SYSTEMD;
     cri.start(context)?;
-    let events = CtrEvents::start()?;
+    let events = Ctr::start()?;
     let mut case = killed::start(context, cri, &["--publish", "containerd=always"])?;
     let name = context.scenario;
     let container = cri.run(context, name, killed::CHILD)?;
@@ -47,22 +46,16 @@ pub(in crate::guest::scenarios::runtimes) fn killed(context: &Context) -> Result
 
     let mut checks = Checks::new(&findings);
     checks.kills(2);
-    let of = |id: &str| {
-        let mut kills = findings.kills().into_iter();
-        let found = kills.find(|kill| {
-            kill.container_id()
-                .is_ok_and(|it| it.as_deref() == Some(id))
-        });
-        found.with_context(|| format!("no kill in {id}"))
+    let published = |id: &str, kill: &Event| -> Result<usize> {
+        let mut number = 0;
+        for line in events.about(OOM, id) {
+            number += usize::from(line.is_published_for(kill)?);
+        }
+        Ok(number)
     };
-    let published = |id: &str, event: &Event| -> Result<usize> {
-        let start = as_printed(&event.text("time")?);
-        let lines = events.about(OOM, id);
-        Ok(lines.iter().filter(|line| line.starts_with(&start)).count())
-    };
-    let told = of(&container)?;
+    let told = findings.kill_in(&container)?;
     checks.eq("published of the container", published(&container, told), 1);
-    let told = of(&sandbox)?;
+    let told = findings.kill_in(&sandbox)?;
     context.report.note(&format!("{name}: {told}"));
     checks.eq("published of the sandbox", published(&sandbox, told), 0);
     // The shim's own.
@@ -77,22 +70,4 @@ pub(in crate::guest::scenarios::runtimes) fn killed(context: &Context) -> Result
     checks.eq("pod", is("container.pod"), pod_name(name).into());
     checks.eq("namespace", is("container.namespace"), NAMESPACE.into());
     checks.finish("a container's kill was published, its sandbox's was not")
-}
-
-/// An event's time as `ctr events` begins a line with it: without zeros at the end.
-fn as_printed(time: &str) -> String {
-    let time = time.trim_end_matches('Z').trim_end_matches('0');
-    format!("{} ", time.replace('T', " "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_found_in_a_line_of_ctr() {
-        let line = "2026-11-25 15:53:44.60410494 +0000 UTC k8s.io /tasks/oom {}";
-        assert!(line.starts_with(&as_printed("2026-11-25T15:53:44.604104940Z")));
-        assert!(!line.starts_with(&as_printed("2026-11-25T15:53:44.604104900Z")));
-    }
 }
