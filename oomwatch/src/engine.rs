@@ -6,6 +6,7 @@
 pub(crate) mod books;
 mod claim;
 mod discovery;
+mod found;
 pub(crate) mod naming;
 mod nested;
 pub(crate) mod reading;
@@ -82,6 +83,7 @@ pub(crate) struct Engine {
     late: Late,
     /// Since the last claim.
     newly_registered: bool,
+    finds: found::Finds,
     kept: books::Kept,
     /// Only where counters are read and not carried by records.
     recounts: Recounts,
@@ -107,6 +109,7 @@ impl Engine {
             group: GroupBuffer::default(),
             late: Late::default(),
             newly_registered: false,
+            finds: found::Finds::default(),
             kept: books::Kept::default(),
             recounts: Recounts::default(),
             causes: HashMap::new(),
@@ -161,9 +164,8 @@ impl Engine {
         if !self.tree.insert(id, parent, name) {
             return false;
         }
-        if self.discovers() {
-            self.discover(id, Some(parent));
-        }
+        self.leaf_gained_child(parent);
+        self.discover(id, &[]);
         true
     }
 
@@ -200,13 +202,17 @@ impl Engine {
     }
 
     /// As [`Self::register`], for a container that is what its path says.
-    fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
+    fn register_found(
+        &mut self,
+        container: Container,
+        read: &[(CgroupId, u64)],
+    ) -> Result<(), RegistryError> {
         let (cgroup, id) = (container.cgroup_id, container.id.clone());
         let asked = self.names.askable(&container);
         self.registry.add_found(&self.tree, container)?;
         let wanted = asked.into_iter().map(|source| (source, id.clone()));
         self.wanted.extend(wanted);
-        self.registered(cgroup, &id, &[]);
+        self.registered(cgroup, &id, read);
         Ok(())
     }
 
@@ -262,6 +268,7 @@ impl Engine {
                 // Its counters are known since it was learnt of.
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
+                    self.find_removed(change.cgroup_id);
                     // The last word on its kills, and all their records came before.
                     if let Some(last) = &change.counters
                         && let Some(oom_kill) = last.oom_kill
@@ -416,7 +423,7 @@ impl Engine {
             if self.discovery == CgroupDiscovery::Leaves
                 && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
             {
-                self.discover(parent, None);
+                self.find(parent, false);
             }
         }
     }

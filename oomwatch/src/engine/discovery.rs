@@ -17,22 +17,22 @@ impl Engine {
 
     /// A container may have come back under an id that was taken, for all that was known.
     pub(super) fn discover_refused(&mut self) {
+        if !self.discovers() {
+            return;
+        }
         let live = self.tree.live();
         let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
         for id in unknown {
-            if self.discovery != CgroupDiscovery::Leaves || self.tree.is_leaf(id) {
-                self.discover(id, None);
-            }
+            // A leaf may have been one before.
+            self.find(id, self.discovery != CgroupDiscovery::Leaves);
         }
     }
 
-    pub(super) fn discover(&mut self, id: CgroupId, parent: Option<CgroupId>) {
-        let container = self.container_at(id);
-        if self.discovery == CgroupDiscovery::Leaves {
-            self.drop_former_leaf(parent);
-        }
-        if let Some(container) = container
-            && let Err(error) = self.register_found(container)
+    /// Registers a cgroup as the container that it is by its path, if it is one.
+    pub(super) fn discover(&mut self, id: CgroupId, read: &[(CgroupId, u64)]) {
+        if self.discovers()
+            && let Some(container) = self.container_at(id)
+            && let Err(error) = self.register_found(container, read)
         {
             warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
         }
@@ -40,13 +40,12 @@ impl Engine {
 
     /// The same for a cgroup whose removal is the first word of it.
     pub(super) fn discover_removed(&mut self, id: CgroupId, parent: CgroupId) {
-        if self.discovery == CgroupDiscovery::Leaves {
-            self.drop_former_leaf(Some(parent));
-        }
+        self.leaf_gained_child(parent);
         if self.discovers()
             && let Some(container) = self.container_at(id)
         {
             self.register_removed(container);
+            self.open_account_of_removed(id);
         }
     }
 
@@ -56,20 +55,25 @@ impl Engine {
             self.reconciler.close_account(container.cgroup_id);
         }
         self.registry.add_removed(container);
+        self.newly_registered = true;
     }
 
     /// The container that a cgroup is by its path.
-    fn container_at(&self, id: CgroupId) -> Option<Container> {
+    pub(super) fn container_at(&self, id: CgroupId) -> Option<Container> {
         let path = printable(&self.tree.path(id)?);
         let by_form = || container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
         let unit = || unit_at(id, &path).filter(|_| self.units);
-        let leaf = || leaf_at(id, &path).filter(|_| self.discovery == CgroupDiscovery::Leaves);
+        let is_leaf = self.discovery == CgroupDiscovery::Leaves && self.tree.is_leaf(id);
+        let leaf = || leaf_at(id, &path).filter(|_| is_leaf);
         by_form().or_else(unit).or_else(leaf)
     }
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
-    fn drop_former_leaf(&mut self, parent: Option<CgroupId>) {
-        let Some(former) = parent.and_then(|parent| self.container(parent)) else {
+    pub(super) fn leaf_gained_child(&mut self, parent: CgroupId) {
+        if self.discovery != CgroupDiscovery::Leaves {
+            return;
+        }
+        let Some(former) = self.container(parent) else {
             return;
         };
         let path = self

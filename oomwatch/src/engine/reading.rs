@@ -178,6 +178,12 @@ impl Engine {
     fn read_one(&mut self, reading: &Reading, now: Now) -> Option<OomEvent> {
         let cgroup = reading.cgroup_id;
         let oom_kill = reading.events.oom_kill?;
+        let container = self.container(cgroup);
+        if container.is_none() && self.reconciler.has_account(cgroup) {
+            // A book from an earlier run waits for its container.
+            return None;
+        }
+        let while_down = self.reconciler.take_resumed(cgroup);
         let lineage: Vec<CgroupId> = self.tree.lineage(cgroup).collect();
         let missing =
             self.reconciler
@@ -195,18 +201,14 @@ impl Engine {
         });
         self.reconciler.recounted(&lineage, recounts.unwrap_or(0));
         let count = missing - recounts.unwrap_or(0);
-        let container = self.container(cgroup)?;
-        if missing > 0 {
-            self.give_up_below(cgroup);
-        }
-        if count == 0 {
-            return None;
-        }
+        let while_down = missing > 0 && self.give_up_below(cgroup) || while_down;
+        let container = container.filter(|_| count > 0)?;
         self.totals.counter_only += count;
         self.last_seq += 1;
         let mut event = self
             .known(now)
             .counter_only(self.last_seq, container, count, oom_kill);
+        event.while_down = while_down;
         event.scope = self.scope(cgroup, now);
         event.counter.oom = reading.events.oom;
         event.counter.oom_group_kill = reading.events.oom_group_kill;

@@ -14,7 +14,7 @@ use crate::{
 /// What became of a walk.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Walked {
-    /// Cgroups that were not known, and have no counter yet.
+    /// Cgroups that were not known.
     pub(crate) new: Vec<CgroupId>,
     /// Removals since it began are forgotten already, so some of the new ones may be gone: only
     /// another walk can tell.
@@ -22,19 +22,45 @@ pub(crate) struct Walked {
 }
 
 impl Engine {
-    /// Takes in a walk. To be called with all records worked through that were in the ring when it was
-    /// done: those of what it found are among them, unless they were lost.
+    /// Takes in the walk that everything begins with. What it found has no counter yet.
     pub(crate) fn walked(&mut self, walk: &Walk, now: Now) -> Walked {
+        self.take_in(walk, now, |engine, found| {
+            engine.learn(found.id, found.parent, &found.name)
+        })
+    }
+
+    /// Takes in a walk that was made because records of cgroups were lost. To be called with all
+    /// records worked through that were in the ring when it was done: those of what it found are among
+    /// them, unless they were lost. What it found is younger than the first walk, so its counters began
+    /// at 0 while we watched.
+    pub(crate) fn walked_again(&mut self, walk: &Walk, now: Now) -> Walked {
+        self.take_in(walk, now, |engine, found| {
+            let is_new = engine.tree.insert(found.id, found.parent, &found.name);
+            if is_new {
+                engine.reconciler.created(found.id, 0);
+                engine.leaf_gained_child(found.parent);
+                engine.find(found.id, true);
+            }
+            is_new
+        })
+    }
+
+    fn take_in(
+        &mut self,
+        walk: &Walk,
+        now: Now,
+        mut learn: impl FnMut(&mut Self, &Found) -> bool,
+    ) -> Walked {
         let any_gone = self.mark_gone(&walk.missing, now);
         let mut new = Vec::new();
-        for Found { id, parent, name } in &walk.found {
+        for found in &walk.found {
             // Below a cgroup that is gone there is nothing.
-            let is_possible = self.tree.is_root(*parent) || self.tree.is_live(*parent);
-            if is_possible && self.learn(*id, *parent, name) {
-                new.push(*id);
+            let is_possible = self.tree.is_root(found.parent) || self.tree.is_live(found.parent);
+            if is_possible && learn(self, found) {
+                new.push(found.id);
             }
         }
-        if any_gone && self.discovers() {
+        if any_gone {
             self.discover_refused();
         }
         Walked {

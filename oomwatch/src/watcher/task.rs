@@ -162,6 +162,7 @@ impl Task {
             task.read_baselines(&new);
         }
         task.drain();
+        task.engine.start_is_over();
         task.begin_node_audit(told_up_to);
         task.save();
         task.warn_of_limits(root);
@@ -197,6 +198,7 @@ impl Task {
         stop: CancellationToken,
     ) -> Report {
         loop {
+            self.register_finds();
             self.begin_scan();
             let deadline = self.engine.deadline_ns();
             let timer = self.source.timer_ns();
@@ -291,10 +293,12 @@ impl Task {
             let mut batch = std::mem::take(&mut self.batch);
             let more = self.read_ring(BATCH, &mut batch);
             if !batch.is_empty() {
+                // Something is lost only while there is something to be read. So this sees all that was
+                // lost, and before what came after it.
+                self.check_drops();
                 let events = self.apply(&batch);
                 self.publish(events);
                 batch.clear();
-                self.check_drops();
             }
             self.batch = batch;
             if !more {
@@ -434,6 +438,7 @@ impl Task {
         self.sweep();
         self.settle(u64::MAX);
         self.finish_scans().await;
+        self.register_finds();
         self.last_audit().await;
         let rest = self.engine.release();
         self.publish(rest);

@@ -69,6 +69,7 @@ pub(super) const BARE: &[(&str, Scenario)] = &[
     ("idle_syscalls", idle::idle_syscalls),
     ("attached_beside_oomkill", start::attached_beside_oomkill),
     ("restart_while_down", restart::while_down),
+    ("restart_while_down_counters", restart::while_down_counters),
     ("store_in_trouble", restart::store_in_trouble),
     ("store_on_full_disk", restart::store_on_full_disk),
     ("outbox", outbox::missed_by_a_publisher),

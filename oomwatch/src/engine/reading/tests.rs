@@ -143,6 +143,24 @@ fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
     assert!(second.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
 }
 
+/// Its source may take its time, and a reading come first.
+#[test]
+fn a_book_from_an_earlier_run_waits_for_its_container() {
+    let mut first = engine(0, 0, 0);
+    let mut second = empty_engine();
+    second.resume(first.all_books());
+    second.learn(CgroupId(C), CgroupId::ROOT, b"c");
+    second.baseline(CgroupId(C), 2, 1);
+    assert!(second.read(&[reading(C, 2, Some(0))], now(5)).is_empty());
+    register(&mut second, C);
+    let events = second.read(&[reading(C, 2, Some(0))], now(6));
+    assert_eq!(told(&events), [(C, 2)]);
+    assert!(events[0].while_down);
+    let events = second.read(&[reading(C, 3, Some(0))], now(7));
+    assert_eq!(told(&events), [(C, 1)]);
+    assert!(!events[0].while_down);
+}
+
 #[test]
 fn counters_that_started_again_are_told_from_0() {
     let mut engine = engine(0, 5, 0);

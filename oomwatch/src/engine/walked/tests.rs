@@ -68,10 +68,14 @@ fn container_of_a_kill(engine: &mut Engine, cgroup: u64) -> Option<String> {
 fn a_cgroup_whose_creation_was_lost_is_found() {
     let mut engine = engine();
     let walk = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
-    let walked = engine.walked(&walk, now(20));
+    let walked = engine.walked_again(&walk, now(20));
     assert_eq!(walked.new, [CgroupId(A)]);
     assert!(!walked.is_outdated);
-    assert_eq!(engine.walked(&walk, now(21)).new, [], "it is known now");
+    assert_eq!(
+        engine.walked_again(&walk, now(21)).new,
+        [],
+        "it is known now"
+    );
     assert_eq!(container_of_a_kill(&mut engine, A), Some("a".repeat(64)));
 }
 
@@ -88,7 +92,7 @@ fn a_cgroup_that_was_removed_meanwhile_does_not_come_back() {
     );
     // Of the one below both records were lost.
     engine.apply(&[removed(A, 'a', 15)], now(16));
-    let walked = engine.walked(&walk, now(20));
+    let walked = engine.walked_again(&walk, now(20));
     assert_eq!(walked.new, []);
     assert!(!engine.tree().is_live(CgroupId(A)));
     assert!(!engine.tree().contains(CgroupId(B)));
@@ -101,7 +105,7 @@ fn a_cgroup_that_was_created_meanwhile_stays() {
     let mut engine = engine();
     engine.apply(&[created(A, 'a', 15)], now(16));
     // It saw neither it nor anything else that is new.
-    engine.walked(&walk(vec![found(SYSTEM, 1, "system.slice")], &[]), now(20));
+    engine.walked_again(&walk(vec![found(SYSTEM, 1, "system.slice")], &[]), now(20));
     assert!(engine.tree().is_live(CgroupId(A)));
     assert_eq!(container_of_a_kill(&mut engine, A), Some("a".repeat(64)));
 }
@@ -111,7 +115,7 @@ fn what_came_and_went_meanwhile_is_known_from_its_records() {
     let mut engine = engine();
     engine.apply(&[created(A, 'a', 12), removed(A, 'a', 15)], now(16));
     let walk = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
-    assert_eq!(engine.walked(&walk, now(20)).new, []);
+    assert_eq!(engine.walked_again(&walk, now(20)).new, []);
     assert!(!engine.tree().is_live(CgroupId(A)));
 }
 
@@ -122,7 +126,7 @@ fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_walk() {
     engine.apply(&[created(A, 'a', 1), created(B, 'a', 4)], now(4));
     assert!(!engine.registry().contains(CgroupId(B)));
     let walk = walk(vec![found(B, SYSTEM, &docker('a'))], &[A]);
-    engine.walked(&walk, now(20));
+    engine.walked_again(&walk, now(20));
     assert!(!engine.tree().is_live(CgroupId(A)));
     assert_eq!(container_of_a_kill(&mut engine, B), Some("a".repeat(64)));
 }
@@ -132,7 +136,7 @@ fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_walk() {
 fn a_removal_told_after_the_walk_still_has_the_last_word() {
     let mut engine = engine();
     engine.apply(&[created(A, 'a', 1)], now(2));
-    engine.walked(&walk(Vec::new(), &[A]), now(20));
+    engine.walked_again(&walk(Vec::new(), &[A]), now(20));
     let mut gone = change(A, SYSTEM, &docker('a'), 15);
     gone.counters = Some(memcg(A, 2));
     let events = engine.apply(&[Record::CgroupRemoved(gone)], now(21));
@@ -147,9 +151,9 @@ fn where_removals_are_forgotten_already_another_walk_is_due() {
     let late_ns = 15 + TOMBSTONE_NS;
     engine.apply(&[], now(late_ns));
     let first = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
-    assert!(engine.walked(&first, now(late_ns)).is_outdated);
+    assert!(engine.walked_again(&first, now(late_ns)).is_outdated);
     let mut second = walk(vec![found(SYSTEM, 1, "system.slice")], &[A]);
     second.began_ns = late_ns;
-    assert!(!engine.walked(&second, now(late_ns)).is_outdated);
+    assert!(!engine.walked_again(&second, now(late_ns)).is_outdated);
     assert!(!engine.tree().is_live(CgroupId(A)));
 }

@@ -31,6 +31,7 @@ impl Task {
                 "records of victims found no room in the ring; their number is made up from the counters"
             );
             self.audit.lost(clock::now().boottime_ns);
+            self.engine.lost_victims();
         }
         if drops.cgroups > before.cgroups {
             warn!(
@@ -68,9 +69,25 @@ impl Task {
         });
     }
 
-    /// Baselines of cgroups that a scan has found while records come in.
-    pub(super) fn read_baselines_between(&mut self, cgroups: &[CgroupId]) {
-        self.read_between(cgroups, |task, id| task.read_baselines(&[id]));
+    /// Registers the containers that were found after losses, the lowest first, each with the counters
+    /// that its book begins with.
+    pub(super) fn register_finds(&mut self) {
+        loop {
+            let finds = self.engine.next_finds(SLICE);
+            if finds.is_empty() {
+                return self.claim();
+            }
+            let mut read = Vec::with_capacity(finds.len());
+            for find in finds {
+                let to_be_read = self.engine.to_be_read_for(find);
+                read.push((find, self.read_counters(&to_be_read)));
+            }
+            // What they counted and was not lost, is told before.
+            self.drain_ring();
+            for (find, read) in read {
+                self.engine.register_find(find, &read);
+            }
+        }
     }
 
     /// The counters that a container which is registered late begins with. What they counted and was not
@@ -79,12 +96,16 @@ impl Task {
         if !has_counters(&self.hierarchy) || self.source.counters.is_some() {
             return Vec::new();
         }
-        let mut read = Vec::new();
-        let to_be_read = self.engine.to_be_read(cgroup);
-        self.read_between(&to_be_read, |task, id| {
+        let read = self.read_counters(&self.engine.to_be_read(cgroup));
+        self.drain_ring();
+        read
+    }
+
+    fn read_counters(&mut self, cgroups: &[CgroupId]) -> Vec<(CgroupId, u64)> {
+        let mut read = Vec::with_capacity(cgroups.len());
+        self.read_between(cgroups, |task, id| {
             read.extend(task.read_counter(id).map(|oom_kill| (id, oom_kill)));
         });
-        self.drain_ring();
         read
     }
 

@@ -25,9 +25,9 @@ impl Task {
 
     /// Tells of it.
     pub(super) fn work_off(&mut self, backlog: &[Record]) {
+        self.check_drops();
         let events = self.apply(backlog);
         self.publish(events);
-        self.check_drops();
     }
 
     /// Who stops a daemon may think that nothing of it is left.

@@ -73,7 +73,7 @@ impl Task {
         // What has been told of meanwhile comes first; and whether something was lost again.
         self.drain_ring();
         self.check_drops();
-        let walked = self.engine.walked(&walk, clock::now());
+        let walked = self.engine.walked_again(&walk, clock::now());
         debug!(
             new = walked.new.len(),
             missing = walk.missing.len(),
@@ -82,8 +82,7 @@ impl Task {
         if walked.is_outdated {
             self.scans.want();
         }
-        self.read_baselines_between(&walked.new);
-        self.claim();
+        self.register_finds();
     }
 
     /// Completes what is under way or wanted, for the last audit.

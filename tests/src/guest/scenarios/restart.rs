@@ -27,11 +27,20 @@ const MOST_KILLS: usize = 100;
 
 /// Kills while no daemon runs come out once, and the history adds up to what the kernel counted.
 pub(super) fn while_down(context: &Context) -> Result<Outcome> {
+    restarted(context, &[])
+}
+
+/// The same without BPF, where all that is known of a kill is that a counter rose.
+pub(super) fn while_down_counters(context: &Context) -> Result<Outcome> {
+    restarted(context, &["--tier", "counters"])
+}
+
+fn restarted(context: &Context, options: &[&str]) -> Result<Outcome> {
     if let Some(skip) = context.dry_skip() {
         return Ok(skip);
     }
-    let state = Path::new("/run/oomwatch-while-down");
-    let app = context.cgroup("restarted")?;
+    let state = &Path::new("/run").join(context.scenario);
+    let app = context.cgroup(context.scenario)?;
     app.limit_memory(LIMIT_BYTES)?;
     let (before, node) = (app.events()?, vmstat()?);
     let mut homes = BTreeMap::new();
@@ -39,11 +48,13 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
         homes.insert(context.lose_a_process(HOG, &app)?, "app".to_owned());
         Ok(())
     };
-    let arguments = arguments(state, &app);
+    let mut arguments = arguments(state, &app);
+    arguments.extend(options.iter().map(OsString::from));
+    let is_seen = |event: &Event| event.field("while_down").is_ok_and(|down| down == false);
 
     let daemon = Daemon::start(&context.oomwatch, &arguments)?;
     lose()?;
-    daemon.wait_for_event(KILL_LIMIT, "of the first run", Event::is_kill)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the first run", is_seen)?;
     wait_until(KILL_LIMIT, "the kill in the history", || {
         Ok((context.history(state, ONLY_APP)?.len() == 1).then_some(()))
     })?;
@@ -57,7 +68,7 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
         event.kind().is_ok_and(|kind| kind == "counter_only")
     })?;
     lose()?;
-    daemon.wait_for_event(KILL_LIMIT, "of the second run", Event::is_kill)?;
+    daemon.wait_for_event(KILL_LIMIT, "of the second run", is_seen)?;
     let second = daemon.stop()?;
     ensure!(second.events.len() == 2, "{:?}", second.events);
     ensure!(missed.count()? == 2, "{missed}");
