@@ -14,6 +14,7 @@ mod layout;
 mod load;
 pub(crate) mod pin;
 mod record;
+mod ring;
 pub(crate) mod tier;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 };
 
 use aya::{
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{MapData, PerCpuArray},
     programs::links::FdLink,
 };
 use memmap2::MmapOptions;
@@ -35,9 +36,11 @@ pub(crate) use self::{
     load::ProgramLog,
     pin::PinDir,
     record::DecodeError,
+    ring::Position,
 };
 use self::{
     pin::{Overlap, PinError},
+    ring::Ring,
     tier::{Tier, TierChoice},
 };
 use crate::{host::may_load_programs, record::Record};
@@ -155,7 +158,7 @@ pub(crate) struct Probe {
     gaps: Vec<Gap>,
     /// Whether `struct oom_control` is seen: which limit was hit, and by what.
     sees_oom_control: bool,
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: AsyncFd<Ring>,
     drops: PerCpuArray<MapData, u64>,
     /// What was lost before this daemon began.
     drops_before: Drops,
@@ -164,7 +167,7 @@ pub(crate) struct Probe {
     _links: Vec<FdLink>,
     _programs: Option<aya::Ebpf>,
     /// Rings of older generations of pinned programs, and their numbers: to be read first.
-    older: Vec<(RingBuf<MapData>, u64)>,
+    older: Vec<(Ring, u64)>,
     generation: u64,
     overlap: Overlap,
     /// What is read first is from before this daemon began.
@@ -244,6 +247,38 @@ impl Probe {
         )
     }
 
+    /// How far the ring is read; only where it goes on without a daemon.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.is_pinned.then(|| self.ring.get_ref().position())
+    }
+
+    /// Takes again what another daemon took after this position, if its ring is among those that this
+    /// one goes on with, and still has it. Before anything else is taken.
+    pub(crate) fn take_again(
+        &mut self,
+        since: Position,
+        mut take: impl FnMut(Result<Record, DecodeError>),
+    ) -> io::Result<()> {
+        for (ring, generation) in &self.older {
+            let Some(taken) = ring.taken_since(since)? else {
+                continue;
+            };
+            for bytes in ring::records(&taken) {
+                let record = decode(bytes, *generation, self.page_bytes);
+                if let Ok(Record::Victim(victim)) = &record {
+                    // So that the newest programs do not tell of it once more.
+                    self.overlap.is_repeated(victim);
+                }
+                take(record);
+            }
+        }
+        let newest = self.ring.get_ref().taken_since(since)?;
+        for bytes in ring::records(&newest.unwrap_or_default()) {
+            take(decode(bytes, self.generation, self.page_bytes));
+        }
+        Ok(())
+    }
+
     /// Reads how many records found no room.
     pub(crate) fn drops(&self) -> io::Result<Drops> {
         let total = |kind| -> io::Result<u64> {
@@ -266,7 +301,7 @@ impl Probe {
 /// Takes records from one ring until none or nothing of `left` is left; tells whether it was the
 /// latter.
 fn read(
-    ring: &mut RingBuf<MapData>,
+    ring: &mut Ring,
     generation: u64,
     page_bytes: u64,
     left: &mut usize,
@@ -274,15 +309,18 @@ fn read(
 ) -> bool {
     while *left > 0 {
         match ring.next() {
-            Some(bytes) => take(record::decode(&bytes, page_bytes).map(|mut record| {
-                record.set_generation(generation);
-                record
-            })),
+            Some(bytes) => take(decode(&bytes, generation, page_bytes)),
             None => return false,
         }
         *left -= 1;
     }
     true
+}
+
+fn decode(bytes: &[u8], generation: u64, page_bytes: u64) -> Result<Record, DecodeError> {
+    let mut record = record::decode(bytes, page_bytes)?;
+    record.set_generation(generation);
+    Ok(record)
 }
 
 /// Reads the running kernel's BTF. The image is given back before this returns.

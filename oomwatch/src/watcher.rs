@@ -286,7 +286,9 @@ impl Builder {
     /// Pins the programs and their ring in this directory of a BPF file system, such as
     /// `/sys/fs/bpf/oomwatch`: they go on when the watcher stops, however it does, and the next one
     /// reports what happened in between with all details and `while_down`. Another version's
-    /// programs are replaced, after their ring was read. [`crate::unpin`] removes them.
+    /// programs are replaced, after their ring was read. With [`Self::state_dir`], what a watcher that
+    /// was killed had read and not stored is reported again, under the same id. [`crate::unpin`] removes
+    /// them.
     ///
     /// Where what is there was not made by oomwatch, that is logged and watching goes on without; so in
     /// [`Tier::Pid`] and [`Tier::Counters`].

@@ -161,17 +161,28 @@ impl Daemon {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("no process id")?, Signal::TERM).context("sending SIGTERM")?;
         let status = wait_for_exit(&mut self.child, STOP_LIMIT, "oomwatch run")?;
-        // The readers end with the pipes, after the last line.
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
-        }
-        let output = self.collector.snapshot();
+        let output = self.rest();
         ensure!(
             status.success(),
             "SIGTERM gave {status}, not exit code 0; it wrote:\n{}",
             output.errors.join("\n")
         );
         Ok(output)
+    }
+
+    /// Kills it with SIGKILL, and returns all it ever wrote.
+    pub fn kill(mut self) -> Result<Output> {
+        self.child.kill().context("sending SIGKILL")?;
+        self.child.wait().context("waiting for its end")?;
+        Ok(self.rest())
+    }
+
+    /// The readers end with the pipes, after the last line.
+    fn rest(&mut self) -> Output {
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.collector.snapshot()
     }
 }
 

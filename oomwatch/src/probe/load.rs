@@ -7,7 +7,7 @@ use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{PerCpuArray, RingBuf},
+    maps::PerCpuArray,
     programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint, links::FdLink},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
@@ -23,6 +23,7 @@ use zerocopy::IntoBytes;
 use super::{
     Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
     pin::{self, About, Opened, Overlap, PinDir},
+    ring::Ring,
     tier::{Tier, TierChoice},
 };
 
@@ -151,7 +152,7 @@ struct Started {
 /// Takes the maps.
 fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let ring = take_map(&mut programs, "RECORDS")?;
-    let ring = RingBuf::try_from(ring).map_err(|error| ProbeError::Load(error.into()))?;
+    let ring = Ring::open(ring).map_err(|error| ProbeError::Load(error.into()))?;
     let drops = take_map(&mut programs, "DROPS")?;
     let drops = PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?;
     let log = if config.log {

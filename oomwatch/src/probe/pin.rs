@@ -19,13 +19,14 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, MapError, PerCpuArray},
     programs::links::FdLink,
 };
 use rustix::{fs::statfs, process::geteuid};
 use tracing::{debug, warn};
 
 pub(crate) use self::{about::About, overlap::Overlap};
+use super::ring::Ring;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: u32 = 0xcafe_4a11;
@@ -188,7 +189,7 @@ pub(crate) struct Found {
 
 /// A generation's maps, open.
 pub(crate) struct Opened {
-    pub(crate) ring: RingBuf<MapData>,
+    pub(crate) ring: Ring,
     pub(crate) drops: PerCpuArray<MapData, u64>,
 }
 
@@ -366,8 +367,8 @@ impl Generation {
     pub(crate) fn open(&self) -> Result<Opened, PinError> {
         let (ring, drops) = (self.path.join(RECORDS), self.path.join(DROPS));
         Ok(Opened {
-            ring: open_map(&ring).map_err(unusable(&ring))?,
-            drops: open_map(&drops).map_err(unusable(&drops))?,
+            ring: open_map(&ring, Ring::open).map_err(unusable(&ring))?,
+            drops: open_map(&drops, PerCpuArray::try_from).map_err(unusable(&drops))?,
         })
     }
 
@@ -389,7 +390,7 @@ impl Generation {
 
 /// Opens the rings of generations that are not gone on with, and removes these. Their programs may
 /// see a few more marks, which the newest ones see too.
-pub(crate) fn retire(older: Vec<Generation>) -> Vec<(RingBuf<MapData>, u64)> {
+pub(crate) fn retire(older: Vec<Generation>) -> Vec<(Ring, u64)> {
     let mut rings = Vec::new();
     for generation in older {
         match generation.open() {
@@ -404,13 +405,12 @@ pub(crate) fn retire(older: Vec<Generation>) -> Vec<(RingBuf<MapData>, u64)> {
     rings
 }
 
-fn open_map<T>(path: &Path) -> Result<T, BoxedError>
-where
-    T: TryFrom<Map>,
-    T::Error: Into<BoxedError>,
-{
+fn open_map<T>(
+    path: &Path,
+    open: impl FnOnce(Map) -> Result<T, MapError>,
+) -> Result<T, BoxedError> {
     let map = Map::from_map_data(MapData::from_pin(path)?)?;
-    T::try_from(map).map_err(Into::into)
+    open(map).map_err(Into::into)
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -12,7 +12,7 @@ use crate::{
     clock,
     counters::CounterWatch,
     engine::reading::Reading,
-    probe::{DecodeError, Drops, PinDir, Probe, ProbeConfig, ProbeError, ProgramLog},
+    probe::{DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog},
     record::Record,
 };
 
@@ -157,6 +157,21 @@ impl Source {
     ) -> bool {
         let probe = self.probe.as_mut();
         probe.is_some_and(|probe| probe.drain(limit, take))
+    }
+
+    /// See [`Probe::position`].
+    pub(super) fn position(&self) -> Option<Position> {
+        self.probe.as_ref()?.position()
+    }
+
+    /// See [`Probe::take_again`].
+    pub(super) fn take_again(
+        &mut self,
+        since: Position,
+        take: impl FnMut(Result<Record, DecodeError>),
+    ) -> io::Result<()> {
+        let probe = self.probe.as_mut();
+        probe.map_or(Ok(()), |probe| probe.take_again(since, take))
     }
 
     /// See [`Probe::drops`].

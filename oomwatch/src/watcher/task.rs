@@ -39,7 +39,7 @@ use crate::{
     discover::{names::SourceNumber, source::Sighting},
     engine::{Engine, Setting},
     event::build::Origin,
-    probe::Drops,
+    probe::{DecodeError, Drops, Position},
     publish::{
         queue::Queue,
         stream::{self, Sent, Subscriber},
@@ -80,6 +80,8 @@ pub(super) struct Task {
     drops: Drops,
     report: Report,
     batch: Vec<Record>,
+    /// How far records were worked through, where the ring outlives us.
+    taken_up_to: Option<Position>,
     scans: Scans,
     /// How far all counters are held against what was said; only after a loss.
     audit: Audit,
@@ -131,6 +133,7 @@ impl Task {
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::with_capacity(BATCH),
+            taken_up_to: None,
             scans: Scans::default(),
             audit: Audit::default(),
             node: NodeAudit::default(),
@@ -141,12 +144,16 @@ impl Task {
             hierarchy,
         };
         let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
+        let stored_up_to = persist::position(&saved);
         task.resume(saved);
         let new = task.scan_tree().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
-        let backlog = task.source.goes_on().then(|| task.read_backlog(started_ns));
+        let backlog = task
+            .source
+            .goes_on()
+            .then(|| task.read_backlog(started_ns, stored_up_to));
         if backlog.is_none() {
             task.read_baselines(&new);
         }
@@ -162,6 +169,7 @@ impl Task {
             task.read_baselines(&new);
         }
         task.drain();
+        task.taken_up_to = task.source.position();
         task.engine.start_is_over();
         task.begin_node_audit(told_up_to);
         task.save();
@@ -297,6 +305,7 @@ impl Task {
                 // lost, and before what came after it.
                 self.check_drops();
                 let events = self.apply(&batch);
+                self.taken_up_to = self.source.position();
                 self.publish(events);
                 batch.clear();
             }
@@ -310,15 +319,8 @@ impl Task {
     /// Adds what is in the ring to `batch`, `limit` records at most; tells whether more may be left.
     fn read_ring(&mut self, limit: usize, batch: &mut Vec<Record>) -> bool {
         let report = &mut self.report;
-        self.source.drain(limit, |record| match record {
-            Ok(record) => batch.push(record),
-            Err(error) => {
-                report.undecodable += 1;
-                if report.undecodable.is_power_of_two() {
-                    warn!(%error, count = report.undecodable, "a record was not understood");
-                }
-            }
-        })
+        self.source
+            .drain(limit, |record| batch.extend(understood(record, report)))
     }
 
     /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup. For tiers
@@ -460,6 +462,17 @@ impl Task {
             queue.finish(until).await;
         }
     }
+}
+
+fn understood(record: Result<Record, DecodeError>, report: &mut Report) -> Option<Record> {
+    record
+        .inspect_err(|error| {
+            report.undecodable += 1;
+            if report.undecodable.is_power_of_two() {
+                warn!(%error, count = report.undecodable, "a record was not understood");
+            }
+        })
+        .ok()
 }
 
 /// Names of the publishers that read the store.

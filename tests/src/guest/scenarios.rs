@@ -13,6 +13,7 @@ mod commands;
 mod counters;
 mod discovery;
 mod embedded;
+mod full_disk;
 mod groups;
 mod hostile;
 mod idle;
@@ -71,10 +72,11 @@ pub(super) const BARE: &[(&str, Scenario)] = &[
     ("restart_while_down", restart::while_down),
     ("restart_while_down_counters", restart::while_down_counters),
     ("store_in_trouble", restart::store_in_trouble),
-    ("store_on_full_disk", restart::store_on_full_disk),
+    ("store_on_full_disk", full_disk::stored_later),
     ("outbox", outbox::missed_by_a_publisher),
     ("pinned_while_down", pinned::while_down),
     ("pinned_storm", pinned::storm),
+    ("pinned_taken_again", full_disk::taken_again),
     ("pinned_in_trouble", pinned::in_trouble),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),

@@ -8,12 +8,16 @@ use tracing::{info, warn};
 use super::{Task, node::TOLD_UP_TO};
 use crate::{
     AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
+    probe::Position,
     publish::queue::Queue,
     store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},
 };
 
 /// Events of this boot that no history has, as the store knows it.
 const LOST_EVENTS: &str = "lost_events";
+/// How far the pinned ring is in the store: which ring, and how far.
+const RING: &str = "ring";
+const RING_BYTES: &str = "ring_bytes";
 
 /// The store, if there is one, and what is to be handed over next.
 #[derive(Debug, Default)]
@@ -106,6 +110,13 @@ impl Persist {
     }
 }
 
+/// How far an earlier run's ring is in the store.
+pub(super) fn position(saved: &Saved) -> Option<Position> {
+    let ring = u32::try_from(*saved.meta.get(RING)?).ok()?;
+    let bytes = *saved.meta.get(RING_BYTES)?;
+    Some(Position { ring, bytes })
+}
+
 impl Task {
     /// Takes up what an earlier run left. Before the first scan.
     pub(super) fn resume(&mut self, saved: Saved) {
@@ -167,6 +178,11 @@ impl Task {
             batch
                 .meta
                 .extend(told_up_to.map(|value| (TOLD_UP_TO, value)));
+            if let Some(Position { ring, bytes }) = self.taken_up_to {
+                batch
+                    .meta
+                    .extend([(RING, ring.into()), (RING_BYTES, bytes)]);
+            }
             store.write(batch);
         }
     }

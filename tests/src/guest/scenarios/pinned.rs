@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Output;
 
@@ -25,6 +26,8 @@ const HOG: &str = "pinned-hog";
 const FAILURE: i32 = 1;
 const STORM_CONTAINERS: u64 = 6;
 const STORM_ROUNDS: usize = 10;
+/// Rounds in which the daemon is killed.
+const STORM_DEATHS: Range<usize> = 2..9;
 /// Small, so that 60 kills do not take all day on an emulated machine.
 const SMALL_LIMIT_BYTES: u64 = 8 * MIB;
 
@@ -97,8 +100,9 @@ pub(super) fn while_down(context: &Context) -> Result<Outcome> {
     )))
 }
 
-/// Killed with -9 in a storm and started again: the history adds up, with programs that went on, with
-/// others that took over from them, and without.
+/// Killed with -9 in a storm and started again, time after time: the history adds up, with programs that
+/// went on, with others that took over from them, and without. With those that go on it has every kill
+/// in full, for what was taken from the ring and not stored is taken again.
 pub(super) fn storm(context: &Context) -> Result<Outcome> {
     if let Some(skip) = context.dry_skip() {
         return Ok(skip);
@@ -109,20 +113,18 @@ pub(super) fn storm(context: &Context) -> Result<Outcome> {
     let mut upgraded = pinning.clone();
     // Other programs than those that are pinned.
     upgraded.extend(["--ring-size".into(), "131072".into()]);
+    let all = STORM_ROUNDS * usize::try_from(STORM_CONTAINERS)?;
     let pinned = storm_with(context, "pinned", [&pinning, &pinning])?;
     let replaced = storm_with(context, "replaced", [&pinning, &upgraded])?;
     unpin(context, pin)?;
     let without = storm_with(context, "plain", [&plain, &plain])?;
-    Ok(Outcome::Passed(format!(
-        "pinned: {pinned}; replaced: {replaced}; not pinned: {without}"
-    )))
+    let numbers =
+        format!("in full of {all}: pinned {pinned}, replaced {replaced}, not pinned {without}");
+    ensure!(pinned == all && replaced == all, "{numbers}");
+    Ok(Outcome::Passed(numbers))
 }
 
-fn storm_with(
-    context: &Context,
-    name: &str,
-    [first, second]: [&Vec<OsString>; 2],
-) -> Result<String> {
+fn storm_with(context: &Context, name: &str, arguments: [&Vec<OsString>; 2]) -> Result<usize> {
     let state = Path::new("/run").join(format!("oomwatch-storm-{name}"));
     let slice = context.cgroup("system.slice")?;
     slice.enable_memory()?;
@@ -140,7 +142,9 @@ fn storm_with(
 
     let node = vmstat()?;
     let mut homes = BTreeMap::new();
-    let mut daemon = start(first)?;
+    let mut next = arguments.into_iter().cycle();
+    let mut start = || start(next.next().context("they go round")?);
+    let mut daemon = start()?;
     for round in 0..STORM_ROUNDS {
         let mut hogs = Vec::new();
         for (id, cgroup) in &containers {
@@ -151,10 +155,10 @@ fn storm_with(
         for hog in &mut hogs {
             hog.start_allocating(TOO_MUCH_BYTES)?;
         }
-        if round == STORM_ROUNDS / 2 {
+        if STORM_DEATHS.contains(&round) {
             // In the midst of this round's kills; the others come while none runs, and at its start.
             drop(daemon);
-            daemon = start(second)?;
+            daemon = start()?;
         }
         for hog in &mut hogs {
             hog.wait_killed(KILL_LIMIT)?;
@@ -193,7 +197,7 @@ fn storm_with(
     for (_, cgroup) in containers {
         cgroup.remove_emptied()?;
     }
-    Ok(format!("{} of {all} kills in full", pids.len()))
+    Ok(pids.len())
 }
 
 /// What is not oomwatch's is left alone, and watching goes on without; what is no place for
@@ -287,7 +291,7 @@ fn refused(context: &Context, arguments: &[&str], pin: &Path, why: &str) -> Resu
     Ok(())
 }
 
-fn unpin(context: &Context, pin: &Path) -> Result<()> {
+pub(super) fn unpin(context: &Context, pin: &Path) -> Result<()> {
     let output = with_dir(context, &["unpin"], pin)?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "oomwatch unpin: {errors}");

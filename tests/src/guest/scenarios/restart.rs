@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, registering};
 use crate::cgroup::Cgroup;
-use crate::daemon::{Daemon, Output};
+use crate::daemon::Daemon;
 use crate::event::Event;
 use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
@@ -21,9 +18,7 @@ use crate::guest::report::Outcome;
 use crate::wait::wait_until;
 
 const HOG: &str = "restart-hog";
-const ONLY_APP: &[&str] = &["--container", "app"];
-/// Far more than fill what is allocated to an empty store.
-const MOST_KILLS: usize = 100;
+pub(super) const ONLY_APP: &[&str] = &["--container", "app"];
 
 /// Kills while no daemon runs come out once, and the history adds up to what the kernel counted.
 pub(super) fn while_down(context: &Context) -> Result<Outcome> {
@@ -133,62 +128,7 @@ pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed("moved aside; done without".to_owned()))
 }
 
-/// While the disk is full kills are reported all the same, and stored as soon as there is room.
-pub(super) fn store_on_full_disk(context: &Context) -> Result<Outcome> {
-    if let Some(skip) = context.dry_skip() {
-        return Ok(skip);
-    }
-    let state = Path::new("/run/oomwatch-full-disk");
-    std::fs::create_dir_all(state)?;
-    let options = Some(c"size=512k");
-    mount("tmpfs", state, "tmpfs", MountFlags::empty(), options).context("mounting a tmpfs")?;
-    let app = context.cgroup("full-disk")?;
-    app.limit_memory(LIMIT_BYTES)?;
-
-    let daemon = Daemon::start(&context.oomwatch, &arguments(state, &app))?;
-    let filler = state.join("filler");
-    fill(&filler)?;
-    let says_so = |output: &Output| output.errors.iter().any(|line| line.contains("for now"));
-    let mut kills = 0;
-    // What is allocated to the store's files already takes some.
-    while !daemon.wait_for_output(Duration::ZERO, says_so) {
-        ensure!(kills < MOST_KILLS, "nothing said of the full disk");
-        context.lose_a_process(HOG, &app)?;
-        kills += 1;
-        ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "kill {kills}");
-    }
-    context.lose_a_process(HOG, &app)?;
-    kills += 1;
-    ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "the last kill");
-    ensure!(
-        context.history(state, ONLY_APP)?.len() < kills,
-        "the disk was full"
-    );
-    std::fs::remove_file(&filler)?;
-    wait_until(KILL_LIMIT, "all kills in the history", || {
-        Ok((context.history(state, ONLY_APP)?.len() == kills).then_some(()))
-    })?;
-    let output = daemon.stop()?;
-    ensure!(output.events.len() == kills, "{:?}", output.events);
-    unmount(state, UnmountFlags::empty()).context("unmounting the tmpfs")?;
-    Ok(Outcome::Passed(format!(
-        "{kills} kills, reported and stored"
-    )))
-}
-
-/// Takes all that is left of a disk.
-fn fill(path: &Path) -> Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    loop {
-        match file.write_all(&[0; 4096]) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
-            Err(error) => return Err(error).context("filling the disk"),
-        }
-    }
-}
-
-fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
+pub(super) fn arguments(state: &Path, app: &Cgroup) -> Vec<OsString> {
     let mut arguments = registering(&[("app", app)]);
     arguments.extend(["--state-dir".into(), state.into()]);
     arguments
