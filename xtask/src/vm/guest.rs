@@ -112,14 +112,9 @@ impl Boot {
         }
         let mut qemu = qemu::command(self.accel, &trial.kernel.image, &arguments);
         qemu.arg("-initrd").arg(&trial.initramfs);
-        match &trial.image {
-            Some(image) => {
-                qemu.args(["-m", "2G"]);
-                qemu::disk(&mut qemu, &image.path);
-            }
-            None => {
-                qemu.args(["-m", "1G"]);
-            }
+        qemu.args(["-m", trial.memory]);
+        if let Some(image) = &trial.image {
+            qemu::disk(&mut qemu, &image.path);
         }
         qemu.arg("-serial")
             .arg(format!("file:{}", console.display()));

@@ -23,6 +23,10 @@ pub(crate) struct Plan {
     recipes: Vec<Recipe>,
 }
 
+/// Memory of a machine, and of one with a runtime or with thousands of processes.
+const ENOUGH: &str = "1G";
+const MUCH: &str = "2G";
+
 /// One machine that can be booted.
 pub(crate) struct Trial {
     /// The name in reports and of the artifacts' directory.
@@ -31,6 +35,8 @@ pub(crate) struct Trial {
     pub(crate) row: String,
     pub(crate) kernel: Kernel,
     pub(crate) initramfs: PathBuf,
+    /// As QEMU takes it.
+    pub(crate) memory: &'static str,
     /// Where the guest goes on from, if not from its initramfs.
     pub(crate) image: Option<Image>,
 }
@@ -138,13 +144,20 @@ impl Plan {
     }
 }
 
+/// One machine of the matrix has room for what takes most; for the others it would take too long.
+fn is_newest(kernel: &Kernel) -> bool {
+    let newest = kernel::ALL.last();
+    newest.is_some_and(|newest| newest.name == kernel.name)
+}
+
 fn of_kernel(kernel: Kernel, initramfs: &Path) -> Trial {
     Trial {
         name: kernel.name.clone(),
         row: format!("kernel {} ({})", kernel.name, kernel.version),
-        kernel,
         initramfs: initramfs.to_owned(),
+        memory: if is_newest(&kernel) { MUCH } else { ENOUGH },
         image: None,
+        kernel,
     }
 }
 
@@ -169,6 +182,7 @@ fn prepare_images(
                 row,
                 kernel: kernel.clone(),
                 initramfs: initramfs.clone(),
+                memory: MUCH,
                 image: Some(Image {
                     recipe: *recipe,
                     path,
