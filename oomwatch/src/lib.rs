@@ -86,5 +86,5 @@ pub use self::{
         STORE_QUEUE, StoreError,
         history::{History, HistoryEntry, HistoryFilter},
     },
-    watcher::{AddError, Builder, Handle, Lost, Report, StartError, Status, Watcher},
+    watcher::{AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, Watcher},
 };

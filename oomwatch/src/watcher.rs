@@ -162,8 +162,21 @@ pub struct Status {
     pub containers: usize,
     /// Name of the node in events.
     pub node: Option<Arc<str>>,
+    /// The runtimes that are followed.
+    pub sources: Vec<SourceReport>,
     /// What was seen so far.
     pub report: Report,
+}
+
+/// A runtime that is followed for the names of its containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SourceReport {
+    /// Where.
+    pub socket: RuntimeSocket,
+    /// Whether it has told of its containers, and goes on telling. Else it is tried again and
+    /// again, and new containers of it are known by the paths of their cgroups alone.
+    pub connected: bool,
 }
 
 /// Makes a [`Watcher`].

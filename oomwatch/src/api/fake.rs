@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     AddError, CgroupError, CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
-    Publisher as _, Registered, RegistryError, Report, Status, Tier,
+    Publisher as _, Registered, RegistryError, Report, RuntimeApi, RuntimeSocket, SourceReport,
+    Status, Tier,
 };
 
 /// Registers what it is given, below a mount that is none.
@@ -90,6 +91,10 @@ impl Watched for Fake {
             cgroups: 90,
             containers: self.containers.lock().unwrap().len(),
             node: Some("node-1".into()),
+            sources: vec![SourceReport {
+                socket: RuntimeSocket::new(RuntimeApi::Docker, "/run/docker.sock"),
+                connected: true,
+            }],
             report: Report::default(),
         }))
     }

@@ -1,6 +1,6 @@
 //! How the watcher does: its status, its health, its metrics.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{Shared, answer::json, problem::Problem};
-use crate::{PublisherReport, Report, Status};
+use crate::{PublisherReport, Report, SourceReport, Status};
 
 /// A watcher that answers within this is alive.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -39,7 +39,25 @@ struct Wire<'a> {
     undecodable: u64,
     lost_by_publishers: u64,
     lost_by_store: u64,
+    sources: Vec<SourceWire<'a>>,
     publishers: Vec<PublisherWire<'a>>,
+}
+
+#[derive(Serialize)]
+struct SourceWire<'a> {
+    api: &'static str,
+    socket: Cow<'a, str>,
+    connected: bool,
+}
+
+impl<'a> From<&'a SourceReport> for SourceWire<'a> {
+    fn from(report: &'a SourceReport) -> Self {
+        Self {
+            api: report.socket.api.as_str(),
+            socket: report.socket.path.to_string_lossy(),
+            connected: report.connected,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -105,6 +123,7 @@ fn wire(status: &Status, uptime: Duration) -> Wire<'_> {
         undecodable,
         lost_by_publishers,
         lost_by_store,
+        sources: status.sources.iter().map(SourceWire::from).collect(),
         publishers: publishers.iter().map(PublisherWire::from).collect(),
     }
 }

@@ -166,7 +166,30 @@ struct Status {
     undecodable: u64,
     lost_by_publishers: u64,
     lost_by_store: u64,
+    /// Not told by older daemons.
+    #[serde(default)]
+    sources: Vec<Source>,
     publishers: Vec<Publisher>,
+}
+
+/// What is shown of a runtime.
+#[derive(Deserialize)]
+struct Source {
+    api: String,
+    socket: String,
+    connected: bool,
+}
+
+impl Source {
+    fn in_short(&self) -> String {
+        let [api, socket] = [&self.api, &self.socket].map(|text| printable(text.as_bytes()));
+        let state = if self.connected {
+            "connected"
+        } else {
+            "not connected"
+        };
+        format!("{api}: {state}, {socket}")
+    }
 }
 
 /// What is shown of a publisher.
@@ -243,6 +266,9 @@ impl Status {
         for (name, value) in rows {
             table.add_row([name.to_owned(), value]);
         }
+        for source in &self.sources {
+            table.add_row(["runtime".to_owned(), source.in_short()]);
+        }
         for publisher in &self.publishers {
             table.add_row(["publisher".to_owned(), publisher.in_short()]);
         }
@@ -305,6 +331,10 @@ mod tests {
             "containers": 3, "cgroups": 40, "kills": 5, "counter_only": 1, "recounts": 0,
             "unregistered": 2, "already_exiting": 1, "late": 1, "residual": 0, "dropped_victims": 7,
             "undecodable": 0, "lost_by_publishers": 4, "lost_by_store": 0,
+            "sources": [
+                {"api": "docker", "socket": "/run/docker.sock", "connected": true},
+                {"api": "cri", "socket": "/run/crio/crio.sock", "connected": false}
+            ],
             "publishers": [
                 {"name": "otlp", "published": 2, "waiting": 3, "lost_in_queue": 0, "lost_by_publisher": 0},
                 {"name": "stdout\u{1b}", "published": 5, "waiting": 0, "lost_in_queue": 3, "lost_by_publisher": 1}
@@ -321,6 +351,8 @@ mod tests {
         no kills           1 exiting already, 0 counted twice by the kernel
         unexplained        0
         lost               7 (ring), 4 (publishers)
+        runtime            docker: connected, /run/docker.sock
+        runtime            cri: not connected, /run/crio/crio.sock
         publisher          otlp: 2 published, 3 waiting
         publisher          stdout\x1b: 5 published, 4 lost
         ");

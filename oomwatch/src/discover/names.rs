@@ -193,6 +193,11 @@ impl Names {
         self.following.remove(&(source, api));
     }
 
+    /// Whether a source is connected, and has told of its containers.
+    pub(crate) fn is_following(&self, source: SourceNumber, api: RuntimeApi) -> bool {
+        self.following.contains(&(source, api))
+    }
+
     /// The container with all that is known of it; `None` where nothing is.
     pub(crate) fn name(&self, container: &Container) -> Option<Arc<Container>> {
         let known = self.known.get(&container.id)?;

@@ -35,6 +35,11 @@ pub struct Registered {
 }
 
 impl Engine {
+    /// Whether a source is connected, and has told of its containers.
+    pub(crate) fn is_following(&self, source: SourceNumber, api: RuntimeApi) -> bool {
+        self.names.is_following(source, api)
+    }
+
     /// Takes in what a source told; returns the cgroup of a container that is to be registered, and its id.
     pub(crate) fn sighted(
         &mut self,

@@ -15,7 +15,9 @@ use super::{
     counts::{Losses, Snapshot},
     labels::{Labels, Pairs, text},
 };
-use crate::{Constraint, Container, PublisherReport, Registered, Report, Scope, Status};
+use crate::{
+    Constraint, Container, PublisherReport, Registered, Report, Scope, SourceReport, Status,
+};
 
 /// Whose limit was hit, and what confined the allocation.
 type Kind = (Scope, Constraint);
@@ -224,17 +226,17 @@ fn last_kills(lines: &mut Lines<'_>, rows: &[Row<'_>]) -> fmt::Result {
         lost.map(|(row, losses)| (row.labels.pairs(), losses.last))
     };
     lines.gauges(
-        ("container_oom_last_kill_timestamp", "seconds"),
+        ("container_oom_last_kill_timestamp", Some("seconds")),
         "Time of the container's last OOM kill",
         last().map(|(labels, last)| (labels, seconds(last.unix_time_ns))),
     )?;
     lines.gauges(
-        ("container_oom_last_limit", "bytes"),
+        ("container_oom_last_limit", Some("bytes")),
         "The limit that was hit at the container's last OOM kill; the node's memory where it was no cgroup's",
         last().filter_map(|(labels, last)| Some((labels, last.limit_bytes? as f64))),
     )?;
     lines.gauges(
-        ("container_oom_last_usage", "bytes"),
+        ("container_oom_last_usage", Some("bytes")),
         "Memory in use below that limit at the container's last OOM kill",
         last().filter_map(|(labels, last)| Some((labels, last.usage_bytes? as f64))),
     )
@@ -319,6 +321,7 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
         "Containers that are registered and exist",
         status.containers as u64,
     )?;
+    sources(lines, &status.sources)?;
     let kernel = rustix::system::uname();
     let kernel = crate::printable(kernel.release().to_bytes());
     lines.info(
@@ -329,6 +332,23 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
             ("layout", status.tier.layout()),
             ("kernel", &kernel),
         ],
+    )
+}
+
+/// Whose containers have no names for now is seen before one of them is killed.
+fn sources(lines: &mut Lines<'_>, sources: &[SourceReport]) -> fmt::Result {
+    let each = sources.iter().map(|source| {
+        let socket = source.socket.path.to_string_lossy();
+        let labels = [
+            ("api", source.socket.api.as_str().into()),
+            ("socket", socket),
+        ];
+        (labels, f64::from(u8::from(source.connected)))
+    });
+    lines.gauges(
+        ("oomwatch_source_connected", None),
+        "Whether a runtime that is followed tells of its containers",
+        each,
     )
 }
 
@@ -351,7 +371,7 @@ fn publishers(lines: &mut Lines<'_>, publishers: &[PublisherReport]) -> fmt::Res
     )?;
     let waiting = each(|one| one.waiting);
     lines.gauges(
-        ("oomwatch_publisher_waiting", "events"),
+        ("oomwatch_publisher_waiting", Some("events")),
         "Events that wait for the publisher, in its queue or in the store",
         waiting.map(|(labels, waiting)| (labels, waiting as f64)),
     )

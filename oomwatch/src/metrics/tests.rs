@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::{
     Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, Delivery,
-    Evidence, Group, Kind, OomEvent, PublisherReport, Report, Scope, Tier, Totals,
-    event::fixture::event_in,
+    Evidence, Group, Kind, OomEvent, PublisherReport, Report, RuntimeApi, RuntimeSocket, Scope,
+    SourceReport, Tier, Totals, event::fixture::event_in,
 };
 
 /// A watcher that says what it is told to.
@@ -28,6 +28,10 @@ impl Watched for Fake {
                 has_counters: true,
                 cgroups: 12,
                 containers,
+                sources: vec![SourceReport {
+                    socket: RuntimeSocket::new(RuntimeApi::Docker, "/run/docker.sock"),
+                    connected: true,
+                }],
                 report: Report {
                     totals: Totals {
                         recounts: 3,
@@ -277,6 +281,9 @@ async fn a_whole_scrape() {
     # HELP oomwatch_registered_containers Containers that are registered and exist
     # TYPE oomwatch_registered_containers gauge
     oomwatch_registered_containers 2
+    # HELP oomwatch_source_connected Whether a runtime that is followed tells of its containers
+    # TYPE oomwatch_source_connected gauge
+    oomwatch_source_connected{api="docker",socket="/run/docker.sock"} 1.0
     # HELP oomwatch_probe How kills are seen, and in which kernel
     # TYPE oomwatch_probe info
     oomwatch_probe_info{tier="btf",layout="task",kernel="KERNEL"} 1

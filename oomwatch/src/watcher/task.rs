@@ -26,8 +26,8 @@ use self::{
     sources::{Sources, Unnamed},
 };
 use super::{
-    AddError, Command, Options, Report, StartError, Status, audit::Audit, has_counters,
-    source::Source,
+    AddError, Command, Options, Report, SourceReport, StartError, Status, audit::Audit,
+    has_counters, source::Source,
 };
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, Counts, Delivery, OomEvent, Publisher,
@@ -406,6 +406,11 @@ impl Task {
     }
 
     fn status(&self) -> Status {
+        let followed = self.sources.followed();
+        let sources = followed.map(|(number, socket)| SourceReport {
+            socket: socket.clone(),
+            connected: self.engine.is_following(number, socket.api),
+        });
         Status {
             tier: self.source.tier(),
             sees_limits: self.source.sees_oom_control(),
@@ -413,6 +418,7 @@ impl Task {
             cgroups: self.engine.tree().live_count(),
             containers: self.engine.registry().live_count(),
             node: self.engine.node().cloned(),
+            sources: sources.collect(),
             report: self.current_report(),
         }
     }

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::{
-    CgroupDiscovery, Kind, OomEvent, Tier,
+    CgroupDiscovery, Kind, OomEvent,
     account::Page,
-    engine::Setting,
-    event::build::{Now, Origin},
+    engine::{Setting, fixture::setting},
+    event::build::Now,
     reconcile::Counting,
     record::{
         Record,
@@ -21,15 +21,8 @@ fn engine(discovery: CgroupDiscovery) -> Engine {
 
 fn counting(discovery: CgroupDiscovery, counting: Counting) -> Engine {
     Engine::new(Setting {
-        origin: Origin {
-            boot_id: "boot".into(),
-            node: None,
-            tier: Tier::Btf,
-        },
-        discovery,
-        units: false,
-        root: CgroupId::ROOT,
         counting,
+        ..setting(discovery)
     })
 }
 

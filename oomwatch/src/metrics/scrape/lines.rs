@@ -62,11 +62,11 @@ impl<'a> Lines<'a> {
 
     pub(super) fn gauges<L: EncodeLabelSet>(
         &mut self,
-        (name, unit): (&str, &str),
+        (name, unit): (&str, Option<&str>),
         help: &str,
         values: impl Iterator<Item = (L, f64)>,
     ) -> fmt::Result {
-        let mut family = self.family(name, help, Some(unit), MetricType::Gauge)?;
+        let mut family = self.family(name, help, unit, MetricType::Gauge)?;
         for (labels, value) in values {
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }

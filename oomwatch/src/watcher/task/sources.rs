@@ -27,6 +27,8 @@ pub(super) struct Sources {
     receivers: Vec<mpsc::Receiver<Sighting>>,
     /// As `receivers`: where each is asked for a container.
     askers: Vec<mpsc::Sender<String>>,
+    /// As `receivers`.
+    followed: Vec<RuntimeSocket>,
     tasks: JoinSet<()>,
     /// Runtimes that may be installed or started later.
     absent: Vec<RuntimeSocket>,
@@ -70,6 +72,7 @@ impl Sources {
         let (asker, wanted) = Wanted::channel();
         self.receivers.push(receiver);
         self.askers.push(asker);
+        self.followed.push(socket.clone());
         let source = source::source(socket);
         self.tasks.spawn(source::drive(source, sightings, wanted));
     }
@@ -80,6 +83,11 @@ impl Sources {
         if let Some(asker) = asker.and_then(|number| self.askers.get(number)) {
             let _ = asker.try_send(id.as_str().to_owned());
         }
+    }
+
+    /// All of them, in order.
+    pub(super) fn followed(&self) -> impl Iterator<Item = (SourceNumber, &RuntimeSocket)> {
+        (0..).zip(&self.followed)
     }
 
     /// The next thing that a source tells; for ever where there is none.

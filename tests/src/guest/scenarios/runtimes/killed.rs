@@ -5,6 +5,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::truth::{Lost, compare};
 use super::{Runtime, tools};
@@ -21,6 +22,9 @@ const INIT_LATER: &str = "sleep 4; exec tail /dev/zero";
 pub(super) const CHILD: &str = "tail /dev/zero; exec sleep 1000";
 /// Loses a child for each signal.
 const ON_SIGNAL: &str = "trap 'tail /dev/zero' USR1; while :; do sleep 1; done";
+
+/// Of the daemon that is asked for its status.
+const CONTROL: &str = "/run/oomwatch-runtimes.sock";
 
 /// Containers that are started at the same time. More would only wait for each other.
 const LANES: usize = 3;
@@ -50,6 +54,23 @@ fn wait_for_listings(case: &Case, runtime: &dyn Runtime) -> Result<()> {
             listed,
             "oomwatch never had the list of containers from {source}"
         );
+    }
+    Ok(())
+}
+
+/// The status says of every source that it is connected.
+fn check_connected(context: &Context, runtime: &dyn Runtime) -> Result<()> {
+    let command = context.command(&["status", "--output", "json", "--control", CONTROL]);
+    let output = context.run_to_end(command)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let status: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("oomwatch status: {errors}"))?;
+    let sources = status.get("sources").and_then(Value::as_array);
+    let sources = sources.with_context(|| format!("no sources in {status}"))?;
+    for name in runtime.sources() {
+        let source = sources.iter().find(|source| source["api"] == *name);
+        let is_connected = source.is_some_and(|source| source["connected"] == true);
+        ensure!(is_connected, "{name} is not connected: {sources:?}");
     }
     Ok(())
 }
@@ -133,7 +154,7 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
     if let Some(skip) = context.dry_skip() {
         return Ok(skip);
     }
-    let mut case = start(context, runtime, &[])?;
+    let mut case = start(context, runtime, &["--control", CONTROL])?;
     let old = format!("{}-old", context.scenario);
     let id = runtime.run(context, &old, ON_SIGNAL)?;
     let cgroup = runtime.cgroup(&id);
@@ -147,6 +168,7 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
         .context("restarting the runtime")?;
     // What is started before that is known, but not by all its names.
     wait_for_listings(&case, runtime)?;
+    check_connected(context, runtime)?;
     logged += 1;
     case.wait_for_logged(logged)?;
     kill()?;
