@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod discover;
 pub(crate) mod events;
 pub(crate) mod exit;
+pub(crate) mod generate;
 pub(crate) mod history;
 pub(crate) mod limits;
 pub(crate) mod logging;
@@ -49,6 +50,9 @@ pub(crate) struct Cli {
 
 /// The commands. Only the one that is asked for is made: that is a third of the time until a kill
 /// is seen.
+///
+/// What clap makes so late would take a doc comment on `Args` for what the command does: they have
+/// plain ones.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
@@ -72,12 +76,16 @@ pub(crate) enum Command {
     History(HistoryArgs),
     /// Remove what `run --pin` left in the kernel.
     Unpin(UnpinArgs),
+    /// Write a completion script for a shell to stdout.
+    Completions(CompletionsArgs),
+    /// Write the manual page of oomwatch, or of one of its commands, to stdout.
+    Man(ManArgs),
     /// The process that `demo` has killed.
     #[command(hide = true)]
     DemoHog,
 }
 
-/// Arguments of `run`.
+// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Form of the events on stdout.
@@ -148,7 +156,7 @@ pub(crate) struct RunArgs {
     pub(crate) api: ApiArgs,
 }
 
-/// Where the daemon can be asked.
+// Where the daemon can be asked.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
     /// Unix socket that this daemon is asked and told by: HTTP, for the user it runs as. `none` for none.
@@ -181,7 +189,7 @@ pub(crate) struct ApiArgs {
     pub(crate) compat: Vec<api::Compat>,
 }
 
-/// Which daemon is meant.
+// Which daemon is meant.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
     /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
@@ -189,7 +197,7 @@ pub(crate) struct ControlArgs {
     pub(crate) control: Option<ControlArg>,
 }
 
-/// Arguments of `add`.
+// Arguments of `add`.
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
     /// The container's id.
@@ -202,7 +210,7 @@ pub(crate) struct AddArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Arguments of `remove`.
+// Arguments of `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
     /// The container's id.
@@ -212,7 +220,7 @@ pub(crate) struct RemoveArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Arguments of `list` and `status`.
+// Arguments of `list` and `status`.
 #[derive(Debug, Args)]
 pub(crate) struct AskArgs {
     /// Form of the answer.
@@ -232,7 +240,7 @@ pub(crate) enum AnswerOutput {
     Json,
 }
 
-/// Arguments of `events`.
+// Arguments of `events`.
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// Go on with each event as it happens.
@@ -251,7 +259,7 @@ pub(crate) struct EventsArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Arguments of `unpin`.
+// Arguments of `unpin`.
 #[derive(Debug, Args)]
 pub(crate) struct UnpinArgs {
     /// The directory that `run --pin` was given.
@@ -259,7 +267,21 @@ pub(crate) struct UnpinArgs {
     pub(crate) dir: PathBuf,
 }
 
-/// What is kept between runs.
+// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The command; without one the page is of all of them.
+    pub(crate) command: Option<String>,
+}
+
+// What is kept between runs.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
     /// Directory for the history and for what makes up for the time without a daemon; without
@@ -281,7 +303,7 @@ pub(crate) struct StoreArgs {
     pub(crate) history_max_size: ByteSize,
 }
 
-/// Arguments of `history`.
+// Arguments of `history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
     /// The state directory that `run` was given. Default is the one that systemd made
@@ -323,7 +345,7 @@ pub(crate) enum HistoryOutput {
     Json,
 }
 
-/// Arguments of `demo`.
+// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Form of the event.

@@ -46,6 +46,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Command::Events(args) => cli::events::events(&args).await,
             Command::History(args) => cli::history::history(args),
             Command::Unpin(args) => cli::unpin::unpin(&args),
+            Command::Completions(args) => cli::generate::completions(&args),
+            Command::Man(args) => cli::generate::man(&args),
             Command::DemoHog => cli::demo::hog(),
         }
     })

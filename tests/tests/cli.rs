@@ -56,7 +56,18 @@ fn help_names_the_commands_and_goes_to_stdout() {
         let output = run(&[flag]);
         assert_eq!(output.status.code(), Some(0), "{flag}: {output:?}");
         for command in [
-            "run", "check", "demo", "add", "remove", "list", "status", "events", "history", "unpin",
+            "run",
+            "check",
+            "demo",
+            "add",
+            "remove",
+            "list",
+            "status",
+            "events",
+            "history",
+            "unpin",
+            "completions",
+            "man",
         ] {
             assert!(
                 stdout(&output).contains(command),
