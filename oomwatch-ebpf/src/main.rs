@@ -69,6 +69,13 @@ pub fn mark_victim_pid(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// `signal:signal_generate`, where there is no BTF: who is marked was sent SIGKILL before.
+#[tracepoint(category = "signal", name = "signal_generate")]
+pub fn signal_generate_pid(ctx: TracePointContext) -> u32 {
+    pid::signalled(&ctx);
+    0
+}
+
 /// `sched:sched_process_exit`, where there is no BTF: `current` may be a victim.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn sched_process_exit_pid(_ctx: RawTracePointContext) -> u32 {

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use oomwatch_common::record::{DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
 
-use crate::{invocation::Invocation, victim::Deferred, victim::Signalled};
+use crate::{invocation::Invocation, pid::Suspect, victim::Deferred, victim::Signalled};
 
 /// All records. User space sets the size.
 #[map]
@@ -33,6 +33,15 @@ pub(crate) static SIGNALLED: PerCpuArray<Signalled> = PerCpuArray::with_max_entr
 /// within seconds, and 1024 marked at once without a task pointer are not expected.
 #[map]
 pub(crate) static DEFERRED: HashMap<u32, Deferred> = HashMap::with_max_entries(1024, 0);
+
+/// As [`DEFERRED`], where there is no BTF. Some may wait for nothing, and give way.
+#[map]
+pub(crate) static MARKED: LruHashMap<u32, Deferred> = LruHashMap::with_max_entries(1024, 0);
+
+/// Threads that the kernel has sent SIGKILL to, where there is no BTF: few of them are victims, and those
+/// are marked within microseconds, unless the OOM killer is preempted.
+#[map]
+pub(crate) static SUSPECTS: LruHashMap<u32, Suspect> = LruHashMap::with_max_entries(1024, 0);
 
 /// Counter of each memory cgroup at its last mark, with its serial. Kept here, so that it tells a
 /// counted mark from another even where the records between found no room. Cgroups that are

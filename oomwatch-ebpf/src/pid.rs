@@ -5,45 +5,148 @@
 //! in every version (4.13 to 7.3), while what the raw one passes differs and cannot be told apart
 //! here. A classic tracepoint may be skipped while a BPF program runs on this CPU; the counters,
 //! which user space reads in this tier, make up for it.
+//!
+//! Who is marked by itself is described at once. Another victim is marked right after it was sent SIGKILL.
+//! Since 6.17 the tracepoint of its exit comes before the lock that the OOM killer holds, so it may be
+//! through there before it is marked. So a thread that the kernel sends SIGKILL to is a suspect, and leaves
+//! at its exit what is to be told of it. Exit and mark each write first and look for the other afterwards;
+//! who takes the mark tells of it.
 
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_cgroup_id,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns},
     },
     programs::TracePointContext,
 };
-use oomwatch_common::record::{DROP_VICTIM, KIND_VICTIM, Victim, field};
+use oomwatch_common::record::{COMM_LEN, DROP_VICTIM, KIND_VICTIM, Victim, field};
 
 use crate::{
     kernel,
-    maps::{self, DEFERRED, RECORDS},
-    victim::Deferred,
+    maps::{self, MARKED, RECORDS, SUSPECTS},
+    victim::{Deferred, SIGKILL},
 };
 
 /// Offset of `pid` in the record of `oom:mark_victim`.
 const PID_OFFSET: usize = 8;
+/// Offsets in the record of `signal:signal_generate`, since 3.2.
+const SIGNAL_OFFSET: usize = 8;
+const CODE_OFFSET: usize = 16;
+const SIGNALLED_OFFSET: usize = 36;
+/// `si_code` of a signal that the kernel sent.
+const SI_KERNEL: u32 = 0x80;
+
+/// A mark that is older waits for no exit any more: the thread was through there before, and its id may be
+/// another's.
+const MARK_LASTS_NS: u64 = 60_000_000_000;
+
+/// A thread that the kernel has sent SIGKILL to, and once it has exited, what it was.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Suspect {
+    /// Thread that sent it, and its process: only that one may mark it.
+    sender: u64,
+    cgroup_id: u64,
+    pid_tgid: u64,
+    comm: [u8; COMM_LEN],
+    uid: u32,
+    has_exited: u32,
+}
+
+impl Suspect {
+    /// One that `current` has sent the signal to.
+    #[inline(always)]
+    fn of_current() -> Self {
+        Self {
+            sender: bpf_get_current_pid_tgid(),
+            cgroup_id: 0,
+            pid_tgid: 0,
+            comm: [0; COMM_LEN],
+            uid: 0,
+            has_exited: 0,
+        }
+    }
+
+    /// `current` itself.
+    #[inline(always)]
+    fn current(sender: u64) -> Self {
+        Self {
+            sender,
+            // SAFETY: the helper needs nothing.
+            cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            pid_tgid: bpf_get_current_pid_tgid(),
+            comm: kernel::current_comm(),
+            uid: bpf_get_current_uid_gid() as u32,
+            has_exited: 1,
+        }
+    }
+}
+
+/// A number in the record of a classic tracepoint.
+#[inline(always)]
+fn number_at(ctx: &TracePointContext, offset: usize) -> u32 {
+    // SAFETY: the verifier holds the access against the size of the record.
+    unsafe { *ctx.as_ptr().cast::<u8>().add(offset).cast::<u32>() }
+}
+
+/// `signal:signal_generate`.
+#[inline(always)]
+pub(crate) fn signalled(ctx: &TracePointContext) {
+    let is_kill = u64::from(number_at(ctx, SIGNAL_OFFSET)) == SIGKILL;
+    if is_kill && number_at(ctx, CODE_OFFSET) == SI_KERNEL {
+        let suspect = Suspect::of_current();
+        let _ = SUSPECTS.insert(number_at(ctx, SIGNALLED_OFFSET), suspect, 0);
+    }
+}
 
 /// `oom:mark_victim`.
 #[inline(always)]
 pub(crate) fn marked(ctx: &TracePointContext) {
-    // SAFETY: the verifier holds the access against the size of the record.
-    let tid = unsafe { *ctx.as_ptr().cast::<u8>().add(PID_OFFSET).cast::<u32>() };
-    if DEFERRED.insert(tid, Deferred::now(tid), 0).is_err() {
+    let tid = number_at(ctx, PID_OFFSET);
+    let mark = Deferred::now(tid);
+    let current = bpf_get_current_pid_tgid();
+    if tid == current as u32 {
+        return emit(tid, &Suspect::current(current), &mark);
+    }
+    if MARKED.insert(tid, mark, 0).is_err() {
         maps::count_drop(DROP_VICTIM);
+        return;
+    }
+    // SAFETY: the value is copied at once.
+    let suspect = unsafe { SUSPECTS.get(tid) }.copied();
+    if let Some(gone) = suspect
+        && gone.has_exited != 0
+        && gone.sender == current
+        && MARKED.remove(tid).is_ok()
+    {
+        emit(tid, &gone, &mark);
     }
 }
 
 /// `sched_process_exit` of `current`.
 #[inline(always)]
 pub(crate) fn exited() {
-    let current = bpf_get_current_pid_tgid();
-    let tid = current as u32;
-    // SAFETY: only this thread removes its own entry.
-    let Some(mark) = (unsafe { DEFERRED.get(tid) }).copied() else {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: the value is copied at once.
+    if let Some(suspect) = unsafe { SUSPECTS.get(tid) }.copied() {
+        let _ = SUSPECTS.insert(tid, Suspect::current(suspect.sender), 0);
+    }
+    // SAFETY: as above.
+    let Some(mark) = unsafe { MARKED.get(tid) }.copied() else {
         return;
     };
-    let _ = DEFERRED.remove(tid);
+    // SAFETY: the helper needs nothing.
+    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    if MARKED.remove(tid).is_ok() && now_ns - mark.boottime_ns < MARK_LASTS_NS {
+        emit(tid, &Suspect::current(0), &mark);
+    }
+}
+
+/// Sends the record of one victim.
+#[inline(always)]
+fn emit(tid: u32, gone: &Suspect, mark: &Deferred) {
+    let _ = SUSPECTS.remove(tid);
     let Some(mut entry) = RECORDS.reserve::<Victim>(0) else {
         maps::count_drop(DROP_VICTIM);
         return;
@@ -59,11 +162,10 @@ pub(crate) fn exited() {
         | field::CGROUP
         | field::TRIGGER_COMM;
     victim.tid = tid;
-    victim.tgid = (current >> 32) as u32;
-    victim.comm = kernel::current_comm();
-    victim.uid = bpf_get_current_uid_gid() as u32;
-    // SAFETY: the helper needs nothing.
-    victim.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    victim.tgid = (gone.pid_tgid >> 32) as u32;
+    victim.comm = gone.comm;
+    victim.uid = gone.uid;
+    victim.cgroup_id = gone.cgroup_id;
     mark.describe_trigger(victim);
     // The end of the chain.
     victim.chain[0].cgroup_id = 0;

@@ -24,7 +24,7 @@ use crate::{
     maps::{self, DEFERRED, RECORDS, SIGNALLED, VICTIM_SEQUENCE},
 };
 
-const SIGKILL: u64 = 9;
+pub(crate) const SIGKILL: u64 = 9;
 /// `SEND_SIG_PRIV`: a signal from the kernel itself.
 const SEND_SIG_PRIV: u64 = 1;
 /// Highest nesting of pid namespaces (`MAX_PID_NS_LEVEL`).

@@ -1,4 +1,4 @@
-//! Without BTF: two programs that read no structure of the kernel.
+//! Without BTF: three programs that read no structure of the kernel.
 
 use std::thread;
 
@@ -7,6 +7,7 @@ use aya::{
     programs::{RawTracePoint, TracePoint},
 };
 use oomwatch_common::config::Config;
+use tracing::debug;
 
 use super::{
     super::{Probe, ProbeConfig, ProbeError, tier::Tier},
@@ -14,6 +15,7 @@ use super::{
 };
 
 const MARK: &str = "mark_victim_pid";
+const SIGNAL: &str = "signal_generate_pid";
 const EXIT: &str = "sched_process_exit_pid";
 
 /// Loads and attaches what needs no knowledge of the kernel's types.
@@ -24,7 +26,11 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let mut programs = load_object(loader, &Config::UNKNOWN, config)?;
     // The exit first: a victim that is marked is waited for.
     attach_exit(&mut programs).map_err(|source| attach_error(EXIT, source))?;
-    attach_mark(&mut programs).map_err(|source| attach_error(MARK, source))?;
+    if let Err(error) = attach_classic(&mut programs, SIGNAL, ("signal", "signal_generate")) {
+        debug!(%error, "victims that exit before they are marked are told by number only");
+    }
+    attach_classic(&mut programs, MARK, ("oom", "mark_victim"))
+        .map_err(|source| attach_error(MARK, source))?;
     let started = Started {
         tier: Tier::Pid,
         gaps: Vec::new(),
@@ -41,10 +47,14 @@ fn attach_exit(programs: &mut Ebpf) -> Result<(), BoxedError> {
     Ok(())
 }
 
-fn attach_mark(programs: &mut Ebpf) -> Result<(), BoxedError> {
-    let program: &mut TracePoint = find(programs, MARK)?.try_into()?;
+fn attach_classic(
+    programs: &mut Ebpf,
+    program: &'static str,
+    (category, name): (&str, &str),
+) -> Result<(), BoxedError> {
+    let program: &mut TracePoint = find(programs, program)?.try_into()?;
     program.load()?;
-    program.attach("oom", "mark_victim")?;
+    program.attach(category, name)?;
     Ok(())
 }
 
