@@ -117,11 +117,9 @@ impl Disk {
         Ok(Self { state, filler })
     }
 
-    /// Fills it, and loses processes until the daemon says so; returns how many were reported, of
-    /// which not all are stored.
+    /// Fills it once something is stored, and loses processes until the daemon says so; returns how many
+    /// were reported, of which not all are stored.
     fn lose_until_full(&self, context: &Context, daemon: &Daemon, app: &Cgroup) -> Result<usize> {
-        fill(&self.filler)?;
-        let says_so = |output: &Output| output.errors.iter().any(|line| line.contains("for now"));
         let mut kills = 0;
         let mut lose = || {
             context.lose_a_process(HOG, app)?;
@@ -129,6 +127,9 @@ impl Disk {
             ensure!(daemon.wait_for_kills(KILL_LIMIT, kills), "kill {kills}");
             Ok(kills)
         };
+        self.wait_for_history(context, lose()?)?;
+        fill(&self.filler)?;
+        let says_so = |output: &Output| output.errors.iter().any(|line| line.contains("for now"));
         // What is allocated to the store's files already takes some.
         while !daemon.wait_for_output(Duration::ZERO, says_so) {
             ensure!(lose()? < MOST_KILLS, "nothing said of the full disk");

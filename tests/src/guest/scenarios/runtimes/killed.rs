@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::Signal;
@@ -12,6 +13,7 @@ use super::{Runtime, tools};
 use crate::guest::case::Case;
 use crate::guest::context::Context;
 use crate::guest::report::Outcome;
+use crate::wait::wait_until;
 
 /// The first process is the one that is killed.
 const INIT: &str = "exec tail /dev/zero";
@@ -25,6 +27,7 @@ const ON_SIGNAL: &str = "trap 'tail /dev/zero' USR1; while :; do sleep 1; done";
 
 /// Of the daemon that is asked for its status.
 const CONTROL: &str = "/run/oomwatch-runtimes.sock";
+const CONNECTED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Containers that are started at the same time. More would only wait for each other.
 const LANES: usize = 3;
@@ -58,19 +61,22 @@ fn wait_for_listings(case: &Case, runtime: &dyn Runtime) -> Result<()> {
     Ok(())
 }
 
-/// The status says of every source that it is connected.
-fn check_connected(context: &Context, runtime: &dyn Runtime) -> Result<()> {
-    let command = context.command(&["status", "--output", "json", "--control", CONTROL]);
-    let output = context.run_to_end(command)?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let status: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("oomwatch status: {errors}"))?;
-    let sources = status.get("sources").and_then(Value::as_array);
-    let sources = sources.with_context(|| format!("no sources in {status}"))?;
+/// Waits until the status says of every source that it is connected: that a connection was lost may be
+/// noticed after the runtime is back.
+fn wait_for_connections(context: &Context, runtime: &dyn Runtime) -> Result<()> {
     for name in runtime.sources() {
-        let source = sources.iter().find(|source| source["api"] == *name);
-        let is_connected = source.is_some_and(|source| source["connected"] == true);
-        ensure!(is_connected, "{name} is not connected: {sources:?}");
+        wait_until(CONNECTED_LIMIT, &format!("{name} connected"), || {
+            let command = context.command(&["status", "--output", "json", "--control", CONTROL]);
+            let output = context.run_to_end(command)?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let status: Value = serde_json::from_slice(&output.stdout)
+                .with_context(|| format!("oomwatch status: {errors}"))?;
+            let sources = status.get("sources").and_then(Value::as_array);
+            let mut sources = sources.context("no sources in the status")?.iter();
+            let source = sources.find(|source| source["api"] == *name);
+            let source = source.with_context(|| format!("{name} is not followed"))?;
+            Ok((source["connected"] == true).then_some(()))
+        })?;
     }
     Ok(())
 }
@@ -168,7 +174,7 @@ pub(super) fn restart(context: &Context, runtime: &dyn Runtime) -> Result<Outcom
         .context("restarting the runtime")?;
     // What is started before that is known, but not by all its names.
     wait_for_listings(&case, runtime)?;
-    check_connected(context, runtime)?;
+    wait_for_connections(context, runtime)?;
     logged += 1;
     case.wait_for_logged(logged)?;
     kill()?;
