@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guest::context::Context;
 use crate::guest::handover::LUGGAGE;
+use crate::wait::wait_until;
+
+/// For a shell that was just started to set a trap.
+const TRAP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Daemons of runtimes, with the sockets that would start them again.
 const DAEMONS: &[&str] = &[
@@ -68,14 +73,30 @@ pub(super) fn write_in(context: &Context, cgroup: &str, file: &str, value: &str)
     fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display()))
 }
 
-/// Sends `signal` to the first process of the cgroup that has this directory name.
+/// Sends `signal` to the first process of the cgroup that has this directory name, once it catches that.
 pub(super) fn signal_first(context: &Context, cgroup: &str, signal: Signal) -> Result<()> {
     let dir = find(context, cgroup)?;
-    let mut pids = Vec::new();
-    processes(&dir, &mut pids)?;
-    let first = pids.into_iter().min().and_then(Pid::from_raw);
-    let first = first.with_context(|| format!("nobody in {}", dir.display()))?;
+    let first = wait_until(
+        TRAP_LIMIT,
+        &format!("a trap for {signal:?} in {cgroup}"),
+        || {
+            let mut pids = Vec::new();
+            processes(&dir, &mut pids)?;
+            let first = pids.into_iter().min().and_then(Pid::from_raw);
+            let first = first.with_context(|| format!("nobody in {}", dir.display()))?;
+            Ok(catches(first, signal)?.then_some(first))
+        },
+    )?;
     kill_process(first, signal).with_context(|| format!("signalling {first:?}"))
+}
+
+fn catches(process: Pid, signal: Signal) -> Result<bool> {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.with_context(|| format!("no SigCgt in {path}"))?;
+    let caught = u64::from_str_radix(caught.trim(), 16).context("SigCgt")?;
+    Ok(caught & 1 << (signal.as_raw() - 1) != 0)
 }
 
 fn find(context: &Context, cgroup: &str) -> Result<PathBuf> {
