@@ -65,7 +65,7 @@ fn emit(cgroup: Address, kind: u16) {
             };
         }
     }
-    entry.submit(0);
+    entry.submit(maps::WAKE);
 }
 
 /// Writes parent and name; returns the bits of what is known.

@@ -189,5 +189,5 @@ pub(crate) fn end() {
         unseen_recounts: invocation.unseen_recounts,
         first,
     });
-    entry.submit(0);
+    entry.submit(maps::WAKE);
 }

@@ -71,7 +71,7 @@ type Metrics = Box<dyn Fn() -> MetricsFuture + Send + Sync>;
 /// let mut serving = api.control(socket).serve(watcher.handle());
 /// // Later: no new connections, then the last events, then the end.
 /// serving.stop();
-/// watcher.shutdown().await;
+/// watcher.shutdown().await?;
 /// serving.finish().await;
 /// # Ok(())
 /// # }

@@ -10,13 +10,17 @@ mod found;
 pub(crate) mod naming;
 mod nested;
 pub(crate) mod reading;
+pub(crate) mod waiting;
 mod walked;
 
 use std::{collections::HashMap, sync::Arc};
 
 use tracing::debug;
 
-use self::reading::Cause;
+use self::{
+    reading::Cause,
+    waiting::{Pending, Waiting},
+};
 use crate::{
     CgroupDiscovery, CgroupId, Container, ContainerId, OomEvent,
     account::Numbers,
@@ -27,7 +31,6 @@ use crate::{
         Kind,
         build::{Known, Now, Origin},
     },
-    group::GroupBuffer,
     late::Late,
     reconcile::{Counting, Reconciler, Verdict},
     record::{CgroupChanged, Record, VictimRecord},
@@ -79,7 +82,7 @@ pub(crate) struct Engine {
     tree: Tree,
     registry: Registry,
     reconciler: Reconciler,
-    group: GroupBuffer,
+    waiting: Waiting,
     late: Late,
     /// Since the last claim.
     newly_registered: bool,
@@ -106,7 +109,7 @@ impl Engine {
             tree: Tree::new(setting.root),
             registry: Registry::new(setting.units),
             reconciler: Reconciler::new(setting.counting),
-            group: GroupBuffer::default(),
+            waiting: Waiting::default(),
             late: Late::default(),
             newly_registered: false,
             finds: found::Finds::default(),
@@ -258,13 +261,15 @@ impl Engine {
         }
     }
 
-    /// Works through records in kernel order; returns the events that are ready.
-    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
+    /// Works through records in kernel order; their events are in the waiting room then.
+    pub(crate) fn work_through(&mut self, records: &[Record], now: Now) {
         self.learn_all(records);
-        let mut ready = Vec::new();
         for record in records {
             match record {
-                Record::Victim(victim) => ready.extend(self.victim(victim, now)),
+                Record::Victim(victim) => {
+                    let event = self.victim(victim, now);
+                    self.admit(event, now);
+                }
                 // Its counters are known since it was learnt of.
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
@@ -276,10 +281,11 @@ impl Engine {
                         let serial = Some(last.serial);
                         let told = self.audit_one(change.cgroup_id, oom_kill, serial, now);
                         let is_past = change.boottime_ns < self.watching_since_ns;
-                        ready.extend(told.map(|mut event| {
+                        let told = told.map(|mut event| {
                             event.while_down |= is_past;
                             event
-                        }));
+                        });
+                        self.admit(told, now);
                     }
                     self.removed(change);
                 }
@@ -287,15 +293,13 @@ impl Engine {
                     let first = end.first.map(|memcg| memcg.cgroup_id);
                     let lineage = first.map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
                     self.reconciler.group_end(end, &lineage);
-                    ready.extend(self.group.end(end.invocation));
+                    self.waiting.group_end(end.invocation);
                 }
             }
         }
-        for event in &ready {
-            self.late.published(event);
-        }
         if self.may_claim() {
-            ready.extend(self.claim(now));
+            let claimed = self.claim(now);
+            self.admit(claimed, now);
         }
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
@@ -305,21 +309,76 @@ impl Engine {
             self.causes.remove(&id);
         }
         self.forget_names(now.boottime_ns);
-        ready
     }
 
-    /// When [`Self::release`] has something to do, on the boot-time clock.
-    pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        self.group.deadline_ns()
-    }
-
-    /// Lets go of events that wait for the rest of their group.
-    pub(crate) fn release(&mut self) -> Vec<OomEvent> {
-        let released = self.group.release();
-        for event in &released {
-            self.late.published(event);
+    /// Takes events into the waiting room.
+    pub(crate) fn admit(&mut self, events: impl IntoIterator<Item = OomEvent>, now: Now) {
+        for mut event in events {
+            let is_nameless = self.name(&mut event);
+            if event.supersedes.is_some() {
+                self.waiting.readmit(event, is_nameless, now.boottime_ns);
+            } else {
+                self.waiting.admit(event, is_nameless, now.boottime_ns);
+            }
         }
-        released
+    }
+
+    /// Takes in events that waited when an earlier run ended.
+    pub(crate) fn resume_waiting(&mut self, events: Vec<OomEvent>, now: Now) {
+        for mut event in events {
+            self.last_seq += 1;
+            event.seq = self.last_seq;
+            let is_nameless = self.name(&mut event);
+            self.waiting.readmit(event, is_nameless, now.boottime_ns);
+        }
+    }
+
+    /// When [`Self::next_ready`] has something, on the boot-time clock.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.waiting.deadline_ns()
+    }
+
+    /// Whether all events were published.
+    pub(crate) fn is_nothing_waiting(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Nothing that is in the waiting room waits for anything any more.
+    pub(crate) fn let_all_go(&mut self) {
+        self.waiting.let_all_go();
+    }
+
+    /// Makes those ready that wait no longer.
+    pub(crate) fn release(&mut self, now_ns: u64) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.release(now_ns, |event| self.name(event));
+        self.waiting = waiting;
+    }
+
+    /// The next event to be published.
+    pub(crate) fn next_ready(&mut self) -> Option<OomEvent> {
+        let event = self.waiting.next()?;
+        self.late.published(&event);
+        Some(event)
+    }
+
+    /// What of the waiting room the store lacks; with `all` it has nothing.
+    pub(crate) fn take_pending(&mut self, all: bool) -> Pending {
+        self.waiting.take_pending(all)
+    }
+
+    /// Works through records, and returns what is to be published now.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
+        self.work_through(records, now);
+        self.take_ready(now)
+    }
+
+    /// All that is to be published now.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn take_ready(&mut self, now: Now) -> Vec<OomEvent> {
+        self.release(now.boottime_ns);
+        std::iter::from_fn(|| self.next_ready()).collect()
     }
 
     /// Containers with a counter to be held against what was said of them, the lowest first.
@@ -438,17 +497,16 @@ impl Engine {
         }
     }
 
-    fn victim(&mut self, record: &VictimRecord, now: Now) -> Vec<OomEvent> {
+    fn victim(&mut self, record: &VictimRecord, now: Now) -> Option<OomEvent> {
         let (kind, counted) = match self.reconciler.victim(record) {
             Verdict::Kill { counted } => (Kind::Kill, counted),
             Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
             Verdict::SameProcess => {
                 self.totals.folded += 1;
-                return Vec::new();
+                return None;
             }
         };
-        let event = self.reported(record, (kind, counted), now);
-        self.group.push(event, now.boottime_ns)
+        Some(self.reported(record, (kind, counted), now))
     }
 
     /// Counts a judged mark, and makes its event.

@@ -20,7 +20,6 @@ mod registry;
 mod account;
 mod attribute;
 mod event;
-mod group;
 mod late;
 mod node;
 mod reconcile;
@@ -32,6 +31,7 @@ mod api;
 mod clock;
 mod containerd;
 mod discover;
+mod drill;
 mod grpc;
 mod metrics;
 mod publish;
@@ -86,5 +86,8 @@ pub use self::{
         STORE_QUEUE, StoreError,
         history::{History, HistoryEntry, HistoryFilter},
     },
-    watcher::{AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, Watcher},
+    watcher::{
+        AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, WatchError,
+        Watcher,
+    },
 };

@@ -12,6 +12,7 @@ pub(crate) mod bench;
 mod btf;
 mod layout;
 mod load;
+mod older;
 pub(crate) mod pin;
 mod record;
 mod ring;
@@ -30,6 +31,7 @@ use aya::{
 use memmap2::MmapOptions;
 use oomwatch_common::record::{DROP_CGROUP, DROP_VICTIM};
 use tokio::io::unix::AsyncFd;
+use tracing::debug;
 
 pub(crate) use self::{
     layout::{Gap, Layout},
@@ -39,11 +41,15 @@ pub(crate) use self::{
     ring::Position,
 };
 use self::{
-    pin::{Overlap, PinError},
+    older::Older,
+    pin::{Generation, Overlap, PinError},
     ring::Ring,
     tier::{Tier, TierChoice},
 };
-use crate::{host::may_load_programs, record::Record};
+use crate::{
+    host::may_load_programs,
+    record::{Record, VictimRecord},
+};
 
 /// Where the kernel describes its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -163,12 +169,13 @@ pub(crate) struct Probe {
     /// What was lost before this daemon began.
     drops_before: Drops,
     log: Option<ProgramLog>,
-    /// Hold the programs attached, and in the kernel; nothing does where they are pinned.
-    _links: Vec<FdLink>,
-    _programs: Option<aya::Ebpf>,
-    /// Rings of older generations of pinned programs, and their numbers: to be read first.
-    older: Vec<(Ring, u64)>,
+    attached: Attached,
+    /// Older generations of pinned programs, which still see what the newest one sees. They are read at the
+    /// start, and go once that is handed over.
+    older: Vec<Older>,
     generation: u64,
+    /// A generation that this start made, and takes away again where it fails.
+    fresh: Option<Generation>,
     overlap: Overlap,
     /// What is read first is from before this daemon began.
     goes_on: bool,
@@ -176,6 +183,14 @@ pub(crate) struct Probe {
     /// Holds its lock.
     pin: Option<PinDir>,
     page_bytes: u64,
+}
+
+/// What holds programs attached, and in the kernel; nothing where they are pinned. Dropping it detaches them,
+/// for which the kernel may take a while.
+#[derive(Default)]
+pub(crate) struct Attached {
+    _links: Vec<FdLink>,
+    _programs: Option<aya::Ebpf>,
 }
 
 impl Probe {
@@ -213,70 +228,85 @@ impl Probe {
         Ok(())
     }
 
-    /// Takes what is in the ring, at most `limit` records; tells whether more may be left.
+    /// The start did not fail: what it pinned stays.
+    pub(crate) fn keep(&mut self) {
+        self.fresh = None;
+    }
+
+    /// Takes out what holds the programs attached. What they have sent so far stays in the ring.
+    pub(crate) fn detach(&mut self) -> Attached {
+        std::mem::take(&mut self.attached)
+    }
+
+    /// Reads what is in the ring, at most `limit` records; tells whether more may be left. What is pinned
+    /// stays there until [`Self::handed_over`], unless it keeps the kernel from half of the room.
     pub(crate) fn drain(
         &mut self,
         limit: usize,
         mut take: impl FnMut(Result<Record, DecodeError>),
     ) -> bool {
-        let mut left = limit;
-        while let Some((ring, generation)) = self.older.first_mut() {
-            let overlap = &mut self.overlap;
-            let more = read(ring, *generation, self.page_bytes, &mut left, |record| {
-                if !matches!(&record, Ok(Record::Victim(victim)) if overlap.is_repeated(victim)) {
-                    take(record);
-                }
-            });
-            if more {
-                return true;
-            }
-            self.older.remove(0);
-        }
-        let overlap = &mut self.overlap;
-        let ring = self.ring.get_mut();
-        read(
-            ring,
-            self.generation,
-            self.page_bytes,
-            &mut left,
-            |record| {
-                if !matches!(&record, Ok(Record::Victim(victim)) if overlap.told(victim)) {
-                    take(record);
-                }
-            },
-        )
-    }
-
-    /// How far the ring is read; only where it goes on without a daemon.
-    pub(crate) fn position(&self) -> Option<Position> {
-        self.is_pinned.then(|| self.ring.get_ref().position())
-    }
-
-    /// Takes again what another daemon took after this position, if its ring is among those that this
-    /// one goes on with, and still has it. Before anything else is taken.
-    pub(crate) fn take_again(
-        &mut self,
-        since: Position,
-        mut take: impl FnMut(Result<Record, DecodeError>),
-    ) -> io::Result<()> {
-        for (ring, generation) in &self.older {
-            let Some(taken) = ring.taken_since(since)? else {
-                continue;
+        let (ring, overlap) = (self.ring.get_mut(), &mut self.overlap);
+        let (generation, page_bytes) = (self.generation, self.page_bytes);
+        let mut more = true;
+        for _ in 0..limit {
+            let Some(bytes) = ring.next() else {
+                more = false;
+                break;
             };
-            for bytes in ring::records(&taken) {
-                let record = decode(bytes, *generation, self.page_bytes);
-                if let Ok(Record::Victim(victim)) = &record {
-                    // So that the newest programs do not tell of it once more.
-                    self.overlap.is_repeated(victim);
-                }
+            let record = decode(bytes, generation, page_bytes);
+            if !is_victim(&record, |victim| overlap.told(victim)) {
                 take(record);
             }
         }
-        let newest = self.ring.get_ref().taken_since(since)?;
-        for bytes in ring::records(&newest.unwrap_or_default()) {
-            take(decode(bytes, self.generation, self.page_bytes));
+        if !self.is_pinned || ring.is_pressed() {
+            ring.consume(ring.position());
         }
-        Ok(())
+        more
+    }
+
+    /// Reads what came before this daemon began and was not handed over: of the older generations all that
+    /// there is, of the newest what was taken from its ring and not `stored`. What the newest has beyond that
+    /// is left to [`Self::drain`].
+    pub(crate) fn read_backlog(
+        &mut self,
+        stored: &[Position],
+        mut take: impl FnMut(Result<Record, DecodeError>),
+    ) {
+        let page_bytes = self.page_bytes;
+        let overlap = &mut self.overlap;
+        for older in &mut self.older {
+            older.read(stored, page_bytes, overlap, &mut take);
+        }
+        let ring = self.ring.get_mut();
+        for since in stored {
+            for bytes in ring::records(&ring.taken_since(*since).unwrap_or_default()) {
+                let record = decode(bytes, self.generation, page_bytes);
+                if !is_victim(&record, |victim| overlap.told(victim)) {
+                    take(record);
+                }
+            }
+            ring.skip_to(*since);
+        }
+    }
+
+    /// How far all rings are read; only where they go on without a daemon.
+    pub(crate) fn positions(&self) -> Vec<Position> {
+        if !self.is_pinned {
+            return Vec::new();
+        }
+        let older = self.older.iter().filter_map(Older::position);
+        older.chain([self.ring.get_ref().position()]).collect()
+    }
+
+    /// What was read up to these positions is another's by now: the kernel gets its room, and an older
+    /// generation goes with the last of it.
+    pub(crate) fn handed_over(&mut self, positions: &[Position]) {
+        for position in positions {
+            self.ring.get_ref().consume(*position);
+        }
+        for older in self.older.extract_if(.., |older| older.is_among(positions)) {
+            older.retire();
+        }
     }
 
     /// Reads how many records found no room.
@@ -298,23 +328,21 @@ impl Probe {
     }
 }
 
-/// Takes records from one ring until none or nothing of `left` is left; tells whether it was the
-/// latter.
-fn read(
-    ring: &mut Ring,
-    generation: u64,
-    page_bytes: u64,
-    left: &mut usize,
-    mut take: impl FnMut(Result<Record, DecodeError>),
-) -> bool {
-    while *left > 0 {
-        match ring.next() {
-            Some(bytes) => take(decode(&bytes, generation, page_bytes)),
-            None => return false,
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(fresh) = self.fresh.take()
+            && let Err(error) = fresh.remove()
+        {
+            debug!(%error, "what a failed start pinned stays");
         }
-        *left -= 1;
     }
-    true
+}
+
+fn is_victim(
+    record: &Result<Record, DecodeError>,
+    is_told: impl FnOnce(&VictimRecord) -> bool,
+) -> bool {
+    matches!(record, Ok(Record::Victim(victim)) if is_told(victim))
 }
 
 fn decode(bytes: &[u8], generation: u64, page_bytes: u64) -> Result<Record, DecodeError> {

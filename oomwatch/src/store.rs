@@ -33,7 +33,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
 use tracing::warn;
 
 pub use self::error::StoreError;
@@ -46,13 +49,11 @@ use self::{
 };
 use crate::{CgroupId, OomEvent, account::Book};
 
-/// Events that wait for the store's thread at most; what comes beyond that is lost to the
-/// history, and counted.
+/// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost
+/// to the history, and counted.
 pub const STORE_QUEUE: usize = 4096;
-/// Batches that wait: a batch may have books and no event.
-const BATCH_QUEUE: usize = 1024;
-/// How long the last batches may take when the daemon stops.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// One batch at a time, cursors that moved, and the end: each has its place.
+const MESSAGES: usize = 4;
 
 /// Where the store is, and how much it keeps.
 #[derive(Clone, Debug)]
@@ -85,6 +86,10 @@ pub(crate) struct Saved {
     pub(crate) books: Vec<Book>,
     /// Numbers of the node by name; of this boot too.
     pub(crate) meta: HashMap<String, u64>,
+    /// Events that are in the books and were not published.
+    pub(crate) pending: Vec<OomEvent>,
+    /// How far pinned rings are in the store: the number of each, and bytes.
+    pub(crate) rings: Vec<(u32, u64)>,
 }
 
 /// What is written at once, or not at all.
@@ -96,6 +101,11 @@ pub(crate) struct Batch {
     pub(crate) books: Vec<Book>,
     pub(crate) closed: Vec<CgroupId>,
     pub(crate) meta: Vec<(&'static str, u64)>,
+    /// Events that are in these books and wait to be published; and numbers of those that did.
+    pub(crate) pending: Vec<Arc<OomEvent>>,
+    pub(crate) gone: Vec<u64>,
+    /// As [`Saved::rings`]; empty where none is pinned.
+    pub(crate) rings: Vec<(u32, u64)>,
 }
 
 impl Batch {
@@ -106,6 +116,8 @@ impl Batch {
             && self.books.is_empty()
             && self.closed.is_empty()
             && self.meta.is_empty()
+            && self.pending.is_empty()
+            && self.gone.is_empty()
     }
 }
 
@@ -122,8 +134,10 @@ enum Message {
 /// What the watcher's task and the writer's thread both see.
 #[derive(Debug, Default)]
 struct Shared {
-    waiting_events: AtomicUsize,
-    waiting_batches: AtomicUsize,
+    /// A batch is with the writer, with so many events; and whether the one before was written.
+    is_writing: AtomicBool,
+    events: AtomicUsize,
+    was_written: AtomicBool,
     lost_events: AtomicU64,
     /// The stored books are not those of the engine any more: only all of them help.
     wants_all_books: AtomicBool,
@@ -139,7 +153,7 @@ pub(crate) struct Store {
     shared: Arc<Shared>,
     thread: Thread,
     done: oneshot::Receiver<()>,
-    overflowing: bool,
+    is_overflowing: bool,
 }
 
 impl Store {
@@ -152,8 +166,7 @@ impl Store {
         // The first batch of a run has all books: those of another boot, or of containers that
         // went away, are gone with it.
         shared.wants_all_books.store(true, Ordering::Relaxed);
-        // With room for what is said beside batches.
-        let (messages, receiver) = sync_channel(BATCH_QUEUE + 2);
+        let (messages, receiver) = sync_channel(MESSAGES);
         let (end, done) = oneshot::channel();
         let mut cursors = Cursors::new(database.last_number()?);
         let nudge = Nudge {
@@ -186,7 +199,7 @@ impl Store {
             shared,
             thread: handle.thread().clone(),
             done,
-            overflowing: false,
+            is_overflowing: false,
         };
         Ok((store, saved))
     }
@@ -203,42 +216,44 @@ impl Store {
         self.shared.wants_all_books.load(Ordering::Acquire)
     }
 
-    /// Waits until the writer can do something with all books.
+    /// Waits until the writer is done with a batch, or can do something with all books.
     pub(crate) async fn wanted(&self) {
         self.shared.wanted.notified().await;
     }
 
-    /// Whether a batch with so many events may be handed over now.
-    pub(crate) fn has_room(&self, events: usize) -> bool {
-        let waiting = self.shared.waiting_events.load(Ordering::Acquire);
-        (waiting == 0 || waiting.saturating_add(events) <= STORE_QUEUE)
-            && self.shared.waiting_batches.load(Ordering::Acquire) < BATCH_QUEUE
+    /// Whether a batch is with the writer: the next one waits.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.shared.is_writing.load(Ordering::Acquire)
     }
 
-    /// Hands a batch over.
+    /// Whether the last batch that the writer was done with is in the file.
+    pub(crate) fn was_written(&self) -> bool {
+        self.shared.was_written.load(Ordering::Acquire)
+    }
+
+    /// Hands a batch over. None may be with the writer.
     pub(crate) fn write(&mut self, batch: Batch) {
         let (events, all_books) = (batch.events.len(), batch.all_books);
-        self.shared
-            .waiting_events
-            .fetch_add(events, Ordering::AcqRel);
-        self.shared.waiting_batches.fetch_add(1, Ordering::AcqRel);
+        self.is_overflowing = false;
+        self.shared.events.store(events, Ordering::Release);
+        self.shared.is_writing.store(true, Ordering::Release);
         if all_books {
             // Before it is handed over: the writer may ask anew as soon as it has it.
             self.shared.wants_all_books.store(false, Ordering::Release);
         }
-        match self.messages.try_send(Message::Batch(Box::new(batch))) {
-            Ok(()) => self.overflowing = false,
-            Err(_) => {
-                self.shared.taken(events);
-                self.lose(events);
-            }
+        if self
+            .messages
+            .try_send(Message::Batch(Box::new(batch)))
+            .is_err()
+        {
+            self.shared.done(false);
         }
     }
 
-    /// Counts events that are not handed over. The books of what is stored are wrong from now on.
+    /// Counts an event that no batch has room for.
     pub(crate) fn lose(&mut self, events: usize) {
         self.shared.lose(events);
-        if !std::mem::replace(&mut self.overflowing, true) {
+        if !std::mem::replace(&mut self.is_overflowing, true) {
             warn!(
                 lost = self.lost_events(),
                 "the store is too slow: events are lost to the history"
@@ -251,43 +266,50 @@ impl Store {
         self.shared.lost_events.load(Ordering::Acquire)
     }
 
-    /// What was handed over is the last: outboxes come to their end after it.
-    pub(crate) fn close(&self) {
+    /// The watcher stops: what cannot be written now is not tried again.
+    pub(crate) fn hurry(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        // There is room for it.
-        let _ = self.messages.try_send(Message::Close);
         self.thread.unpark();
     }
 
-    /// Waits for the rest to be written, cursors too; returns the number of events lost in all.
-    /// Outboxes are to be dropped before.
-    pub(crate) async fn finish(self) -> u64 {
+    /// What was handed over is the last: outboxes come to their end after it.
+    pub(crate) fn close(&self) {
+        self.hurry();
+        // There is room for it.
+        let _ = self.messages.try_send(Message::Close);
+    }
+
+    /// Waits for the rest to be written, cursors too, not longer than `until`; returns the number of events
+    /// lost in all. Outboxes are to be dropped before.
+    pub(crate) async fn finish(self, until: Instant) -> u64 {
         self.close();
         drop(self.messages);
         drop(self.outboxes);
-        if tokio::time::timeout(STOP_LIMIT, self.done).await.is_err() {
-            let waiting = self.shared.waiting_events.load(Ordering::Acquire);
+        if timeout_at(until, self.done).await.is_err() && self.shared.done(false) {
             warn!(
-                lost = waiting,
+                lost = self.shared.lost_events.load(Ordering::Acquire),
                 "the store does not come to an end: events are lost to the history"
             );
-            self.shared.lose(waiting);
         }
         self.shared.lost_events.load(Ordering::Acquire)
     }
 }
 
 impl Shared {
-    /// A batch is not waiting any more.
-    fn taken(&self, events: usize) {
-        self.waiting_events.fetch_sub(events, Ordering::AcqRel);
-        self.waiting_batches.fetch_sub(1, Ordering::AcqRel);
+    /// The writer is done with a batch, or will not be; tells whether there was one.
+    fn done(&self, is_written: bool) -> bool {
+        if !is_written {
+            self.lose(self.events.swap(0, Ordering::AcqRel));
+        }
+        self.was_written.store(is_written, Ordering::Release);
+        let was_writing = self.is_writing.swap(false, Ordering::AcqRel);
+        self.wanted.notify_one();
+        was_writing
     }
 
     fn lose(&self, events: usize) {
         let events = u64::try_from(events).unwrap_or(u64::MAX);
         self.lost_events.fetch_add(events, Ordering::AcqRel);
-        self.wants_all_books.store(true, Ordering::Release);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The watcher: starts the probe, owns the loop, and is the handle that programs hold.
 //!
 //! One task owns all state and runs a closed set of events; handles hold only senders.
-//! Start order: attach, scan, drain, ready. Stop order: last drain, flush the publishers
-//! within the time of grace, join; dropping the probe detaches.
+//! Start order: what may fail, attach, scan, read, ready. Stop order: detach, last drain, last audit, flush the
+//! publishers within the time of grace, join.
 
 mod audit;
 mod source;
@@ -115,6 +115,9 @@ pub struct Report {
     pub lost_by_publishers: u64,
     /// Events that are not in the history.
     pub lost_by_store: u64,
+    /// Of those that were lost, the events that were left when the watcher stopped: they did not come out
+    /// within the time of grace.
+    pub lost_while_stopping: u64,
     /// Each publisher by itself.
     pub publishers: Vec<PublisherReport>,
 }
@@ -132,7 +135,32 @@ pub struct Lost {
     pub publisher: u64,
 }
 
+/// How a watcher failed after it had started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The kernel's records cannot be waited for any more.
+    #[error("what the kernel says cannot be read any more: start oomwatch again")]
+    Ring {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+        /// What was seen until then. All of it was published.
+        report: Box<Report>,
+    },
+    /// A defect of oomwatch.
+    #[error(
+        "the watcher ended by a defect of oomwatch, which its log names: start it again, and report it"
+    )]
+    Panicked,
+}
+
 impl Report {
+    /// Events that some publisher or the history did not get.
+    pub(crate) fn not_delivered(&self) -> u64 {
+        self.lost_by_publishers + self.lost_by_store
+    }
+
     /// What was lost, by where that was.
     #[must_use]
     pub fn lost(&self) -> Lost {
@@ -369,6 +397,7 @@ impl Builder {
         Ok(Watcher {
             handle: Handle { commands },
             task: tokio::spawn(task.run(receiver, stop.clone())),
+            outcome: None,
             stop: stop.drop_guard(),
         })
     }
@@ -416,7 +445,7 @@ pub struct Handle {
 /// while let Some(event) = events.next().await {
 ///     println!("{}", event.to_text(false));
 /// }
-/// let report = watcher.shutdown().await;
+/// let report = watcher.shutdown().await?;
 /// println!("{} kills", report.totals.kills);
 /// # Ok(())
 /// # }
@@ -424,7 +453,9 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Watcher {
     handle: Handle,
-    task: JoinHandle<Report>,
+    task: JoinHandle<Result<Report, WatchError>>,
+    /// How the task ended, once somebody waited for that.
+    outcome: Option<Result<Report, WatchError>>,
     stop: DropGuard,
 }
 
@@ -481,10 +512,25 @@ impl Watcher {
         self.handle.status().await
     }
 
-    /// Drains the ring a last time, flushes the publishers, detaches, and tells what was seen.
-    pub async fn shutdown(self) -> Report {
+    /// Waits until the watcher ends by itself: it does so only where it fails, and [`Self::shutdown`] says how.
+    /// Whoever runs a watcher for long waits for this too, or it may be gone without a word.
+    pub async fn ended(&mut self) {
+        if self.outcome.is_none() {
+            let ended = (&mut self.task).await;
+            self.outcome = Some(ended.unwrap_or(Err(WatchError::Panicked)));
+        }
+    }
+
+    /// Detaches, drains the ring a last time, flushes the publishers, and tells what was seen.
+    ///
+    /// # Errors
+    /// When the watcher had failed before.
+    pub async fn shutdown(mut self) -> Result<Report, WatchError> {
         drop(self.stop);
-        self.task.await.unwrap_or_default()
+        match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => self.task.await.unwrap_or(Err(WatchError::Panicked)),
+        }
     }
 }
 

@@ -209,7 +209,7 @@ fn a_scrape_is_what_prometheus_expects() {
         tokio::time::timeout(LIMIT, reported).await.unwrap();
         let open = metrics.render().await;
         let old = metrics.render_as(MetricsFormat::Prometheus).await;
-        watcher.shutdown().await;
+        watcher.shutdown().await.unwrap();
 
         assert_eq!(kills(&open), 1, "{open}");
         assert!(

@@ -101,6 +101,8 @@ fn wire(status: &Status, uptime: Duration) -> Wire<'_> {
         lost_by_publishers,
         lost_by_store,
         ref publishers,
+        // 0 for as long as anybody can ask.
+        lost_while_stopping: _,
     } = status.report;
     Wire {
         version: env!("CARGO_PKG_VERSION"),

@@ -28,17 +28,18 @@ pub(crate) fn with_metrics(api: Api, metrics: Metrics) -> Api {
     })
 }
 
-/// Begins to keep events for the API, and makes its listener if one is asked for; without a socket there
-/// is no API, and nothing is kept for it.
+/// Begins to keep events for the API, and makes its sockets; without one there is no API, and nothing is kept
+/// for it. Who connects is answered once the watcher has started.
 ///
 /// # Errors
-/// When the listener cannot be made.
+/// When a socket that was asked for cannot be made.
 pub(crate) async fn prepare(
     builder: Builder,
     args: &RunArgs,
 ) -> anyhow::Result<(Builder, Option<Api>)> {
     let listener = listener(&args.api).await?;
-    if matches!(args.api.control, Some(ControlArg::Off)) && listener.is_none() {
+    let control = control(&args.api).await?;
+    if control.is_none() && listener.is_none() {
         return Ok((builder, None));
     }
     let (mut api, publisher) = Api::new();
@@ -46,22 +47,14 @@ pub(crate) async fn prepare(
         info!(address = %listener.address(), "listening");
         api = api.read_only(listener);
     }
+    if let Some(control) = control {
+        info!(path = %control.path().display(), "control socket");
+        api = api.control(control);
+    }
     if let Some(dir) = history::kept_in(&args.store) {
         api = api.state_dir(dir);
     }
     Ok((builder.publisher(publisher), Some(api)))
-}
-
-/// Makes the control socket: after the probe is attached, for that is what is waited for.
-///
-/// # Errors
-/// When one that was asked for cannot be made.
-pub(crate) async fn open_control(api: Api, args: &RunArgs) -> anyhow::Result<Api> {
-    let Some(socket) = control(&args.api).await? else {
-        return Ok(api);
-    };
-    info!(path = %socket.path().display(), "control socket");
-    Ok(api.control(socket))
 }
 
 async fn control(args: &ApiArgs) -> anyhow::Result<Option<ControlSocket>> {

@@ -59,7 +59,7 @@ pub(crate) async fn demo(args: &DemoArgs, color: Color) -> anyhow::Result<Exit> 
         }
     };
     let status = hog.0.wait().context("waiting for the victim")?;
-    watcher.shutdown().await;
+    watcher.shutdown().await?;
     if status.signal() != Some(9) {
         bail!("the process was not killed: {status}");
     }

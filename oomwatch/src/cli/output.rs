@@ -1,5 +1,5 @@
 //! Events on stdout, by a thread of their own: a reader that does not read must not hold up
-//! anything but itself.
+//! anything but itself. An event is published when it is written, and not before.
 
 use std::{
     io::{self, Write},
@@ -13,14 +13,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Output, exit::Exit};
 
-/// Events handed to the thread and not written yet. The publisher's own queue is before it.
-const THREAD_QUEUE: usize = 64;
+/// Events that the thread has. The publisher's queue is before it.
+const THREAD_QUEUE: usize = 1;
 
 /// How writing ended.
 pub(crate) type Ended = oneshot::Receiver<io::Result<()>>;
 
+/// An event for the thread, and where it tells that it has written it.
+type Line = (Arc<OomEvent>, oneshot::Sender<()>);
+
 /// The publisher; the thread ends when it is dropped.
-pub(crate) struct Stdout(mpsc::Sender<Arc<OomEvent>>);
+pub(crate) struct Stdout(mpsc::Sender<Line>);
 
 /// Starts the thread; `Ended` tells when it could not write any more.
 ///
@@ -45,15 +48,19 @@ impl Publisher for Stdout {
 
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_> {
         Box::pin(async {
-            let sent = self.0.send(event).await;
-            sent.map_err(|_| PublishError::Closed)
+            let (done, written) = oneshot::channel();
+            let sent = self.0.send((event, done)).await;
+            sent.map_err(|_| PublishError::Closed)?;
+            written.await.map_err(|_| PublishError::Closed)
         })
     }
 }
 
-fn write(mut events: mpsc::Receiver<Arc<OomEvent>>, output: Output, color: bool) -> io::Result<()> {
-    while let Some(event) = events.blocking_recv() {
+fn write(mut lines: mpsc::Receiver<Line>, output: Output, color: bool) -> io::Result<()> {
+    while let Some((event, done)) = lines.blocking_recv() {
         write_event(&mut io::stdout().lock(), &event, output, color)?;
+        // The time of grace may be over.
+        let _ = done.send(());
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 use std::io::{self, stdout};
 
 use anyhow::Context as _;
-use oomwatch::{Builder, CgroupDiscovery, Counts, Metrics, PublisherReport, Report, Watcher};
+use oomwatch::{
+    Builder, CgroupDiscovery, Counts, Metrics, PublisherReport, Report, WatchError, Watcher,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
@@ -34,30 +36,43 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     };
     let (builder, stdout_ended) = with_stdout(configure(&args, &counts)?, output, color)?;
     let (builder, api) = api::prepare(builder, &args).await?;
-    let watcher = builder.start().await?;
+    let mut watcher = builder.start().await?;
     let metrics = Metrics::new(watcher.handle(), counts)
         .cadvisor(args.api.compat.contains(&api::Compat::Cadvisor));
-    let mut serving = match api {
-        Some(api) => {
-            let api = api::open_control(api, &args).await?;
-            Some(api::with_metrics(api, metrics).serve(watcher.handle()))
-        }
-        None => None,
-    };
+    let mut serving = api.map(|api| api::with_metrics(api, metrics).serve(watcher.handle()));
     memory::give_back();
     announce_ready();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = wait(stdout_ended) => Some(ended),
+        // `shutdown` says how.
+        () = watcher.ended() => None,
     };
     announce_stopping();
     if let Some(serving) = &mut serving {
         serving.stop();
     }
-    summarize(&watcher.shutdown().await);
+    let outcome = watcher.shutdown().await;
     if let Some(serving) = serving {
         serving.finish().await;
+    }
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) => {
+            if let WatchError::Ring { report, .. } = &error {
+                summarize(report);
+            }
+            return Err(error.into());
+        }
+    };
+    summarize(&report);
+    if report.lost_while_stopping > 0 {
+        warn!(
+            lost = report.lost_while_stopping,
+            "events did not come out before the end"
+        );
+        return Ok(Exit::Failure);
     }
     match ended {
         // Whoever read the events has seen enough.

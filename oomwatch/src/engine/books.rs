@@ -134,12 +134,6 @@ impl Engine {
             && self.kept.restored.remove(&cgroup)
     }
 
-    /// Whether events are held back whose kills are in the books already: to keep the books now
-    /// would lose them.
-    pub(crate) fn holds_events(&self) -> bool {
-        self.group.deadline_ns().is_some()
-    }
-
     /// The books that changed since the last call.
     pub(crate) fn take_changes(&mut self) -> Changes {
         let mut changes = Changes::default();

@@ -28,15 +28,16 @@ impl Engine {
         if claimed.is_empty() {
             return Vec::new();
         }
-        let mut ready = self.release();
-        for waiting in &mut claimed {
-            let held = ready.iter().find(|event| event.seq == waiting.seq);
-            waiting.group = held.map_or(waiting.group, |event| event.group);
+        // What was said without a container goes first, and says the same of its group.
+        self.waiting.let_go_unregistered();
+        self.release(now.boottime_ns);
+        for kept in &mut claimed {
+            let mut waiting = self.waiting.events();
+            let first = waiting.find(|event| event.seq == kept.seq);
+            kept.group = first.map_or(kept.group, |event| event.group);
         }
-        for waiting in claimed {
-            ready.extend(self.claimed(&waiting, now));
-        }
-        ready
+        let claimed = claimed.iter();
+        claimed.filter_map(|kept| self.claimed(kept, now)).collect()
     }
 
     /// Keeps a victim without a container.

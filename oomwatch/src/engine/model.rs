@@ -80,8 +80,9 @@ struct Registered {
 #[derive(Debug, Default)]
 struct ModelStore {
     books: HashMap<CgroupId, Book>,
-    /// How many of the events are stored.
+    /// How many of the events are stored, and those that wait to be published.
     events: usize,
+    pending: Vec<OomEvent>,
     /// The node's count up to which all was spoken of.
     node_told_up_to: Option<u64>,
     hangs: bool,
@@ -150,9 +151,16 @@ impl Model {
 
     /// As the watcher's task does after each batch.
     fn save(&mut self) {
-        if self.store.hangs || self.engine.holds_events() {
+        if self.store.hangs {
             return;
         }
+        let now = Now {
+            boottime_ns: self.clock,
+            unix_time_ns: 0,
+        };
+        self.events.extend(self.engine.take_ready(now));
+        self.store.pending = self.engine.waiting.events().cloned().collect();
+        self.store.pending.sort_by_key(|event| event.seq);
         let changes = self.engine.take_changes();
         for book in changes.books {
             self.store.books.insert(book.cgroup_id, book);
@@ -162,6 +170,13 @@ impl Model {
         }
         self.store.events = self.events.len();
         self.store.node_told_up_to = Some(self.node_base + self.engine.node_told());
+    }
+
+    /// Nothing waits for the rest of its group any more.
+    fn release_all(&mut self) {
+        self.engine.let_all_go();
+        let now = self.now();
+        self.events.extend(self.engine.take_ready(now));
     }
 
     fn now(&mut self) -> Now {

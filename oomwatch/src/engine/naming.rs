@@ -47,6 +47,7 @@ impl Engine {
         sighting: Sighting,
         now_ns: u64,
     ) -> Option<(ContainerId, CgroupId)> {
+        self.waiting.names_changed();
         match sighting {
             Sighting::Seen {
                 api,

@@ -195,7 +195,8 @@ fn a_slow_group_is_let_go_without_its_number() {
     let mut engine = engine(CgroupDiscovery::Off);
     engine.apply(&[created(CONTAINER, "c", 1)], now(1));
     engine.apply(&[member(1, 0, 1)], now(12));
-    let released = engine.release();
+    engine.let_all_go();
+    let released = engine.take_ready(now(13));
     assert_eq!(released.len(), 1);
     let rest = engine.apply(&[member(2, 1, 3), group_end(3)], now(21));
     assert_eq!(rest.len(), 1);

@@ -11,7 +11,7 @@ impl Probe {
     /// Runs `mark_victim` once, as if the kernel had marked the task at this address: from there
     /// on all is real, and what cannot be read at the address is 0. Since 5.10.
     pub(crate) fn run_mark(&self, task: u64) -> io::Result<()> {
-        let programs = self._programs.as_ref();
+        let programs = self.attached._programs.as_ref();
         let program = programs.and_then(|programs| programs.program("mark_victim"));
         let program = program.ok_or(io::ErrorKind::NotFound)?;
         let program: &RawTracePoint = program.try_into().map_err(io::Error::other)?;

@@ -21,8 +21,9 @@ use tracing::{debug, warn};
 use zerocopy::IntoBytes;
 
 use super::{
-    Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
-    pin::{self, About, Opened, Overlap, PinDir},
+    Attached, Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
+    older::Older,
+    pin::{About, Opened, Overlap, PinDir},
     ring::Ring,
     tier::{Tier, TierChoice},
 };
@@ -129,12 +130,20 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
     let mut about = about;
     about.sees_oom_control = started.sees_oom_control;
     let links = std::mem::take(&mut started.links);
-    let number = pin.keep(&found, about, &programs, links)?;
-    let mut probe = finish(programs, started, config)?;
+    let generation = pin.keep(&found, about, &programs, links)?;
+    let number = generation.number();
+    let mut probe = match finish(programs, started, config) {
+        Ok(probe) => probe,
+        Err(error) => {
+            generation.remove()?;
+            return Err(error);
+        }
+    };
     debug!(path = %pin.path().display(), number, "pinned");
+    probe.fresh = Some(generation);
     probe.is_pinned = true;
-    // The newest programs are attached: from here on the older ones tell nothing new.
-    probe.older = pin::retire(found.older);
+    // The newest programs are attached: from here on the older ones see nothing that those do not.
+    probe.older = found.older.into_iter().map(Older::open).collect();
     probe.generation = number;
     probe.goes_on = !probe.older.is_empty();
     Ok(probe)
@@ -174,10 +183,13 @@ fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Pro
         drops_before: Drops::default(),
         log: None,
         gaps: started.gaps,
-        _links: started.links.into_iter().map(|(_, link)| link).collect(),
-        _programs: programs,
+        attached: Attached {
+            _links: started.links.into_iter().map(|(_, link)| link).collect(),
+            _programs: programs,
+        },
         older: Vec::new(),
         generation: 1,
+        fresh: None,
         overlap: Overlap::default(),
         goes_on: false,
         is_pinned: false,

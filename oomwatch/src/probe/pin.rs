@@ -17,16 +17,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::{about::About, overlap::Overlap};
+use super::ring::Ring;
 use aya::{
     Ebpf,
     maps::{Map, MapData, MapError, PerCpuArray},
     programs::links::FdLink,
 };
 use rustix::{fs::statfs, process::geteuid};
-use tracing::{debug, warn};
-
-pub(crate) use self::{about::About, overlap::Overlap};
-use super::ring::Ring;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: u32 = 0xcafe_4a11;
@@ -276,17 +274,20 @@ impl PinDir {
         mut about: About,
         programs: &Ebpf,
         links: Vec<(&'static str, FdLink)>,
-    ) -> Result<u64, PinError> {
+    ) -> Result<Generation, PinError> {
         let path = self.path.join(format!("{GENERATION}{}", found.next));
         let make = DirBuilder::new().mode(0o700).create(&path);
         make.map_err(at(&path))?;
         about.links = links.len();
         let pinned = pin_all(&path, &about, programs, links);
-        if pinned.is_err() {
-            let incomplete = Generation::read(found.next, path)?;
-            incomplete.remove()?;
+        let generation = Generation::read(found.next, path)?;
+        match pinned {
+            Ok(()) => Ok(generation),
+            Err(error) => {
+                generation.remove()?;
+                Err(error)
+            }
         }
-        pinned.map(|()| found.next)
     }
 }
 
@@ -386,23 +387,6 @@ impl Generation {
         }
         Ok(rest.len())
     }
-}
-
-/// Opens the rings of generations that are not gone on with, and removes these. Their programs may
-/// see a few more marks, which the newest ones see too.
-pub(crate) fn retire(older: Vec<Generation>) -> Vec<(Ring, u64)> {
-    let mut rings = Vec::new();
-    for generation in older {
-        match generation.open() {
-            Ok(opened) => rings.push((opened.ring, generation.number)),
-            // An interrupted start, as a rule.
-            Err(error) => debug!(%error, "an older ring cannot be read"),
-        }
-        if let Err(error) = generation.remove() {
-            warn!(%error, "what is pinned cannot be removed");
-        }
-    }
-    rings
 }
 
 fn open_map<T>(

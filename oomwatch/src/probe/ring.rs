@@ -1,18 +1,22 @@
-//! A ring of the kernel's, and how far it is read.
+//! A ring of the kernel's, read in two steps: what is read stays in the ring until it is handed over.
 //!
-//! aya reads it. What this adds is for a daemon that goes on after one that was killed: the reader's
-//! position, to be stored beside what was made of the records before it; and the records after a stored
-//! position, which were taken and not stored. What is taken stays where it was until the kernel needs
-//! the room. Knows the layout of a ring's memory (`kernel/bpf/ringbuf.c`: a page with the consumer's
-//! position, one with the producer's, the data twice in a row), and nothing of records.
+//! A reader has a cursor of its own. The kernel's consumer position follows it by [`Ring::consume`], and where
+//! it stands is what another daemon goes on with. So a daemon that is killed between the two loses nothing.
+//! Records behind the consumer position stay in memory until the kernel needs the room, and
+//! [`Ring::taken_since`] copies them. Programs wake the reader at each record, for the kernel does so by
+//! itself only where the consumer position is at that record.
+//!
+//! Knows the layout of a ring's memory (`kernel/bpf/ringbuf.c`: a page with the consumer's position, one with
+//! the producer's, the data twice in a row), and nothing of records.
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, RawFd},
+    slice,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence},
 };
 
-use aya::maps::{Map, MapData, MapError, RingBuf, ring_buf::RingBufItem};
+use aya::maps::{Map, MapData, MapError};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// `BPF_RINGBUF_BUSY_BIT` and `BPF_RINGBUF_DISCARD_BIT` of a record's length.
@@ -30,99 +34,154 @@ pub(crate) struct Position {
     pub(crate) bytes: u64,
 }
 
-/// A ring and its reader's position.
+/// A ring and its reader's cursor.
 pub(crate) struct Ring {
-    reader: RingBuf<MapData>,
+    map: MapData,
     id: u32,
     data_bytes: usize,
-    page_bytes: usize,
-    /// The page with the consumer's position.
+    /// The page with the consumer's position, which is ours to move.
     consumer: MmapRaw,
+    /// The page with the producer's position, and the data behind it.
+    produced: MmapRaw,
+    page_bytes: usize,
+    /// Where the next record is read. Only ever at the beginning of one.
+    cursor: usize,
 }
 
 impl Ring {
-    /// Opens a map; one that is no ring is refused.
+    /// Opens a map; one that is no ring is refused. Reading begins at the consumer's position.
     pub(crate) fn open(map: Map) -> Result<Self, MapError> {
-        let (mut id, mut data_bytes) = (0, 0);
-        if let Map::RingBuf(data) = &map {
-            let info = data.info()?;
-            (id, data_bytes) = (info.id(), info.max_entries());
-        }
-        let reader: RingBuf<MapData> = map.try_into()?;
+        let Map::RingBuf(map) = map else {
+            return Err(MapError::IoError(io::Error::other("it is no ring buffer")));
+        };
+        let info = map.info()?;
+        let (id, data_bytes) = (info.id(), info.max_entries() as usize);
         let page_bytes = rustix::param::page_size();
+        let fd = map.fd().as_fd().as_raw_fd();
+        let consumer = MmapOptions::new().len(page_bytes).map_raw(fd);
+        let consumer = consumer.map_err(MapError::IoError)?;
         let mut options = MmapOptions::new();
-        let consumer = options.len(page_bytes).map_raw_read_only(&reader);
+        let options = options
+            .offset(page_bytes as u64)
+            .len(page_bytes + 2 * data_bytes);
         Ok(Self {
-            consumer: consumer.map_err(MapError::IoError)?,
+            cursor: position_at(&consumer),
+            produced: options.map_raw_read_only(fd).map_err(MapError::IoError)?,
+            consumer,
             id,
-            data_bytes: data_bytes as usize,
+            data_bytes,
             page_bytes,
-            reader,
+            map,
         })
     }
 
-    /// The next record, if there is one.
-    pub(crate) fn next(&mut self) -> Option<RingBufItem<'_>> {
-        self.reader.next()
+    /// The next record, if there is one. It stays in the ring.
+    pub(crate) fn next(&mut self) -> Option<&[u8]> {
+        while self.cursor < position_at(&self.produced) {
+            let at = self.page_bytes + self.cursor % self.data_bytes;
+            let length = word_at(&self.produced, at, Ordering::Acquire);
+            if length & BUSY != 0 {
+                return None;
+            }
+            let bytes = (length & !DISCARDED) as usize;
+            self.cursor += (HEADER_BYTES + bytes).next_multiple_of(HEADER_BYTES);
+            if length & DISCARDED == 0 {
+                return Some(self.record_at(at + HEADER_BYTES, bytes));
+            }
+        }
+        None
     }
 
-    /// Everything before it was taken.
+    /// A record that was not consumed: the kernel writes nothing there.
+    fn record_at(&self, at: usize, bytes: usize) -> &[u8] {
+        assert!(at + bytes <= self.produced.len());
+        // SAFETY: it is in the mapping, and written: the length was read with `Acquire`.
+        unsafe { slice::from_raw_parts(self.produced.as_ptr().add(at), bytes) }
+    }
+
+    /// Everything before it was read.
     pub(crate) fn position(&self) -> Position {
         Position {
             ring: self.id,
-            bytes: position_at(&self.consumer, 0) as u64,
+            bytes: self.cursor as u64,
         }
     }
 
-    /// The memory of the records that were taken after a position, as long as none of it is used
-    /// again; nothing where it is, and where the position is another ring's.
-    pub(crate) fn taken_since(&self, since: Position) -> io::Result<Option<Vec<u8>>> {
-        let Ok(since_bytes) = usize::try_from(since.bytes) else {
-            return Ok(None);
-        };
-        let until = position_at(&self.consumer, 0);
-        let length = until.checked_sub(since_bytes);
-        let length = length.filter(|length| *length <= self.data_bytes);
-        let Some(length) = length.filter(|_| since.ring == self.id) else {
-            return Ok(None);
-        };
-        let data_at = 2 * self.page_bytes;
-        let mut options = MmapOptions::new();
-        let whole = options.len(data_at + 2 * self.data_bytes);
-        let whole = whole.map_raw_read_only(&self.reader)?;
-        let begin = data_at + since_bytes % self.data_bytes;
+    /// Goes on behind what was stored and not consumed yet. Tells nothing of another ring.
+    pub(crate) fn skip_to(&mut self, position: Position) {
+        if let Some(bytes) = self.own(position)
+            && (self.cursor..=position_at(&self.produced)).contains(&bytes)
+        {
+            self.cursor = bytes;
+        }
+    }
+
+    /// Gives the kernel the room of all records before a position that were read.
+    pub(crate) fn consume(&self, position: Position) {
+        if let Some(bytes) = self.own(position)
+            && (position_at(&self.consumer)..=self.cursor).contains(&bytes)
+        {
+            set_position(&self.consumer, bytes);
+        }
+    }
+
+    /// Whether what was read and not consumed keeps half of the room from the kernel.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let held = self.cursor.saturating_sub(position_at(&self.consumer));
+        held > self.data_bytes / 2
+    }
+
+    fn own(&self, position: Position) -> Option<usize> {
+        let bytes = usize::try_from(position.bytes).ok();
+        bytes.filter(|_| position.ring == self.id)
+    }
+
+    /// The memory of the records from a position up to the consumer's, as long as none of it is used
+    /// again; nothing where it is, and where the position is another ring's or ahead.
+    pub(crate) fn taken_since(&self, since: Position) -> Option<Vec<u8>> {
+        let since = self.own(since)?;
+        let length = position_at(&self.consumer).checked_sub(since);
+        let length = length.filter(|length| *length <= self.data_bytes)?;
+        let begin = self.page_bytes + since % self.data_bytes;
         let mut taken = Vec::with_capacity(length);
         for at in (begin..begin + length).step_by(size_of::<u32>()) {
-            taken.extend_from_slice(&word_at(&whole, at).to_ne_bytes());
+            let word = word_at(&self.produced, at, Ordering::Relaxed);
+            taken.extend_from_slice(&word.to_ne_bytes());
         }
         // Before a header is written over, the producer's position is right behind it.
         fence(Ordering::Acquire);
-        let produced = position_at(&whole, self.page_bytes);
-        let is_intact = produced < since_bytes + self.data_bytes;
-        Ok(is_intact.then_some(taken))
+        let is_intact = position_at(&self.produced) < since + self.data_bytes;
+        is_intact.then_some(taken)
     }
 }
 
 impl AsRawFd for Ring {
     fn as_raw_fd(&self) -> RawFd {
-        self.reader.as_raw_fd()
+        self.map.fd().as_fd().as_raw_fd()
     }
 }
 
-/// A position that the kernel and readers move.
-fn position_at(memory: &MmapRaw, at: usize) -> usize {
-    assert!(at + size_of::<usize>() <= memory.len());
+/// The position at the beginning of a mapping, which the kernel or a reader moves.
+fn position_at(memory: &MmapRaw) -> usize {
+    position_of(memory).load(Ordering::Acquire)
+}
+
+fn set_position(consumer: &MmapRaw, bytes: usize) {
+    position_of(consumer).store(bytes, Ordering::Release);
+}
+
+fn position_of(memory: &MmapRaw) -> &AtomicUsize {
+    assert!(size_of::<usize>() <= memory.len());
     // SAFETY: it is in the mapping, aligned as pages are, and others write it atomically.
-    let position = unsafe { &*memory.as_ptr().add(at).cast::<AtomicUsize>() };
-    position.load(Ordering::Acquire)
+    unsafe { &*memory.as_ptr().cast::<AtomicUsize>() }
 }
 
 /// A part of a record, which the kernel may be writing over.
-fn word_at(memory: &MmapRaw, at: usize) -> u32 {
+fn word_at(memory: &MmapRaw, at: usize, ordering: Ordering) -> u32 {
     assert!(at + size_of::<u32>() <= memory.len() && at.is_multiple_of(size_of::<u32>()));
     // SAFETY: it is in the mapping and aligned; what is torn is found out afterwards.
     let word = unsafe { &*memory.as_ptr().add(at).cast::<AtomicU32>() };
-    word.load(Ordering::Relaxed)
+    word.load(ordering)
 }
 
 /// The records in a part of a ring's memory that begins and ends with one.

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use super::{
     schema::{self, MIGRATIONS, Version},
 };
 use crate::{
-    CgroupId, ContainerId,
+    CgroupId, ContainerId, OomEvent,
     account::{Book, Page},
     clock, printable,
 };
@@ -90,11 +91,13 @@ impl Database {
 
     fn try_write(&mut self, batch: &Batch, boot_id: &str) -> Result<i64, rusqlite::Error> {
         let transaction = self.connection.transaction()?;
-        insert_events(&transaction, batch)?;
+        insert_events(&transaction, &batch.events)?;
         if batch.all_books {
             begin_boot(&transaction, boot_id)?;
         }
         insert_books(&transaction, batch)?;
+        keep_pending(&transaction, batch)?;
+        keep_rings(&transaction, &batch.rings)?;
         for (key, value) in &batch.meta {
             let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
             transaction.execute(sql, params![key, value.cast_signed()])?;
@@ -177,8 +180,36 @@ fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error
             recounts: row.get::<_, i64>(6)?.cast_unsigned(),
         });
     }
-    let meta = load_meta(connection)?;
-    Ok(Saved { books, meta })
+    Ok(Saved {
+        books,
+        meta: load_meta(connection)?,
+        pending: load_pending(connection)?,
+        rings: load_rings(connection)?,
+    })
+}
+
+/// Events that waited. One that cannot be read is said and left out.
+fn load_pending(connection: &Connection) -> Result<Vec<OomEvent>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT json FROM pending ORDER BY seq")?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut events = Vec::new();
+    for json in rows {
+        match OomEvent::from_json(&json?) {
+            Ok(event) => events.push(event),
+            Err(error) => {
+                warn!(%error, "a stored event that waited cannot be read, so it is not published");
+            }
+        }
+    }
+    Ok(events)
+}
+
+fn load_rings(connection: &Connection) -> Result<Vec<(u32, u64)>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT id, bytes FROM ring")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    })?;
+    rows.collect()
 }
 
 fn page(row: &Row<'_>) -> Result<Option<Page>, rusqlite::Error> {
@@ -199,9 +230,15 @@ fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::
     rows.collect()
 }
 
-/// What follows is all that is known of this boot.
+/// What follows is all that is known of this boot. Events that waited when another boot ended wait no longer.
 fn begin_boot(transaction: &Transaction<'_>, boot_id: &str) -> Result<(), rusqlite::Error> {
-    transaction.execute("DELETE FROM book", [])?;
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
+    let is_another: bool = transaction.query_row(sql, [boot_id], |row| row.get(0))?;
+    if is_another {
+        let left = load_pending(transaction)?.into_iter().map(Arc::new);
+        insert_events(transaction, &left.collect::<Vec<_>>())?;
+    }
+    transaction.execute_batch("DELETE FROM book; DELETE FROM pending; DELETE FROM ring")?;
     let sql = "DELETE FROM meta WHERE NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
     transaction.execute(sql, [boot_id])?;
     let sql = "INSERT OR REPLACE INTO boot (one, id) VALUES (1, ?1)";
@@ -209,8 +246,37 @@ fn begin_boot(transaction: &Transaction<'_>, boot_id: &str) -> Result<(), rusqli
     Ok(())
 }
 
-fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
-    if batch.events.is_empty() {
+fn keep_pending(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
+    let mut delete = transaction.prepare("DELETE FROM pending WHERE seq = ?1")?;
+    for seq in &batch.gone {
+        delete.execute([seq.cast_signed()])?;
+    }
+    let sql = "INSERT OR REPLACE INTO pending (seq, json) VALUES (?1, ?2)";
+    let mut insert = transaction.prepare(sql)?;
+    for event in &batch.pending {
+        insert.execute(params![event.seq.cast_signed(), event.to_json()])?;
+    }
+    Ok(())
+}
+
+/// Rings that are not named any more are gone.
+fn keep_rings(transaction: &Transaction<'_>, rings: &[(u32, u64)]) -> Result<(), rusqlite::Error> {
+    if rings.is_empty() {
+        return Ok(());
+    }
+    transaction.execute("DELETE FROM ring", [])?;
+    for (id, bytes) in rings {
+        let sql = "INSERT INTO ring (id, bytes) VALUES (?1, ?2)";
+        transaction.execute(sql, params![id, bytes.cast_signed()])?;
+    }
+    Ok(())
+}
+
+fn insert_events(
+    transaction: &Transaction<'_>,
+    events: &[Arc<OomEvent>],
+) -> Result<(), rusqlite::Error> {
+    if events.is_empty() {
         return Ok(());
     }
     // A kill that is reported again has the same id. After a restart nothing new is said of it;
@@ -224,7 +290,7 @@ fn insert_events(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rus
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0
          WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ?1 AND superseded = 0)",
     )?;
-    for event in &batch.events {
+    for event in events {
         if event.supersedes.is_some() {
             supersede.execute([&event.id])?;
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Batch, database::Database, files::Files};
+use super::{Batch, Store, database::Database, files::Files};
 use crate::{
     CgroupId, ContainerId, OomEvent,
     account::{Book, Page},
@@ -26,6 +26,19 @@ pub(super) fn book(cgroup: u64, accounted: u64) -> Book {
         }),
         recounts: 1,
     }
+}
+
+/// Hands a batch over once the one before is written.
+pub(crate) fn hand_over(store: &mut Store, batch: Batch) {
+    while store.is_writing() {
+        std::thread::yield_now();
+    }
+    store.write(batch);
+}
+
+/// When a store is to have come to its end.
+pub(crate) fn deadline() -> tokio::time::Instant {
+    tokio::time::Instant::now() + std::time::Duration::from_secs(20)
 }
 
 /// A history of these events.

@@ -73,6 +73,22 @@ pub(super) const MIGRATIONS: &[&str] = &[
         number INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    -- Events that are in the books and wait to be published. They get their number then.
+    CREATE TABLE pending (
+        seq INTEGER PRIMARY KEY,
+        json TEXT NOT NULL
+    ) STRICT;
+    -- How far each pinned ring is in the store; of the boot that the books are of.
+    CREATE TABLE ring (
+        id INTEGER PRIMARY KEY,
+        bytes INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO ring
+        SELECT ring.value, bytes.value FROM meta AS ring, meta AS bytes
+        WHERE ring.key = 'ring' AND bytes.key = 'ring_bytes';
+    DELETE FROM meta WHERE key IN ('ring', 'ring_bytes');
+",
 ];
 
 /// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    fixture::{book, state_dir},
+    fixture::{book, deadline, hand_over, state_dir},
     *,
 };
 use crate::{
@@ -24,6 +24,10 @@ fn open(dir: &Path) -> (Store, Saved) {
 }
 
 fn try_open(dir: &Path) -> Result<(Store, Saved), StoreError> {
+    open_in(dir, BOOT)
+}
+
+fn open_in(dir: &Path, boot: &str) -> Result<(Store, Saved), StoreError> {
     let config = StoreConfig {
         dir: dir.to_owned(),
         limits: Limits {
@@ -33,7 +37,7 @@ fn try_open(dir: &Path) -> Result<(Store, Saved), StoreError> {
         },
         publishers: Vec::new(),
     };
-    Store::open(config, BOOT)
+    Store::open(config, boot)
 }
 
 fn finish(store: Store) -> u64 {
@@ -41,7 +45,7 @@ fn finish(store: Store) -> u64 {
         .enable_time()
         .build()
         .unwrap();
-    runtime.block_on(store.finish())
+    runtime.block_on(async { store.finish(deadline()).await })
 }
 
 fn batch(events: std::ops::Range<u64>) -> Batch {
@@ -74,18 +78,24 @@ fn books_and_numbers_come_back() {
     let mut without = book(6, 0);
     without.page = None;
     let kept = without.clone();
-    store.write(Batch {
-        all_books: true,
-        books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX), without],
-        meta: vec![("oom_kill", u64::MAX)],
-        ..Batch::default()
-    });
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX), without],
+            meta: vec![("oom_kill", u64::MAX)],
+            ..Batch::default()
+        },
+    );
     assert!(!store.wants_all_books());
-    store.write(Batch {
-        books: vec![book(4, 5)],
-        closed: vec![CgroupId(3)],
-        ..batch(1..4)
-    });
+    hand_over(
+        &mut store,
+        Batch {
+            books: vec![book(4, 5)],
+            closed: vec![CgroupId(3)],
+            ..batch(1..4)
+        },
+    );
     assert_eq!(finish(store), 0);
     let (_store, mut saved) = open(dir.path());
     saved.books.sort_by_key(|book| book.cgroup_id);
@@ -98,27 +108,25 @@ fn books_and_numbers_come_back() {
 fn another_boot_begins_without_books_and_with_the_history() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
-    store.write(Batch {
-        all_books: true,
-        books: vec![book(3, 1)],
-        meta: vec![("oom_kill", 1)],
-        ..batch(1..3)
-    });
-    finish(store);
-    let config = || StoreConfig {
-        dir: dir.path().to_owned(),
-        limits: Limits {
-            max_age: Duration::from_secs(1 << 40),
-            ..Limits::default()
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            books: vec![book(3, 1)],
+            meta: vec![("oom_kill", 1)],
+            ..batch(1..3)
         },
-        publishers: Vec::new(),
-    };
-    let (mut store, saved) = Store::open(config(), "another boot").unwrap();
+    );
+    finish(store);
+    let (mut store, saved) = open_in(dir.path(), "another boot").unwrap();
     assert_eq!(saved, Saved::default());
-    store.write(Batch {
-        all_books: true,
-        ..Batch::default()
-    });
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            ..Batch::default()
+        },
+    );
     finish(store);
     let (_store, saved) = open(dir.path());
     assert_eq!(saved, Saved::default(), "the first boot's are gone");
@@ -129,8 +137,8 @@ fn another_boot_begins_without_books_and_with_the_history() {
 fn an_event_is_stored_once() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
-    store.write(batch(1..4));
-    store.write(batch(2..6));
+    hand_over(&mut store, batch(1..4));
+    hand_over(&mut store, batch(2..6));
     finish(store);
     assert_eq!(stored(dir.path()), 5);
 }
@@ -150,7 +158,7 @@ fn a_second_daemon_is_refused_until_the_first_is_gone() {
 fn a_store_of_a_newer_version_is_left_as_it_is() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
-    store.write(batch(1..4));
+    hand_over(&mut store, batch(1..4));
     finish(store);
     let path = files::database(dir.path());
     let connection = Connection::open(&path).unwrap();
@@ -163,7 +171,7 @@ fn a_store_of_a_newer_version_is_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
@@ -198,11 +206,14 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
     for (what, damage) in damages {
         let dir = state_dir();
         let (mut store, _) = open(dir.path());
-        store.write(Batch {
-            all_books: true,
-            books: vec![book(3, 1)],
-            ..batch(1..200)
-        });
+        hand_over(
+            &mut store,
+            Batch {
+                all_books: true,
+                books: vec![book(3, 1)],
+                ..batch(1..200)
+            },
+        );
         finish(store);
         damage(&files::database(dir.path()));
         let (mut store, saved) = open(dir.path());
@@ -212,7 +223,7 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
             1,
             "{what}"
         );
-        store.write(batch(1..3));
+        hand_over(&mut store, batch(1..3));
         finish(store);
         assert_eq!(stored(dir.path()), 2, "{what}");
     }
@@ -223,7 +234,7 @@ fn an_empty_file_is_a_store_to_be_begun() {
     let dir = state_dir();
     fs::write(files::database(dir.path()), "").unwrap();
     let (mut store, _) = open(dir.path());
-    store.write(batch(1..3));
+    hand_over(&mut store, batch(1..3));
     finish(store);
     assert_eq!(stored(dir.path()), 2);
     assert!(files_like(dir.path(), "corrupt").is_empty());
@@ -255,46 +266,102 @@ fn a_new_directory_is_for_its_owner_only() {
     finish(store);
 }
 
-/// While the disk does not take anything the caller is not kept waiting, loses only what does not
-/// fit the queue, and is asked for all books afterwards.
+/// While the disk does not take anything the caller is not kept waiting, and hears of it afterwards.
 #[test]
-fn a_disk_that_hangs_costs_what_does_not_fit_the_queue() {
+fn a_disk_that_hangs_keeps_one_batch_and_nobody_waiting() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
-    store.write(Batch {
-        all_books: true,
-        ..batch(0..1)
-    });
+    hand_over(&mut store, batch(0..1));
+    while store.is_writing() {
+        std::thread::yield_now();
+    }
     let blocker = Connection::open(files::database(dir.path())).unwrap();
     blocker.busy_timeout(DEADLINE).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut number = 1;
-    while store.has_room(64) {
-        store.write(batch(number..number + 64));
-        number += 64;
-    }
-    assert!(number > 4000, "the queue is as long as it says: {number}");
-    assert!(number < 2 * 4096, "and not longer: {number}");
-    store.lose(64);
-    assert!(store.wants_all_books());
+    hand_over(&mut store, batch(1..5));
+    assert!(store.is_writing());
     blocker.execute_batch("COMMIT").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(DEADLINE, store.wanted())
-            .await
-            .unwrap();
+        while store.is_writing() {
+            let wanted = tokio::time::timeout(DEADLINE, store.wanted());
+            wanted.await.unwrap();
+        }
     });
-    assert!(store.has_room(0));
-    store.write(Batch {
-        all_books: true,
-        books: vec![book(3, number)],
-        ..Batch::default()
-    });
-    assert_eq!(finish(store), 64);
-    assert_eq!(stored(dir.path()), number);
+    assert!(store.was_written());
+    assert_eq!(finish(store), 0);
+    assert_eq!(stored(dir.path()), 5);
+}
+
+#[test]
+fn what_waits_to_be_published_and_rings_come_back() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    let pending = |seconds: &[u64]| seconds.iter().map(|&at| event_at(at).into()).collect();
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            pending: pending(&[1, 2, 3]),
+            rings: vec![(7, 100), (8, u64::MAX)],
+            ..Batch::default()
+        },
+    );
+    // The second one was published.
+    hand_over(
+        &mut store,
+        Batch {
+            gone: vec![2],
+            ..batch(2..3)
+        },
+    );
+    finish(store);
+    assert_eq!(stored(dir.path()), 1, "what waits has no number yet");
+    let (mut store, saved) = open(dir.path());
+    assert_eq!(saved.pending, [event_at(1), event_at(3)]);
+    assert_eq!(saved.rings, [(7, 100), (8, u64::MAX)]);
+    // The next run has them, and says so.
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            rings: vec![(8, 5)],
+            ..batch(3..4)
+        },
+    );
+    finish(store);
+    let (_store, saved) = open(dir.path());
+    assert_eq!((saved.pending, saved.rings), (vec![], vec![(8, 5)]));
+    assert_eq!(stored(dir.path()), 2);
+}
+
+#[test]
+fn what_waited_when_another_boot_ended_is_history() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            pending: vec![event_at(1).into()],
+            ..Batch::default()
+        },
+    );
+    finish(store);
+    let (mut store, saved) = open_in(dir.path(), "another boot").unwrap();
+    assert_eq!(saved, Saved::default());
+    hand_over(
+        &mut store,
+        Batch {
+            all_books: true,
+            ..Batch::default()
+        },
+    );
+    finish(store);
+    assert_eq!(stored(dir.path()), 1);
 }
 
 const CHILD: &str = "OOMWATCH_TEST_STORE_DIR";
@@ -311,15 +378,16 @@ fn child_that_writes_until_it_is_killed() {
         .first()
         .map_or(0, |book| book.page.unwrap().accounted);
     for round in 0_u64.. {
-        while !store.has_room(8) {
+        while store.is_writing() {
             std::thread::yield_now();
         }
         let events = 1 + round % 7;
-        store.write(Batch {
+        let batch = Batch {
             all_books: store.wants_all_books(),
             books: vec![book(3, accounted + events)],
             ..batch(accounted..accounted + events)
-        });
+        };
+        store.write(batch);
         accounted += events;
     }
 }

@@ -110,20 +110,18 @@ impl Writer {
     }
 
     fn take(&mut self, batch: &Batch) {
-        let written = self.write_at_last(batch);
-        self.shared.taken(batch.events.len());
-        if written {
+        let is_written = self.write_at_last(batch);
+        if is_written {
             self.untrimmed += batch.events.len();
             if !batch.events.is_empty() {
                 self.sync_at
                     .get_or_insert_with(|| Instant::now() + SYNC_AFTER);
             }
         } else {
-            self.shared.lose(batch.events.len());
+            // What is stored is not what the watcher has any more.
+            self.shared.wants_all_books.store(true, Ordering::Release);
         }
-        if self.shared.wants_all_books.load(Ordering::Acquire) {
-            self.shared.wanted.notify_one();
-        }
+        self.shared.done(is_written);
     }
 
     /// Writes a batch, however long it takes; gives up only when the daemon stops.

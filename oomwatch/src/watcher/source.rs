@@ -12,7 +12,9 @@ use crate::{
     clock,
     counters::CounterWatch,
     engine::reading::Reading,
-    probe::{DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog},
+    probe::{
+        Attached, DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog,
+    },
     record::Record,
 };
 
@@ -159,19 +161,40 @@ impl Source {
         probe.is_some_and(|probe| probe.drain(limit, take))
     }
 
-    /// See [`Probe::position`].
-    pub(super) fn position(&self) -> Option<Position> {
-        self.probe.as_ref()?.position()
+    /// See [`Probe::read_backlog`].
+    pub(super) fn read_backlog(
+        &mut self,
+        stored: &[Position],
+        take: impl FnMut(Result<Record, DecodeError>),
+    ) {
+        if let Some(probe) = &mut self.probe {
+            probe.read_backlog(stored, take);
+        }
     }
 
-    /// See [`Probe::take_again`].
-    pub(super) fn take_again(
-        &mut self,
-        since: Position,
-        take: impl FnMut(Result<Record, DecodeError>),
-    ) -> io::Result<()> {
-        let probe = self.probe.as_mut();
-        probe.map_or(Ok(()), |probe| probe.take_again(since, take))
+    /// See [`Probe::positions`].
+    pub(super) fn positions(&self) -> Vec<Position> {
+        let probe = self.probe.as_ref();
+        probe.map_or_else(Vec::new, Probe::positions)
+    }
+
+    /// See [`Probe::handed_over`].
+    pub(super) fn handed_over(&mut self, positions: &[Position]) {
+        if let Some(probe) = &mut self.probe {
+            probe.handed_over(positions);
+        }
+    }
+
+    /// See [`Probe::keep`].
+    pub(super) fn keep(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            probe.keep();
+        }
+    }
+
+    /// See [`Probe::detach`].
+    pub(super) fn detach(&mut self) -> Option<Attached> {
+        self.probe.as_mut().map(Probe::detach)
     }
 
     /// See [`Probe::drops`].

@@ -96,8 +96,9 @@ impl Bench {
         };
         self.engine.register(container).unwrap();
         if self.engine.may_claim() {
-            let events = self.engine.claim(self.now());
-            self.events.extend(events);
+            let claimed = self.engine.claim(self.now());
+            self.engine.admit(claimed, self.now());
+            self.events.extend(self.engine.take_ready(self.now()));
         }
     }
 

@@ -30,8 +30,7 @@ impl Model {
 
     pub(super) fn check(&mut self) {
         self.audit();
-        let rest = self.engine.release();
-        self.events.extend(rest);
+        self.release_all();
         self.check_words();
         self.check_processes();
         self.check_law();

@@ -22,8 +22,7 @@ impl Model {
         }
         if cgroup == POD {
             // What is held back was told of another registration of it, and is not counted for this one.
-            let held = self.engine.release();
-            self.events.extend(held);
+            self.release_all();
         }
         let id = format!("c{}", self.next_id);
         self.next_id += 1;
@@ -57,7 +56,9 @@ impl Model {
         assert!(opened <= self.counters[&cgroup]);
         if self.engine.may_claim() {
             let now = self.now();
-            self.events.extend(self.engine.claim(now));
+            let claimed = self.engine.claim(now);
+            self.engine.admit(claimed, now);
+            self.events.extend(self.engine.take_ready(now));
         }
         self.claimed(cgroup, id, since, opened);
         self.save();

@@ -30,8 +30,7 @@ impl Model {
         self.last_counts.clear();
         let records = self.early_marks(&restart.early);
         self.engine = new_engine();
-        self.engine
-            .resume(self.store.books.values().cloned().collect());
+        self.resume();
         self.scan();
         self.engine.settle_resumed();
         let resumed = self.store.node_told_up_to;
@@ -53,6 +52,16 @@ impl Model {
         self.audit();
         let missed = &self.events[told..];
         assert!(missed.iter().all(|event| event.while_down), "{missed:?}");
+    }
+
+    /// What the store has: books, and events that waited to be published.
+    fn resume(&mut self) {
+        let books = self.store.books.values().cloned().collect();
+        self.engine.resume(books);
+        let now = self.now();
+        let pending = std::mem::take(&mut self.store.pending);
+        self.engine.resume_waiting(pending, now);
+        self.release_all();
     }
 
     /// Registrations that are made again only after the first audit. What is marked in such a container
@@ -98,11 +107,10 @@ impl Model {
             self.act_unread(unread);
         }
         let backlog = self.ring.take().unwrap_or_default();
-        let told = self.events.len();
         self.engine = new_engine();
         self.engine.watching_since(self.clock + 1);
-        self.engine
-            .resume(self.store.books.values().cloned().collect());
+        self.resume();
+        let told = self.events.len();
         // As the watcher's task does: the tree, who is in it, what happened, the counters.
         self.engine.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
         for cgroup in self.cgroups.clone() {
@@ -203,7 +211,8 @@ impl Model {
                 // A book of another registration may have some.
                 let book = self.store.books.get(&CgroupId(cgroup));
                 registered.recounts_before = book.map_or(0, |book| book.recounts);
-                registered.since = self.events.len();
+                // What waited to be published comes first, and was counted before.
+                registered.since = self.events.len() + self.store.pending.len();
             }
         }
     }
@@ -270,12 +279,12 @@ impl Model {
     /// Events that were not stored are gone, and what waited to be claimed.
     fn forget_unstored(&mut self) {
         self.check_processes();
-        if !self.is_stored(POD) && (self.store.hangs || self.engine.holds_events()) {
+        if !self.is_stored(POD) && self.store.hangs {
             // What was told and not stored, or is counted from now on: only the pod could tell.
             self.untold = u64::MAX / 2;
         }
         self.events.truncate(self.store.events);
-        for event in &self.events {
+        for event in self.events.iter().chain(&self.store.pending) {
             if let Some(pid) = event.victim.pid {
                 let container = event.container.as_ref();
                 let owner = container.map(|found| found.cgroup_id.0);

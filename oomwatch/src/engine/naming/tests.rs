@@ -53,7 +53,10 @@ fn killed(engine: &mut Engine, cgroup: CgroupId) -> OomEvent {
         boottime_ns: 20,
         unix_time_ns: 20,
     };
-    let mut events = engine.apply(&[Record::Victim(Box::new(record))], now);
+    engine.work_through(&[Record::Victim(Box::new(record))], now);
+    // Whether it has a name or not.
+    engine.let_all_go();
+    let mut events = engine.take_ready(now);
     assert_eq!(events.len(), 1);
     events.remove(0)
 }

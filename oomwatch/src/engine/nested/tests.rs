@@ -83,7 +83,9 @@ impl Bench {
         self.engine.register_late(container(cgroup), &read).unwrap();
         if self.engine.may_claim() {
             let now = self.now();
-            self.events.extend(self.engine.claim(now));
+            let claimed = self.engine.claim(now);
+            self.engine.admit(claimed, now);
+            self.events.extend(self.engine.take_ready(now));
         }
     }
 

@@ -5,7 +5,8 @@ use tracing::{debug, warn};
 use super::{
     super::{
         Probe, ProbeConfig, ProbeError,
-        pin::{self, Found, Opened, PinDir},
+        older::Older,
+        pin::{Found, Opened, PinDir},
     },
     Started, probe, start_with_btf,
 };
@@ -50,7 +51,7 @@ pub(super) fn go_on(
             "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
         );
     }
-    probe.older = pin::retire(found.older);
+    probe.older = found.older.into_iter().map(Older::open).collect();
     probe.generation = number;
     probe.is_pinned = true;
     probe.goes_on = true;

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, path::Path, time::Duration};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::*;
+use crate::store::fixture::{deadline, hand_over};
 use crate::{
     PublishError, PublishFuture,
     event::fixture::{BOOT, event_at},
@@ -188,14 +189,17 @@ async fn what_a_collector_missed_comes_after_a_restart() {
     for seq in 1..=200 {
         let event = Arc::new(event_at(seq));
         queue.push(&event);
-        first.write(Batch {
-            events: vec![event],
-            ..Batch::default()
-        });
+        hand_over(
+            &mut first,
+            Batch {
+                events: vec![event],
+                ..Batch::default()
+            },
+        );
     }
     first.close();
     queue.finish(Instant::now()).await;
-    assert_eq!(first.finish().await, 0);
+    assert_eq!(first.finish(deadline()).await, 0);
     let report = queue.report(3);
     assert!(report.from_store);
     assert_eq!(report.lost_in_queue, 3, "what the store lost");
@@ -206,7 +210,7 @@ async fn what_a_collector_missed_comes_after_a_restart() {
     let mut queue = Queue::start(publisher, second.take_outbox("scripted"));
     second.close();
     let report = finish(&mut queue).await;
-    assert_eq!(second.finish().await, 0);
+    assert_eq!(second.finish(deadline()).await, 0);
     assert_eq!((report.published, report.waiting), (200, 0));
     assert_eq!(seqs(&mut accepted), (1..=200).collect::<Vec<_>>());
 }

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::time::timeout;
 
 use super::*;
+use crate::store::fixture::{deadline, hand_over};
 use crate::{
     History, HistoryFilter, OomEvent,
     event::fixture::{BOOT, event_at},
@@ -62,7 +63,7 @@ async fn take(outbox: &mut Outbox, number: usize) -> Vec<i64> {
 
 async fn close(store: Store, outboxes: Vec<Outbox>) {
     drop(outboxes);
-    assert_eq!(store.finish().await, 0);
+    assert_eq!(store.finish(deadline()).await, 0);
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn each_publisher_goes_on_where_it_was() {
     let mut b = store.take_outbox("b").unwrap();
     assert!(store.take_outbox("a").is_none(), "there is one");
     assert!(store.take_outbox("c").is_none(), "nobody said so");
-    store.write(batch(1..200));
+    hand_over(&mut store, batch(1..200));
     assert_eq!(take(&mut a, 150).await, (1..=150).collect::<Vec<_>>());
     assert_eq!(take(&mut b, 3).await, [1, 2, 3]);
     assert_eq!((a.backlog().len(), b.backlog().len()), (49, 196));
@@ -86,7 +87,7 @@ async fn each_publisher_goes_on_where_it_was() {
     let mut b = store.take_outbox("b").unwrap();
     let mut new = store.take_outbox("new").unwrap();
     assert_eq!((a.backlog().len(), new.backlog().len()), (49, 0));
-    store.write(batch(200..202));
+    hand_over(&mut store, batch(200..202));
     assert_eq!(take(&mut a, 51).await, (151..=201).collect::<Vec<_>>());
     assert_eq!(take(&mut b, 198).await, (4..=201).collect::<Vec<_>>());
     assert_eq!(take(&mut new, 2).await, [200, 201]);
@@ -96,7 +97,7 @@ async fn each_publisher_goes_on_where_it_was() {
 
     // `a` is left out for a run.
     let mut store = open(dir.path(), &["b"]);
-    store.write(batch(202..205));
+    hand_over(&mut store, batch(202..205));
     close(store, vec![]).await;
     let mut store = open(dir.path(), &["a"]);
     let mut a = store.take_outbox("a").unwrap();
@@ -121,12 +122,15 @@ async fn both_words_on_a_kill_come_in_order() {
         seq: 9,
         ..event_at(2)
     };
-    store.write(batch(1..4));
-    store.write(Batch {
-        events: vec![again.into(), late.clone().into()],
-        ..Batch::default()
-    });
-    store.write(batch(5..6));
+    hand_over(&mut store, batch(1..4));
+    hand_over(
+        &mut store,
+        Batch {
+            events: vec![again.into(), late.clone().into()],
+            ..Batch::default()
+        },
+    );
+    hand_over(&mut store, batch(5..6));
     assert_eq!(take(&mut a, 5).await, [1, 2, 3, 4, 5]);
     close(store, vec![a]).await;
     let history = History::open(dir.path()).unwrap();
@@ -141,9 +145,9 @@ async fn what_is_removed_before_it_is_read_is_counted() {
     let dir = state_dir();
     let mut store = open(dir.path(), &["a"]);
     let mut a = store.take_outbox("a").unwrap();
-    store.write(batch(1..2));
+    hand_over(&mut store, batch(1..2));
     assert_eq!(take(&mut a, 1).await, [1]);
-    store.write(batch(2..11));
+    hand_over(&mut store, batch(2..11));
     close(store, vec![a]).await;
     let connection = Connection::open(files::database(dir.path())).unwrap();
     let remove = |up_to: i64| {
@@ -161,7 +165,7 @@ async fn what_is_removed_before_it_is_read_is_counted() {
     let mut a = store.take_outbox("a").unwrap();
     assert_eq!(take(&mut a, 1).await, [-2]);
     // Numbers are not used again.
-    store.write(batch(11..12));
+    hand_over(&mut store, batch(11..12));
     assert_eq!(take(&mut a, 1).await, [11]);
     close(store, vec![a]).await;
 }
@@ -170,7 +174,7 @@ async fn what_is_removed_before_it_is_read_is_counted() {
 async fn an_event_that_cannot_be_read_is_counted_and_not_in_the_way() {
     let dir = state_dir();
     let mut store = open(dir.path(), &["a"]);
-    store.write(batch(1..4));
+    hand_over(&mut store, batch(1..4));
     close(store, vec![]).await;
     let connection = Connection::open(files::database(dir.path())).unwrap();
     let sql = "UPDATE event SET json = '{}' WHERE number = 2";
@@ -200,7 +204,7 @@ async fn a_store_of_the_first_version_keeps_its_history_and_gets_outboxes() {
     let mut store = open(dir.path(), &["a"]);
     let mut a = store.take_outbox("a").unwrap();
     assert_eq!(a.backlog().len(), 0, "from now on");
-    store.write(batch(2..6));
+    hand_over(&mut store, batch(2..6));
     assert_eq!(take(&mut a, 2).await, [4, 5]);
     close(store, vec![a]).await;
     let history = History::open(dir.path()).unwrap();
@@ -230,11 +234,11 @@ async fn child_that_publishes_until_it_is_killed() {
     let mut stored = i64::try_from(a.backlog().len()).unwrap();
     stored += last_collected(dir).unwrap_or(0);
     loop {
-        while !store.has_room(8) {
+        while store.is_writing() {
             tokio::task::yield_now().await;
         }
         let first = stored.unsigned_abs() + 1;
-        store.write(batch(first..first + 5));
+        hand_over(&mut store, batch(first..first + 5));
         stored += 5;
         for _ in 0..3 {
             let number = next(&mut a).await.unwrap();

@@ -67,11 +67,12 @@ fn what_cannot_be_written_at_the_end_is_counted() {
     set_pages(&writer, 1);
     writer.shared.stopping.store(true, Ordering::Release);
     let batch = events(1..500);
-    writer.shared.waiting_events.store(499, Ordering::Release);
-    writer.shared.waiting_batches.store(1, Ordering::Release);
+    writer.shared.events.store(499, Ordering::Release);
+    writer.shared.is_writing.store(true, Ordering::Release);
     writer.take(&batch);
     assert_eq!(writer.shared.lost_events.load(Ordering::Acquire), 499);
-    assert_eq!(writer.shared.waiting_events.load(Ordering::Acquire), 0);
+    assert!(!writer.shared.is_writing.load(Ordering::Acquire));
+    assert!(!writer.shared.was_written.load(Ordering::Acquire));
 }
 
 #[test]

@@ -131,8 +131,8 @@ impl Task {
         let audited = self.engine.audited().into_iter();
         let events = audited
             .filter_map(|id| self.engine.audit_noted(id, now))
-            .collect();
-        self.publish(events);
+            .collect::<Vec<_>>();
+        self.admit(events);
     }
 
     /// Makes up for what is missing, once and for all.

@@ -128,7 +128,7 @@ impl Task {
         self.drain_ring();
         for readings in settled {
             let events = self.engine.read(&readings, clock::now());
-            self.publish(events);
+            self.admit(events);
         }
     }
 
@@ -280,7 +280,7 @@ impl Task {
             }
         }
         let events = self.engine.read(&readings, clock::now());
-        self.publish(events);
+        self.admit(events);
     }
 
     /// Whether any of these has a cgroup below it.

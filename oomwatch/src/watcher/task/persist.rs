@@ -1,13 +1,19 @@
 //! What the watcher's task has to do with the store: handing over events together with the books
 //! that they changed, and going on where an earlier run ended. Waits for no disk.
+//!
+//! One batch at a time is with the store's thread. What comes meanwhile goes into the next one, so books
+//! and batches without events take no event's place. When a batch is in the file, what was read from a pinned
+//! ring up to then is handed over, and the kernel gets the room.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{Task, node::TOLD_UP_TO};
 use crate::{
     AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
+    drill::reached,
     probe::Position,
     publish::queue::Queue,
     store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},
@@ -15,19 +21,32 @@ use crate::{
 
 /// Events of this boot that no history has, as the store knows it.
 const LOST_EVENTS: &str = "lost_events";
-/// How far the pinned ring is in the store: which ring, and how far.
-const RING: &str = "ring";
-const RING_BYTES: &str = "ring_bytes";
+/// A batch that takes longer is worth a word.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The store, if there is one, and what is to be handed over next.
 #[derive(Debug, Default)]
 pub(super) struct Persist {
     store: Option<Store>,
-    pending: Vec<Arc<OomEvent>>,
+    /// Published since the last batch.
+    events: Vec<Arc<OomEvent>>,
+    under_way: Option<UnderWay>,
+    /// Marks were read since the last batch: how far is to be stored, also if nothing came of them.
+    has_marks: bool,
     /// Lost by earlier runs.
     lost_before: u64,
-    /// Lost by this one, once it is over.
+    /// Lost by this one, as of the last batch, and once it is over.
+    lost_stored: u64,
     lost_at_last: u64,
+}
+
+/// A batch that is with the store's thread.
+#[derive(Debug)]
+struct UnderWay {
+    since: Instant,
+    is_slow: bool,
+    /// How far rings were read.
+    rings: Vec<Position>,
 }
 
 impl Persist {
@@ -55,8 +74,12 @@ impl Persist {
         }
     }
 
+    pub(super) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// Starts a publisher, with its outbox if it is to have one.
-    pub(super) fn publish(&mut self, publisher: Box<dyn Publisher>) -> Queue {
+    pub(super) fn start_publisher(&mut self, publisher: Box<dyn Publisher>) -> Queue {
         let store = self.store.as_mut();
         let store = store.filter(|_| publisher.delivery() == Delivery::AtLeastOnce);
         let Some(store) = store else {
@@ -75,12 +98,22 @@ impl Persist {
 
     /// Notes an event that is being published.
     pub(super) fn push(&mut self, event: &Arc<OomEvent>) {
-        if self.store.is_some() {
-            self.pending.push(Arc::clone(event));
+        let Some(store) = &mut self.store else {
+            return;
+        };
+        if store.is_writing() && self.events.len() >= STORE_QUEUE {
+            store.lose(1);
+        } else {
+            self.events.push(Arc::clone(event));
         }
     }
 
-    /// Waits until the store asks for all books; for ever without one.
+    /// Notes that marks were read.
+    pub(super) fn note_marks(&mut self) {
+        self.has_marks = true;
+    }
+
+    /// Waits until the store is done with a batch, or asks for all books; for ever without one.
     pub(super) async fn wanted(&self) {
         match &self.store {
             Some(store) => store.wanted().await,
@@ -95,32 +128,53 @@ impl Persist {
             .map_or(self.lost_at_last, Store::lost_events)
     }
 
+    fn is_writing(&self) -> bool {
+        self.store.as_ref().is_some_and(Store::is_writing)
+    }
+
+    /// How far rings were read when the batch was made that is in the file now; told once.
+    fn take_written(&mut self) -> Option<Vec<Position>> {
+        let store = self.store.as_ref().filter(|store| !store.is_writing())?;
+        let under_way = self.under_way.take()?;
+        store.was_written().then_some(under_way.rings)
+    }
+
+    /// Says once of a batch that it takes long.
+    fn say_if_slow(&mut self) {
+        if let Some(under_way) = &mut self.under_way
+            && !under_way.is_slow
+            && under_way.since.elapsed() > SLOW
+        {
+            under_way.is_slow = true;
+            warn!(
+                waiting = self.events.len(),
+                "the store takes long to write: events are published, and wait in memory to be stored"
+            );
+        }
+    }
+
     /// What was handed over is the last.
-    pub(super) fn close(&self) {
-        if let Some(store) = &self.store {
+    pub(super) fn close(&mut self) {
+        if let Some(store) = &mut self.store {
+            if !self.events.is_empty() {
+                store.lose(std::mem::take(&mut self.events).len());
+            }
             store.close();
         }
     }
 
     /// Waits for the rest to be written.
-    pub(super) async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self, until: Instant) {
         if let Some(store) = self.store.take() {
-            self.lost_at_last = store.finish().await;
+            self.lost_at_last = store.finish(until).await;
         }
     }
-}
-
-/// How far an earlier run's ring is in the store.
-pub(super) fn position(saved: &Saved) -> Option<Position> {
-    let ring = u32::try_from(*saved.meta.get(RING)?).ok()?;
-    let bytes = *saved.meta.get(RING_BYTES)?;
-    Some(Position { ring, bytes })
 }
 
 impl Task {
     /// Takes up what an earlier run left. Before the first scan.
     pub(super) fn resume(&mut self, saved: Saved) {
-        if self.persist.store.is_none() {
+        if !self.persist.has_store() {
             return;
         }
         if !saved.books.is_empty() {
@@ -128,62 +182,103 @@ impl Task {
             info!(books, "going on where an earlier run of this boot ended");
         }
         self.engine.resume(saved.books);
+        self.engine.resume_waiting(saved.pending, clock::now());
     }
 
-    /// Hands over what is new to the store: events, and the books that changed with them.
+    /// Hands over what is new: to the store, or where there is none, to nobody but the publishers, who have it.
+    /// Called by the loop alone.
     pub(super) fn save(&mut self) {
-        if self.engine.take_audit_wanted() {
-            self.audit.wanted(clock::now().boottime_ns);
-        }
-        if self.persist.store.is_none() {
-            return;
-        }
-        if self.engine.holds_events() || !self.unnamed.is_empty() {
-            // The held events' kills are in the books: both are written together, soon.
-            if self.persist.pending.len() >= STORE_QUEUE / 2 {
-                let rest = self.engine.release();
-                self.publish(rest);
-                self.publish_named(u64::MAX);
+        if !self.persist.has_store() {
+            if self.engine.is_nothing_waiting() {
+                self.hand_over(&self.source.positions());
             }
             return;
         }
-        self.hand_over();
+        if self.persist.is_writing() {
+            return self.persist.say_if_slow();
+        }
+        if let Some(rings) = self.persist.take_written() {
+            reached("stored");
+            self.hand_over(&rings);
+        }
+        self.write_next();
     }
 
-    fn hand_over(&mut self) {
-        let Some(store) = &mut self.persist.store else {
-            return;
+    fn write_next(&mut self) {
+        let rings = self.source.positions();
+        let Some(batch) = self.next_batch(&rings) else {
+            // Nothing came of what was read.
+            return self.hand_over(&rings);
         };
-        let events = std::mem::take(&mut self.persist.pending);
-        if !store.has_room(events.len()) {
-            // Books are asked for as soon as there is room.
-            return store.lose(events.len());
+        if let Some(store) = &mut self.persist.store {
+            store.write(batch);
         }
+        self.persist.under_way = Some(UnderWay {
+            since: Instant::now(),
+            is_slow: false,
+            rings,
+        });
+    }
+
+    /// All that the store lacks, as of now; `None` where that is nothing.
+    fn next_batch(&mut self, rings: &[Position]) -> Option<Batch> {
+        let persist = &mut self.persist;
+        let store = persist.store.as_ref()?;
+        let (all_books, lost) = (store.wants_all_books(), store.lost_events());
         let mut batch = Batch {
-            events,
-            all_books: store.wants_all_books(),
+            events: std::mem::take(&mut persist.events),
+            all_books,
             ..Batch::default()
         };
-        if batch.all_books {
+        if all_books {
             batch.books = self.engine.all_books();
-            let lost = self.persist.lost_before.saturating_add(store.lost_events());
-            batch.meta.push((LOST_EVENTS, lost));
         } else {
             let changes = self.engine.take_changes();
             (batch.books, batch.closed) = (changes.books, changes.closed);
         }
-        if !batch.is_empty() {
-            let told = self.engine.node_told();
-            let told_up_to = self.node.told_up_to(told);
-            batch
-                .meta
-                .extend(told_up_to.map(|value| (TOLD_UP_TO, value)));
-            if let Some(Position { ring, bytes }) = self.taken_up_to {
-                batch
-                    .meta
-                    .extend([(RING, ring.into()), (RING_BYTES, bytes)]);
+        let pending = self.engine.take_pending(all_books);
+        (batch.pending, batch.gone) = (pending.events, pending.gone);
+        let has_marks = std::mem::take(&mut persist.has_marks) && !rings.is_empty();
+        if batch.is_empty() && !has_marks && lost == persist.lost_stored {
+            return None;
+        }
+        persist.lost_stored = lost;
+        let lost = persist.lost_before.saturating_add(lost);
+        batch.meta.push((LOST_EVENTS, lost));
+        let told_up_to = self.node.told_up_to(self.engine.node_told());
+        let told_up_to = told_up_to.map(|value| (TOLD_UP_TO, value));
+        batch.meta.extend(told_up_to);
+        batch.rings = rings.iter().map(|at| (at.ring, at.bytes)).collect();
+        Some(batch)
+    }
+
+    /// What was read up to these positions is another's by now.
+    fn hand_over(&mut self, rings: &[Position]) {
+        self.source.handed_over(rings);
+        if !rings.is_empty() {
+            reached("handed-over");
+        }
+    }
+
+    /// Hands over the rest, once everything is published. What cannot be written by `until`, or not at all, is
+    /// lost, and counted.
+    pub(super) async fn save_last(&mut self, until: Instant) {
+        if let Some(store) = &self.persist.store {
+            store.hurry();
+        }
+        loop {
+            self.save();
+            if !self.persist.is_writing() {
+                return;
             }
-            store.write(batch);
+            while self.persist.is_writing() {
+                if timeout_at(until, self.persist.wanted()).await.is_err() {
+                    return;
+                }
+            }
+            if !self.persist.store.as_ref().is_some_and(Store::was_written) {
+                return;
+            }
         }
     }
 
@@ -194,9 +289,8 @@ impl Task {
         if self.engine.take_restored(&container, cgroup_id) {
             return Ok(());
         }
-        self.add(id, cgroup, Self::read_late)?;
+        self.add(id, cgroup)?;
         self.engine.keep_registration(cgroup_id);
-        self.save();
         Ok(())
     }
 }

@@ -1,14 +1,14 @@
-//! What the watcher's task has to do with sources of containers: their tasks, what they tell, and the events
-//! that wait a moment for a name. Asks nobody itself.
+//! What the watcher's task has to do with sources of containers: their tasks, and what they tell. Asks nobody
+//! itself.
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::info;
 
 use super::Task;
 use crate::{
-    ContainerId, OomEvent,
+    ContainerId,
     cgroup::hierarchy::Hierarchy,
     clock,
     discover::{
@@ -16,9 +16,6 @@ use crate::{
         source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings, Wanted},
     },
 };
-
-/// How long an event waits for the name of its container at most.
-const NAME_WAIT_NS: u64 = 50_000_000;
 
 /// The sources that run; dropping it ends them.
 #[derive(Debug, Default)]
@@ -78,7 +75,7 @@ impl Sources {
     }
 
     /// Asks a source for a container. Where too many wait to be asked for, the next listing has it.
-    fn ask(&self, source: SourceNumber, id: &ContainerId) {
+    pub(super) fn ask(&self, source: SourceNumber, id: &ContainerId) {
         let asker = usize::try_from(source).ok();
         if let Some(asker) = asker.and_then(|number| self.askers.get(number)) {
             let _ = asker.try_send(id.as_str().to_owned());
@@ -104,53 +101,7 @@ impl Sources {
     }
 }
 
-/// Events that wait for names, in order: behind one that waits, all do.
-#[derive(Debug, Default)]
-pub(super) struct Unnamed(VecDeque<(u64, OomEvent)>);
-
-impl Unnamed {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// When the first of them goes out as it is.
-    pub(super) fn deadline_ns(&self) -> Option<u64> {
-        self.0.front().map(|(deadline_ns, _)| *deadline_ns)
-    }
-}
-
 impl Task {
-    /// Publishes events, in order, as soon as their containers' names are known, and soon in any case.
-    /// Sources are asked first for what is new.
-    pub(super) fn publish(&mut self, events: Vec<OomEvent>) {
-        for (source, id) in self.engine.take_wanted() {
-            self.sources.ask(source, &id);
-        }
-        let now_ns = clock::now().boottime_ns;
-        for mut event in events {
-            let awaited = self.engine.name(&mut event);
-            if awaited || !self.unnamed.is_empty() {
-                let waited = (now_ns + NAME_WAIT_NS, event);
-                self.unnamed.0.push_back(waited);
-            } else {
-                self.deliver(event);
-            }
-        }
-        self.save();
-    }
-
-    /// Publishes those whose names are known by now, or that have waited for long enough.
-    pub(super) fn publish_named(&mut self, up_to_ns: u64) {
-        while let Some((deadline_ns, mut event)) = self.unnamed.0.pop_front() {
-            if self.engine.name(&mut event) && deadline_ns > up_to_ns {
-                self.unnamed.0.push_front((deadline_ns, event));
-                break;
-            }
-            self.deliver(event);
-        }
-        self.save();
-    }
-
     /// A source told something.
     pub(super) fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
         let now_ns = clock::now().boottime_ns;
@@ -171,6 +122,5 @@ impl Task {
             self.watch_counter(cgroup_id);
             self.claim();
         }
-        self.publish_named(now_ns);
     }
 }

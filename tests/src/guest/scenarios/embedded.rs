@@ -41,7 +41,7 @@ pub(super) fn late_registration(context: &Context) -> Result<Outcome> {
                 .await
                 .with_context(|| format!("round {round}"))?;
         }
-        let report = watcher.shutdown().await;
+        let report = watcher.shutdown().await?;
         let totals = report.totals;
         ensure!(
             (totals.kills, totals.late, totals.unregistered) == (ROUNDS, ROUNDS, 0),

@@ -64,8 +64,7 @@ impl Task {
         let is_new = !self.engine.tree().contains(id);
         let now = clock::now();
         let record = Record::CgroupCreated(change(id, parent, Some(name), now.boottime_ns));
-        let events = self.engine.apply(&[record], now);
-        self.publish(events);
+        self.engine.work_through(&[record], now);
         self.watch_directory(watch, id);
         self.follow(watch, id);
         if self.engine.registry().contains(id) && !watch.is_open(id) {
@@ -124,8 +123,7 @@ impl Task {
             watch.directories.forget(id);
             watch.families.remove(&id);
             let record = Record::CgroupRemoved(change(id, parent, None, now.boottime_ns));
-            let events = self.engine.apply(&[record], now);
-            self.publish(events);
+            self.engine.work_through(&[record], now);
         }
         self.follow(watch, parent);
     }
@@ -165,7 +163,7 @@ impl Task {
         } else {
             None
         };
-        self.publish(event.into_iter().collect());
+        self.admit(event);
     }
 
     /// Looks at the whole hierarchy, and takes in what came and went without a word. `is_new`
@@ -193,8 +191,7 @@ impl Task {
                 self.removed(watch, parent, vec![id], false);
             }
         }
-        let events = self.engine.apply(&created, now);
-        self.publish(events);
+        self.engine.work_through(&created, now);
         if let Err(error) = self.scan() {
             error!(%error, "the cgroup hierarchy cannot be scanned");
         }

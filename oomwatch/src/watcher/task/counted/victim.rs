@@ -10,17 +10,16 @@ use crate::{
 
 impl Task {
     /// Works through records as this tier has them.
-    pub(in super::super) fn apply(&mut self, records: &[Record]) -> Vec<OomEvent> {
+    pub(in super::super) fn apply(&mut self, records: &[Record]) {
         if !self.source.waits_for_victims() {
-            return self.engine.apply(records, clock::now());
+            return self.engine.work_through(records, clock::now());
         }
-        records
-            .iter()
-            .filter_map(|record| match record {
-                Record::Victim(victim) => self.exited(victim),
-                _ => None,
-            })
-            .collect()
+        for record in records {
+            if let Record::Victim(victim) = record {
+                let event = self.exited(victim);
+                self.admit(event);
+            }
+        }
     }
 
     fn exited(&mut self, record: &VictimRecord) -> Option<OomEvent> {

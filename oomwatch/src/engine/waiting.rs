@@ -1,0 +1,263 @@
+//! The waiting room: the one queue of events that are made and not published yet.
+//!
+//! An event waits for the rest of its group kill, for the name of its container, or for its turn. Each has one
+//! deadline, and events of one container leave in their order: a container that nobody names delays no other.
+//! Bounded in number. Knows neither who names a container nor who publishes, and what waits can be stored
+//! meanwhile ([`Waiting::take_pending`]). Pure: time is an argument.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{CgroupId, OomEvent};
+
+/// How long an event waits at most, in nanoseconds.
+pub(crate) const MAX_WAIT_NS: u64 = 50_000_000;
+/// Members of one group kill that wait for the others at most: a larger one goes out without its size.
+pub(crate) const MAX_MEMBERS: usize = 64;
+/// Events that wait at most. Beyond that, all that wait go out as they are.
+pub(crate) const MAX_WAITING: usize = 4096;
+
+#[derive(Debug)]
+struct Entry {
+    event: OomEvent,
+    deadline_ns: u64,
+    /// The call of the OOM killer whose other members it waits for.
+    invocation: Option<u64>,
+    is_nameless: bool,
+    /// Whether the store was given it.
+    is_pending: bool,
+}
+
+/// The group kill under way; the kernel makes one at a time.
+#[derive(Debug, Default)]
+struct Group {
+    invocation: u64,
+    /// Members so far: marks of further threads of one process are none.
+    members: u32,
+    /// Of those, the ones that wait for the others.
+    held: usize,
+    /// Some went without the others: nobody can say how many there are.
+    is_broken: bool,
+}
+
+/// What of the waiting room the store lacks.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Pending {
+    /// Events that wait and are not stored.
+    pub(crate) events: Vec<Arc<OomEvent>>,
+    /// Numbers of stored ones that wait no longer.
+    pub(crate) gone: Vec<u64>,
+}
+
+/// All events that are not published.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// Those that wait for something, by container, and the number of them.
+    lines: HashMap<CgroupId, VecDeque<Entry>>,
+    in_lines: usize,
+    /// Those that only wait for their turn.
+    ready: VecDeque<Entry>,
+    group: Group,
+    /// When the first in some line is due, at the earliest.
+    due_ns: Option<u64>,
+    /// Numbers of events that the store has as pending, and that went out.
+    gone: Vec<u64>,
+}
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_lines == 0 && self.ready.is_empty()
+    }
+
+    /// When [`Self::release`] has something to do; now is 0.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        if self.ready.is_empty() {
+            self.due_ns
+        } else {
+            Some(0)
+        }
+    }
+
+    /// Takes an event in. `is_nameless`: its container may be named soon.
+    pub(crate) fn admit(&mut self, mut event: OomEvent, is_nameless: bool, now_ns: u64) {
+        let invocation = self.join_group(&mut event);
+        self.enter(event, invocation, is_nameless, now_ns);
+    }
+
+    /// Takes in an event that has its place in a group kill already, if it is of one.
+    pub(crate) fn readmit(&mut self, event: OomEvent, is_nameless: bool, now_ns: u64) {
+        self.enter(event, None, is_nameless, now_ns);
+    }
+
+    fn enter(&mut self, event: OomEvent, invocation: Option<u64>, is_nameless: bool, now_ns: u64) {
+        let waits = is_nameless || invocation.is_some();
+        let line = line_of(&event);
+        let entry = Entry {
+            event,
+            deadline_ns: now_ns.saturating_add(MAX_WAIT_NS),
+            invocation,
+            is_nameless,
+            is_pending: false,
+        };
+        if !waits && (self.in_lines == 0 || !self.lines.contains_key(&line)) {
+            return self.ready.push_back(entry);
+        }
+        self.due_ns.get_or_insert(entry.deadline_ns);
+        self.lines.entry(line).or_default().push_back(entry);
+        self.in_lines += 1;
+        if self.group.held > MAX_MEMBERS {
+            self.break_group();
+        }
+        if self.in_lines > MAX_WAITING {
+            self.let_all_go();
+        }
+    }
+
+    /// Gives a member of a group kill its place; returns the call whose other members it is to wait for.
+    fn join_group(&mut self, event: &mut OomEvent) -> Option<u64> {
+        let member = event.group.as_mut()?;
+        if member.invocation != self.group.invocation {
+            self.break_group();
+            self.group = Group {
+                invocation: member.invocation,
+                ..Group::default()
+            };
+        }
+        member.index = self.group.members;
+        self.group.members += 1;
+        if self.group.is_broken {
+            return None;
+        }
+        self.group.held += 1;
+        Some(member.invocation)
+    }
+
+    /// The members of the group kill under way wait no longer, and do not learn its size.
+    fn break_group(&mut self) {
+        self.group.is_broken = true;
+        self.end_group(None);
+    }
+
+    /// A group kill is over: its members learn its size, unless some went before.
+    pub(crate) fn group_end(&mut self, invocation: u64) {
+        if invocation == self.group.invocation && !self.group.is_broken {
+            self.end_group(Some(self.group.members));
+        }
+    }
+
+    fn end_group(&mut self, size: Option<u32>) {
+        if std::mem::take(&mut self.group.held) == 0 {
+            return;
+        }
+        for entry in self.lines.values_mut().flatten() {
+            if entry.invocation.take().is_some()
+                && let Some(group) = &mut entry.event.group
+            {
+                group.size = size;
+            }
+        }
+        self.due_ns = Some(0);
+    }
+
+    /// Names may be known by now.
+    pub(crate) fn names_changed(&mut self) {
+        if self.in_lines > 0 {
+            self.due_ns = Some(0);
+        }
+    }
+
+    /// Events without a container wait no longer: one of them is about to be told with one.
+    pub(crate) fn let_go_unregistered(&mut self) {
+        self.break_group();
+        for entry in self.lines.values_mut().flatten() {
+            if entry.event.container.is_none() {
+                entry.deadline_ns = 0;
+            }
+        }
+        self.names_changed();
+    }
+
+    /// Nothing waits for anything any more.
+    pub(crate) fn let_all_go(&mut self) {
+        for entry in self.lines.values_mut().flatten() {
+            entry.deadline_ns = 0;
+        }
+        self.due_ns = Some(0);
+    }
+
+    /// Makes those ready that wait no longer. `name` names an event's container, as far as that is known, and
+    /// tells whether more may be known soon.
+    pub(crate) fn release(&mut self, now_ns: u64, mut name: impl FnMut(&mut OomEvent) -> bool) {
+        if self.due_ns.is_none_or(|due_ns| due_ns > now_ns) {
+            return;
+        }
+        let (mut released, mut is_broken) = (Vec::new(), false);
+        self.lines.retain(|_, line| {
+            while let Some(mut entry) = line.pop_front() {
+                let is_due = entry.deadline_ns <= now_ns;
+                if entry.is_nameless {
+                    entry.is_nameless = name(&mut entry.event);
+                }
+                if !is_due && (entry.is_nameless || entry.invocation.is_some()) {
+                    line.push_front(entry);
+                    break;
+                }
+                is_broken |= entry.invocation.take().is_some();
+                released.push(entry);
+            }
+            !line.is_empty()
+        });
+        self.in_lines -= released.len();
+        released.sort_unstable_by_key(|entry| entry.event.seq);
+        self.ready.extend(released);
+        let fronts = self.lines.values().filter_map(VecDeque::front);
+        self.due_ns = fronts.map(|entry| entry.deadline_ns).min();
+        if is_broken {
+            self.break_group();
+        }
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &OomEvent> {
+        let entries = self.lines.values().flatten().chain(&self.ready);
+        entries.map(|entry| &entry.event)
+    }
+
+    /// The next that is ready.
+    pub(crate) fn next(&mut self) -> Option<OomEvent> {
+        let entry = self.ready.pop_front()?;
+        if entry.is_pending {
+            self.gone.push(entry.event.seq);
+        }
+        Some(entry.event)
+    }
+
+    /// What the store lacks; told once. With `all` it has nothing.
+    pub(crate) fn take_pending(&mut self, all: bool) -> Pending {
+        let gone = std::mem::take(&mut self.gone);
+        let mut events = Vec::new();
+        for entry in self.lines.values_mut().flatten().chain(&mut self.ready) {
+            if all || !entry.is_pending {
+                entry.is_pending = true;
+                events.push(Arc::new(entry.event.clone()));
+            }
+        }
+        Pending {
+            events,
+            gone: if all { Vec::new() } else { gone },
+        }
+    }
+}
+
+/// What has an order: a container, or where there is none, the victim's cgroup.
+fn line_of(event: &OomEvent) -> CgroupId {
+    let container = event.container.as_ref();
+    let container = container.map(|container| container.cgroup_id);
+    let line = container.or(event.victim.cgroup_id);
+    line.unwrap_or(CgroupId::ROOT)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What the watcher's task is asked for by handles.
+
+use std::path::Path;
+
+use tracing::info;
+
+use super::{
+    super::{AddError, Command, Report, SourceReport, Status, has_counters},
+    Task,
+};
+use crate::{CgroupId, Container, ContainerDetails, ContainerId, publish::stream};
+
+impl Task {
+    pub(super) fn command(&mut self, command: Command) {
+        // An asker that went away needs no answer.
+        match command {
+            Command::Add { id, cgroup, answer } => {
+                let _ = answer.send(self.add_by_hand(&id, &cgroup));
+            }
+            Command::Remove { id, answer } => {
+                let removed = self.engine.unregister(&id).map(drop);
+                let _ = answer.send(removed.map_err(AddError::from));
+            }
+            Command::Subscribe { answer } => {
+                let (subscriber, events) = stream::channel();
+                if answer.send(events).is_ok() {
+                    self.subscribers.push(subscriber);
+                }
+            }
+            Command::Status { answer } => {
+                let _ = answer.send(self.status());
+            }
+            Command::Cgroups { answer } => {
+                let _ = answer.send(self.engine.registry().live_cgroups());
+            }
+            Command::Describe { cgroups, answer } => {
+                let described = cgroups.iter().filter_map(|&id| self.engine.describe(id));
+                let _ = answer.send(described.collect());
+            }
+        }
+    }
+
+    /// Registers a container that somebody asks for.
+    pub(super) fn add(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
+        let id = ContainerId::new(id)?;
+        let cgroup_id = self.hierarchy.id(cgroup)?;
+        if !self.engine.tree().contains(cgroup_id) {
+            // Created a moment ago: its record is still in the ring.
+            self.drain();
+        }
+        let details = ContainerDetails::default();
+        let container = Container {
+            id,
+            cgroup_id,
+            details,
+        };
+        self.register(container, Self::read_late)
+    }
+
+    /// Registers a container, with the counters that `read` reads.
+    pub(super) fn register(
+        &mut self,
+        container: Container,
+        read: impl FnOnce(&mut Self, CgroupId) -> Vec<(CgroupId, u64)>,
+    ) -> Result<(), AddError> {
+        let (id, cgroup_id) = (container.id.clone(), container.cgroup_id);
+        self.read_before(cgroup_id);
+        let read = read(self, cgroup_id);
+        self.engine.register_late(container, &read)?;
+        self.watch_counter(cgroup_id);
+        self.claim();
+        info!(container = %id, cgroup = cgroup_id.0, "registered");
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let followed = self.sources.followed();
+        let sources = followed.map(|(number, socket)| SourceReport {
+            socket: socket.clone(),
+            connected: self.engine.is_following(number, socket.api),
+        });
+        Status {
+            tier: self.source.tier(),
+            sees_limits: self.source.sees_oom_control(),
+            has_counters: has_counters(&self.hierarchy),
+            cgroups: self.engine.tree().live_count(),
+            containers: self.engine.registry().live_count(),
+            node: self.engine.node().cloned(),
+            sources: sources.collect(),
+            report: self.current_report(),
+        }
+    }
+
+    pub(super) fn current_report(&self) -> Report {
+        let lost_by_store = self.persist.lost_events();
+        let queues = self.queues.iter();
+        let publishers: Vec<_> = queues.map(|queue| queue.report(lost_by_store)).collect();
+        let lost = publishers
+            .iter()
+            .map(|one| one.lost_in_queue + one.lost_by_publisher);
+        Report {
+            lost_by_publishers: self.report.lost_by_publishers + lost.sum::<u64>(),
+            publishers,
+            totals: self.engine.totals(),
+            dropped_victims: self.drops.victims,
+            dropped_cgroups: self.drops.cgroups,
+            lost_by_store,
+            residual: self.node.residual(),
+            ..self.report
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The end: detach, drain, the last audit; then everything is published, and every publisher comes to its end
+//! within the time of grace. What does not is counted.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info};
+
+use super::{super::Report, Task};
+use crate::publish::queue::Queue;
+
+/// How long the kernel may take to let go of the programs.
+const DETACH_LIMIT: Duration = Duration::from_secs(1);
+
+impl Task {
+    pub(super) async fn finish(mut self) -> Report {
+        self.detach().await;
+        self.sweep();
+        self.settle(u64::MAX);
+        self.finish_scans().await;
+        self.register_finds();
+        self.last_audit().await;
+        self.publish_all().await;
+        self.log_books();
+        self.say_what_stays();
+        self.subscribers.clear();
+        let before = self.current_report();
+        self.finish_publishers().await;
+        let report = self.current_report();
+        Report {
+            lost_while_stopping: report.not_delivered() - before.not_delivered(),
+            ..report
+        }
+    }
+
+    /// What happens from here on is the next daemon's. On another thread, for the kernel waits until no
+    /// processor runs the programs.
+    async fn detach(&mut self) {
+        let Some(attached) = self.source.detach() else {
+            return;
+        };
+        let detached = tokio::task::spawn_blocking(move || drop(attached));
+        if timeout(DETACH_LIMIT, detached).await.is_err() {
+            debug!("the kernel takes long to detach the programs");
+        }
+    }
+
+    /// Lets the store and all publishers come to their end, in the same time.
+    async fn finish_publishers(&mut self) {
+        let until = Instant::now() + self.grace;
+        self.save_last(until).await;
+        self.persist.close();
+        self.queues.iter_mut().for_each(Queue::close);
+        for queue in &mut self.queues {
+            queue.finish(until).await;
+        }
+        self.persist.finish(until).await;
+    }
+
+    /// Who stops a daemon may think that nothing of it is left.
+    fn say_what_stays(&self) {
+        if let Some(path) = self.source.pinned_at() {
+            info!(path = %path.display(), "the programs and their ring stay pinned; `oomwatch unpin` removes them");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! From the waiting room to the publishers. Only the loop publishes, and saves, after each event that it
+//! handled; all others put events into the waiting room.
+
+use std::sync::Arc;
+
+use super::Task;
+use crate::{OomEvent, clock, publish::stream::Sent};
+
+/// Events published before the publishers' tasks have their turn.
+const TURN: usize = 256;
+
+impl Task {
+    /// Takes events into the waiting room.
+    pub(super) fn admit(&mut self, events: impl IntoIterator<Item = OomEvent>) {
+        self.engine.admit(events, clock::now());
+    }
+
+    /// What follows each event of the loop.
+    pub(super) fn turn(&mut self) {
+        for (source, id) in self.engine.take_wanted() {
+            self.sources.ask(source, &id);
+        }
+        if self.engine.take_audit_wanted() {
+            self.audit.wanted(clock::now().boottime_ns);
+        }
+        self.publish();
+        self.save();
+    }
+
+    /// Publishes events that wait no longer; what is left of them is for the next turn.
+    fn publish(&mut self) {
+        self.engine.release(clock::now().boottime_ns);
+        for _ in 0..TURN {
+            let Some(event) = self.engine.next_ready() else {
+                return;
+            };
+            self.deliver(event);
+        }
+    }
+
+    /// Publishes everything, whatever it waits for.
+    pub(super) async fn publish_all(&mut self) {
+        self.engine.let_all_go();
+        while !self.engine.is_nothing_waiting() {
+            self.turn();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands an event to the store, all publishers and subscribers.
+    fn deliver(&mut self, mut event: OomEvent) {
+        let now = clock::now();
+        event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
+        if let Some(counts) = &self.counts {
+            counts.enter(&event);
+        }
+        let event = Arc::new(event);
+        self.persist.push(&event);
+        for queue in &mut self.queues {
+            queue.push(&event);
+        }
+        let lost = &mut self.report.lost_by_publishers;
+        self.subscribers.retain(|subscriber| {
+            let sent = subscriber.send(&event);
+            *lost += u64::from(sent == Sent::Full);
+            sent != Sent::Gone
+        });
+    }
+}

@@ -1,0 +1,295 @@
+//! The start, in the order that loses nothing: what may fail comes before what cannot be undone.
+//!
+//! Until the loop runs, nothing is read from a pinned ring for good and no older generation of programs is
+//! removed. So a start that fails, or is killed after any of its steps, leaves all of it to the next one.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{
+    super::{AddError, Options, StartError, has_counters, source::Source},
+    BOOT_ID, Drops, Task,
+    drain::understood,
+    node,
+    persist::Persist,
+};
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId, Delivery, Publisher, RegistryError, Report,
+    cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
+    clock,
+    drill::reached,
+    engine::{Engine, Setting},
+    event::build::Origin,
+    probe::Position,
+    reconcile::Counting,
+    record::Record,
+    store::StoreConfig,
+};
+
+/// What a ring of 96 MiB holds at most. Of a larger one the rest follows in batches.
+const MOST_RECORDS: usize = 1 << 20;
+
+/// A container that is to be there from the start.
+struct Given {
+    container: Container,
+    path: PathBuf,
+}
+
+impl Task {
+    /// Attaches, scans and registers: what happens from now on is not missed.
+    pub(in super::super) fn start(
+        options: Options,
+        publishers: Vec<Box<dyn Publisher>>,
+        containers: &[(String, PathBuf)],
+    ) -> Result<Self, StartError> {
+        let started_ns = clock::now().boottime_ns;
+        let hierarchy = Hierarchy::find()?;
+        let root = hierarchy.root()?;
+        let given = given(&hierarchy, containers)?;
+        reached("checked");
+        let mut source = Source::start(&options, &hierarchy)?;
+        reached("attached");
+        forward_log(&mut source);
+        let boot_id = boot_id();
+        let store = options.state_dir.clone().map(|dir| StoreConfig {
+            dir,
+            limits: options.limits,
+            publishers: readers(&publishers),
+        });
+        let (persist, saved) = Persist::open(store, &boot_id);
+        reached("opened");
+        let (told_up_to, rings) = (
+            saved.meta.get(node::TOLD_UP_TO).copied(),
+            positions(&saved.rings),
+        );
+        let sockets = (options.sockets.clone(), options.possible_sockets.clone());
+        let mut task = Self::new(options, boot_id, root, (hierarchy, source, persist));
+        task.resume(saved);
+        let new = task.scan_tree().map_err(|source| StartError::Scan {
+            mount: task.hierarchy.mount().to_owned(),
+            source,
+        })?;
+        reached("scanned");
+        let is_going_on = task.source.goes_on();
+        if !is_going_on {
+            task.read_baselines(&new);
+        }
+        task.watch_counters();
+        for given in given {
+            task.register_given(given)?;
+        }
+        reached("registered");
+        let backlog = is_going_on.then(|| task.read_backlog(started_ns, &rings));
+        reached("read");
+        task.engine.settle_resumed();
+        if let Some(backlog) = backlog {
+            // Judged by what the marks say of each other, so before later counters are read.
+            task.work_off(&backlog);
+            task.read_baselines(&new);
+        }
+        task.drain();
+        task.engine.start_is_over();
+        task.begin_node_audit(told_up_to);
+        task.follow_and_publish(publishers, sockets);
+        task.warn_of_limits(root);
+        info!(
+            tier = %task.source.tier(),
+            cgroups = task.engine.tree().live_count(),
+            containers = task.engine.registry().live_count(),
+            "watching"
+        );
+        Ok(task)
+    }
+
+    fn new(
+        options: Options,
+        boot_id: Arc<str>,
+        root: CgroupId,
+        (hierarchy, source, persist): (Hierarchy, Source, Persist),
+    ) -> Self {
+        let origin = Origin {
+            boot_id,
+            node: options.node.or_else(host_name),
+            tier: source.tier(),
+        };
+        let engine = Engine::new(Setting {
+            origin,
+            discovery: options.discovery,
+            units: options.units,
+            root,
+            counting: counting(&hierarchy),
+        });
+        Self {
+            engine,
+            queues: Vec::new(),
+            grace: options.grace,
+            subscribers: Vec::new(),
+            counts: options.counts,
+            drops: Drops::default(),
+            report: Report::default(),
+            batch: Vec::new(),
+            has_more: false,
+            scans: super::Scans::default(),
+            audit: super::Audit::default(),
+            node: super::NodeAudit::default(),
+            persist,
+            sources: super::Sources::default(),
+            source,
+            hierarchy,
+        }
+    }
+
+    /// Registers a container that was checked before the programs were attached. It may be gone by now, or
+    /// found under another name.
+    fn register_given(&mut self, given: Given) -> Result<(), AddError> {
+        let cgroup_id = given.container.cgroup_id;
+        if !self.engine.tree().contains(cgroup_id) {
+            return Err(CgroupError::NotFound { path: given.path }.into());
+        }
+        // The counters were read just now, or are to be read after the ring.
+        self.register(given.container, |_, _| Vec::new())
+    }
+
+    /// Reads all that came before this daemon began, and learns of the cgroups that came and went:
+    /// their containers are to be known before any of it is told. It begins after what an earlier daemon
+    /// has stored. What is read stays in the ring until it is handed over.
+    fn read_backlog(&mut self, started_ns: u64, stored: &[Position]) -> Vec<Record> {
+        self.engine.watching_since(started_ns);
+        let mut backlog = Vec::new();
+        let report = &mut self.report;
+        self.source.read_backlog(stored, |record| {
+            backlog.extend(understood(record, report));
+        });
+        self.read_ring(MOST_RECORDS, &mut backlog);
+        self.engine.learn_all(&backlog);
+        info!(
+            records = backlog.len(),
+            "going on with the programs that are pinned"
+        );
+        if !self.persist.has_store() {
+            info!(
+                "without --state-dir, kills in the pinned ring are reported again if this daemon crashes before it has handed them over"
+            );
+        }
+        backlog
+    }
+
+    /// Makes events of it.
+    fn work_off(&mut self, backlog: &[Record]) {
+        self.check_drops();
+        self.apply_batch(backlog);
+    }
+
+    /// The last of the start: from here on it does not fail.
+    fn follow_and_publish(
+        &mut self,
+        publishers: Vec<Box<dyn Publisher>>,
+        (wanted, possible): Sockets,
+    ) {
+        self.source.keep();
+        let persist = &mut self.persist;
+        let queues = publishers.into_iter();
+        self.queues = queues
+            .map(|publisher| persist.start_publisher(publisher))
+            .collect();
+        self.sources = super::Sources::start(&wanted, possible, &self.hierarchy);
+        self.turn();
+        reached("published");
+    }
+
+    /// Says what this host does not allow; `oomwatch check` says what to do about it.
+    fn warn_of_limits(&self, root: CgroupId) {
+        if !has_counters(&self.hierarchy) {
+            warn!(
+                "the memory controller is on cgroup v1: kills are reported from the tracepoint alone, without counters to hold them against"
+            );
+        }
+        if root != CgroupId::ROOT {
+            warn!("in a foreign cgroup namespace: victims outside of it have no path");
+        }
+        if self.source.lacks_oom_control() {
+            warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
+        }
+    }
+}
+
+/// Sockets of runtimes: to be followed at once, and from when they are there.
+type Sockets = (Vec<crate::RuntimeSocket>, Vec<crate::RuntimeSocket>);
+
+/// The containers to begin with, as long as nothing is attached yet.
+fn given(hierarchy: &Hierarchy, containers: &[(String, PathBuf)]) -> Result<Vec<Given>, AddError> {
+    let mut given: Vec<Given> = Vec::new();
+    for (id, path) in containers {
+        let id = ContainerId::new(id)?;
+        let cgroup_id = hierarchy.id(path)?;
+        for other in &given {
+            if other.container.id == id {
+                return Err(RegistryError::DuplicateId(id).into());
+            }
+            if other.container.cgroup_id == cgroup_id {
+                let other = other.container.id.clone();
+                return Err(RegistryError::DuplicateCgroup { id, other }.into());
+            }
+        }
+        let details = ContainerDetails::default();
+        given.push(Given {
+            container: Container {
+                id,
+                cgroup_id,
+                details,
+            },
+            path: path.clone(),
+        });
+    }
+    Ok(given)
+}
+
+fn positions(rings: &[(u32, u64)]) -> Vec<Position> {
+    let rings = rings.iter();
+    rings
+        .map(|&(ring, bytes)| Position { ring, bytes })
+        .collect()
+}
+
+/// Names of the publishers that read the store.
+fn readers(publishers: &[Box<dyn Publisher>]) -> Vec<Arc<str>> {
+    let readers = publishers
+        .iter()
+        .filter(|publisher| publisher.delivery() == Delivery::AtLeastOnce);
+    readers.map(|publisher| publisher.name().into()).collect()
+}
+
+fn counting(hierarchy: &Hierarchy) -> Counting {
+    match (hierarchy.mode(), hierarchy.counts_locally()) {
+        (MemoryMode::Hybrid, _) => Counting::LocalV1,
+        (MemoryMode::Unified, true) => Counting::Local,
+        (MemoryMode::Unified, false) => Counting::Hierarchical,
+    }
+}
+
+/// The programs' log has a task of its own: it must not keep the loop awake.
+fn forward_log(source: &mut Source) {
+    if let Some(mut log) = source.take_log() {
+        tokio::spawn(async move {
+            loop {
+                log.forward().await;
+            }
+        });
+    }
+}
+
+fn boot_id() -> Arc<str> {
+    match std::fs::read_to_string(BOOT_ID) {
+        Ok(id) => id.trim().into(),
+        Err(error) => {
+            warn!(%error, path = BOOT_ID, "the boot id is unknown");
+            "unknown".into()
+        }
+    }
+}
+
+fn host_name() -> Option<Arc<str>> {
+    let name = rustix::system::uname();
+    Some(crate::id::printable(name.nodename().to_bytes()).into())
+}
