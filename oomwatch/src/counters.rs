@@ -24,10 +24,9 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::warn;
 
 use self::{directories::Directories, family::Family, file::CounterFile};
-use crate::{CgroupError, CgroupId, cgroup::memory_events::MemoryEvents};
+use crate::{CgroupError, CgroupId, cgroup::memory_events::MemoryEvents, log::warn};
 
 /// Notifications taken at a time.
 const READY_AT_ONCE: usize = 256;

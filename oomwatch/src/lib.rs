@@ -9,6 +9,7 @@
 //! `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
 
 mod id;
+mod log;
 mod record;
 
 mod probe;

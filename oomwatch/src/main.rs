@@ -13,11 +13,17 @@ use crate::cli::{Cli, Command, exit::Exit};
 fn main() -> ExitCode {
     cli::memory::use_one_arena();
     let cli = Cli::parse();
-    cli::logging::init(cli.log_format, cli.color);
+    let log = match cli::logging::init(cli.log_format, cli.color) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("oomwatch: starting the log's thread: {error}");
+            return Exit::Failure.into();
+        }
+    };
     let exit = match dispatch(cli) {
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("oomwatch: {}", sentence(&error));
+            log.say(format_args!("oomwatch: {}", sentence(&error)));
             debug!("{error:#}");
             Exit::for_error(&error)
         }

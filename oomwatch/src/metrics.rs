@@ -15,10 +15,9 @@ use prometheus_client::{
     encoding::{prometheus_text, text},
     registry::Registry,
 };
-use tracing::warn;
 
 use self::scrape::Scrape;
-use crate::{Counts, Handle, Registered, Status, clock};
+use crate::{Counts, Handle, Registered, Status, clock, log::warn};
 
 /// How the metrics are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,12 +13,12 @@ mod exited;
 use std::collections::VecDeque;
 
 use hashbrown::{HashMap, hash_map::Entry};
-use tracing::warn;
 
 use self::exited::Exits;
 use crate::{
     CgroupId,
     account::{Accounts, Numbers, Room, Told},
+    log::warn,
     record::{GroupEnd, Memcg, VictimRecord},
 };
 

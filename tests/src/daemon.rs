@@ -53,7 +53,12 @@ impl Daemon {
     }
 
     /// Starts a command that is `oomwatch run`, in whichever way, and waits until it is ready.
-    pub fn spawn(mut command: Command) -> Result<Self> {
+    pub fn spawn(command: Command) -> Result<Self> {
+        Self::spawn_with_log(command, Stdio::piped())
+    }
+
+    /// The same with a stderr of the test's own, which the test reads or leaves unread.
+    pub fn spawn_with_log(mut command: Command, log: Stdio) -> Result<Self> {
         let socket = NotifySocket::bind()?;
         let started = Instant::now();
         let mut child = command
@@ -63,9 +68,11 @@ impl Daemon {
             .env("OOMWATCH_CONTROL", "none")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .with_context(|| format!("starting {command:?}"))?;
+        // It holds the other end of a pipe that is to end with the daemon.
+        drop(command);
         let collector = Collector::default();
         let readers = collect(&mut child, &collector)?;
         let mut daemon = Self {
@@ -143,17 +150,15 @@ impl Daemon {
             .is_some()
     }
 
-    /// Where `--listen` came to listen, by its log: said before it is ready.
+    /// Where `--listen` came to listen, by its log: its line may come after it is ready.
     pub fn listens_at(&self) -> Result<String> {
-        let errors = self.so_far().errors;
-        let lines = errors
-            .iter()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut addresses = lines.filter_map(|line| {
-            let address = line.pointer("/fields/address")?;
-            Some(address.as_str()?.to_owned())
-        });
-        addresses.next().context("the daemon does not listen")
+        let address = |line: &String| {
+            let line = serde_json::from_str::<serde_json::Value>(line).ok()?;
+            Some(line.pointer("/fields/address")?.as_str()?.to_owned())
+        };
+        self.collector
+            .wait(STOP_LIMIT, |output| output.errors.iter().find_map(address))
+            .context("the daemon does not listen")
     }
 
     /// Ends it as a service manager would, and returns all it ever wrote.

@@ -12,11 +12,12 @@ use std::{
     time::Duration,
 };
 
+use crate::log::info;
 use tokio::{
     net::{UnixListener, UnixStream},
     time::timeout,
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 /// For whoever has the socket to take a connection. One that does not is there all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use crate::log::warn;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{ControlSocket, ReadOnlyListener};
 

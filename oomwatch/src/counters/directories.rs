@@ -15,9 +15,9 @@ use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
     io::Errno,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::{CgroupId, cgroup::hierarchy::is_gone};
+use crate::{CgroupId, cgroup::hierarchy::is_gone, log::warn};
 
 /// Room for a few dozen changes at a time.
 const BUFFER_BYTES: usize = 16 * 1024;

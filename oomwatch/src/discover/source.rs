@@ -14,11 +14,16 @@ use std::{error::Error, fmt, future::Future, path::Path, pin::Pin, sync::Arc, ti
 
 use backon::BackoffBuilder as _;
 use tokio::{sync::mpsc, time::Instant};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 pub use self::socket::RuntimeSocket;
 pub(crate) use self::{place::Place, socket::source, wanted::Wanted};
-use crate::{CgroupId, ContainerDetails, cgroup::hierarchy::Hierarchy, grpc::GrpcError};
+use crate::{
+    CgroupId, ContainerDetails,
+    cgroup::hierarchy::Hierarchy,
+    grpc::GrpcError,
+    log::{info, warn},
+};
 
 /// Sightings that wait for the watcher's task at most; a source waits beyond that.
 pub(crate) const SIGHTING_QUEUE: usize = 256;

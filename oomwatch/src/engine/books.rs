@@ -3,10 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracing::{info, warn};
-
 use super::Engine;
-use crate::{CgroupId, Container, ContainerDetails, ContainerId, account::Book};
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId,
+    account::Book,
+    log::{info, warn},
+};
 
 /// What is to be kept beside the books themselves.
 #[derive(Debug, Default)]

@@ -1,12 +1,11 @@
 //! Containers that are found by the paths of their cgroups: when they are registered, and when not.
 
-use tracing::warn;
-
 use super::Engine;
 use crate::{
     CgroupDiscovery, CgroupId, Container,
     discover::cgroup::{container_at, leaf_at, unit_at},
     id::printable,
+    log::warn,
 };
 
 impl Engine {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
-
 use super::Engine;
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
@@ -11,6 +9,7 @@ use crate::{
         names::SourceNumber,
         source::{RuntimeApi, Sighting},
     },
+    log::{info, warn},
 };
 
 /// What an event lacks whose container's runtime has not told its name.

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tonic::Code;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use self::bursts::{Bursts, Kill, Task};
 use super::{Delivery, PublishError, PublishFuture, Publisher};
@@ -33,6 +33,7 @@ use crate::{
     },
     discover::source::{REQUEST_LIMIT, causes, delays},
     grpc::GrpcError,
+    log::{info, warn},
 };
 
 const TOPIC: &str = "/tasks/oom";

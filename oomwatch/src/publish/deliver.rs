@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{
     Delivery, PublishError, Publisher,
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     OomEvent,
     discover::source::{causes, delays},
+    log::{info, warn},
     store::outbox::{Given, Outbox},
 };
 

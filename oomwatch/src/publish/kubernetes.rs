@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 pub use self::client::KubernetesError;
 use self::{
@@ -27,6 +27,7 @@ use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
     OomEvent,
     discover::source::{causes, delays},
+    log::warn,
 };
 
 /// Where a pod finds its token and the authority that signed the API server's certificate.

@@ -93,23 +93,23 @@ impl Collector {
     }
 }
 
-/// Starts reading both pipes of a program.
+/// Starts reading both pipes of a program; its stderr may be somebody else's.
 pub(super) fn collect(child: &mut Child, collector: &Collector) -> Result<Vec<JoinHandle<()>>> {
     let stdout = child.stdout.take().context("no standard output")?;
-    let stderr = child.stderr.take().context("no standard error")?;
     let (lines, errors) = (collector.clone(), collector.clone());
-    Ok(vec![
-        thread::spawn(move || {
-            each_line(stdout, |line| {
-                lines.change(|output| output.take_line(line));
-            });
-        }),
-        thread::spawn(move || {
+    let mut readers = vec![thread::spawn(move || {
+        each_line(stdout, |line| {
+            lines.change(|output| output.take_line(line));
+        });
+    })];
+    if let Some(stderr) = child.stderr.take() {
+        readers.push(thread::spawn(move || {
             each_line(stderr, |line| {
                 errors.change(|output| output.take_error(line));
             });
-        }),
-    ])
+        }));
+    }
+    Ok(readers)
 }
 
 fn each_line(pipe: impl Read, mut take: impl FnMut(&[u8])) {

@@ -6,15 +6,16 @@
 
 use std::{future::Future, pin::pin, time::Duration};
 
-use tracing::{info, warn};
-
 use super::{
     Change, Client, Event, Told,
     event::{Changes, Pending},
     lines::Lines,
 };
-use crate::discover::names::is_runtimes_id;
 use crate::discover::source::{Seen, Sightings, SourceError, Wanted};
+use crate::{
+    discover::names::is_runtimes_id,
+    log::{info, warn},
+};
 
 /// A daemon answers the subscription before it is subscribed. One that cannot be asked for what
 /// happened in between is listed again after so long.

@@ -5,10 +5,9 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
-use tracing::warn;
 
 use super::failed;
-use crate::discover::source::SourceError;
+use crate::{discover::source::SourceError, log::warn};
 
 /// Bytes of a line. An event has all labels of its container.
 pub(super) const MAX_LINE_BYTES: usize = 1 << 20;

@@ -7,12 +7,12 @@ mod http;
 
 use std::time::Duration;
 
+use crate::log::warn;
 use opentelemetry_otlp::{
     LogExporter, MetricExporter, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig,
     tonic_types::transport::ClientTlsConfig,
 };
 use opentelemetry_sdk::{error::OTelSdkError, metrics::Temporality};
-use tracing::warn;
 
 use self::http::Client;
 use super::OtlpError;

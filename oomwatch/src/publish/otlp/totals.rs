@@ -24,10 +24,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::{SCOPE, failed};
-use crate::{Counts, PublishError, clock, metrics::counts::Losses, printable};
+use crate::{Counts, PublishError, clock, log::warn, metrics::counts::Losses, printable};
 
 /// For how long after its last kill a container is told of. All that there ever were would be more than
 /// collectors take in one request.

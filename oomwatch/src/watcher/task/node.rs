@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use tracing::{debug, warn};
 
 use super::Task;
-use crate::{clock, node, node::NodeBook};
+use crate::{clock, log::say_left_out, node, node::NodeBook};
 
 const VMSTAT: &str = "/proc/vmstat";
 /// How long the containers' audit takes, and a little more.
@@ -66,6 +66,7 @@ impl Task {
 
     /// Compares. After a mismatch the containers are asked; what is left then is the residual.
     pub(super) fn audit_node(&mut self) {
+        say_left_out();
         self.sources.look();
         let matches = self.compare_node();
         let now_ns = clock::now().boottime_ns;

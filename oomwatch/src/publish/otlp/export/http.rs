@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, io, pin::Pin, time::Duration};
 
+use crate::log::warn;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -13,7 +14,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// What an answer becomes that takes some records and refuses others: each request has one.
 const REFUSED: hyper::StatusCode = hyper::StatusCode::BAD_REQUEST;
