@@ -12,7 +12,10 @@ mod nested;
 pub(crate) mod reading;
 mod walked;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tracing::debug;
 
@@ -77,6 +80,8 @@ pub(crate) struct Engine {
     /// Containers that sources are to be asked for.
     wanted: Vec<(SourceNumber, ContainerId)>,
     tree: Tree,
+    /// Cgroups below which no walk has been since the start, for want of descriptors and the like.
+    unseen: HashSet<CgroupId>,
     registry: Registry,
     reconciler: Reconciler,
     group: GroupBuffer,
@@ -104,6 +109,7 @@ impl Engine {
             names: Names::default(),
             wanted: Vec::new(),
             tree: Tree::new(setting.root),
+            unseen: HashSet::new(),
             registry: Registry::new(setting.units),
             reconciler: Reconciler::new(setting.counting),
             group: GroupBuffer::default(),

@@ -17,7 +17,10 @@ use rustix::{
 };
 use tracing::{debug, warn};
 
-use crate::{CgroupId, cgroup::hierarchy::is_gone};
+use crate::{
+    CgroupId,
+    cgroup::hierarchy::{is_gone, is_too_deep},
+};
 
 /// Room for a few dozen changes at a time.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -87,6 +90,8 @@ impl Directories {
                 );
             }
             Err(error) if is_gone(&error.into()) => {}
+            // Nothing that can be recognised is there, and to look at everything instead would not find it.
+            Err(error) if is_too_deep(&error.into()) => {}
             Err(error) => {
                 if !std::mem::replace(&mut self.limited, true) {
                     warn!(

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinError, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -55,7 +55,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
 enum Event {
-    Scanned(Result<io::Result<Walk>, JoinError>),
+    Scanned(scan::Outcome),
     Readable(io::Result<()>),
     Command(Option<Command>),
     Sighted(SourceNumber, Sighting),
@@ -214,7 +214,7 @@ impl Task {
                 biased;
                 () = stop.cancelled() => Event::Stop,
                 // Before the ring: a storm must not put off what makes up for it.
-                walk = self.scans.next() => Event::Scanned(walk),
+                outcome = self.scans.next() => Event::Scanned(outcome),
                 ready = self.source.readable() => Event::Readable(ready),
                 command = commands.recv() => Event::Command(command),
                 () = until(deadline) => Event::GroupDeadline,
@@ -237,7 +237,7 @@ impl Task {
     /// Handles one event; tells whether to go on.
     fn handle(&mut self, event: Event) -> bool {
         match event {
-            Event::Scanned(walk) => self.scanned(walk),
+            Event::Scanned(outcome) => self.scanned(outcome),
             Event::Readable(Ok(())) => self.drain(),
             Event::Readable(Err(error)) => {
                 error!(%error, "what the kernel says cannot be waited for any more");
@@ -335,6 +335,7 @@ impl Task {
     fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
         let known = self.engine.tree().live().collect();
         let walk = Walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
+        self.scans.ended(&walk.skipped);
         Ok(self.engine.walked(&walk, clock::now()).new)
     }
 

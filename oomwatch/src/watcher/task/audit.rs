@@ -22,7 +22,12 @@ impl Task {
     pub(super) fn check_drops(&mut self) {
         let drops = match self.source.drops() {
             Ok(drops) => drops,
-            Err(error) => return debug!(%error, "the drop counters cannot be read"),
+            Err(error) => {
+                debug!(%error, "the drop counters cannot be read");
+                // For want of a descriptor, maybe. Nothing may be drained for long, so they are read again
+                // after another scan.
+                return self.scans.retry_later();
+            }
         };
         let before = std::mem::replace(&mut self.drops, drops);
         if drops.victims > before.victims {
