@@ -101,6 +101,8 @@ impl Task {
         let started_ns = clock::now().boottime_ns;
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
+        let sources = Sources::start(&options.sockets, &options.possible_sockets, &hierarchy)
+            .map_err(StartError::Sources)?;
         let mut source = Source::start(&options, &hierarchy)?;
         forward_log(&mut source);
         let boot_id = boot_id();
@@ -138,7 +140,7 @@ impl Task {
             audit: Audit::default(),
             node: NodeAudit::default(),
             persist,
-            sources: Sources::default(),
+            sources,
             unnamed: Unnamed::default(),
             source,
             hierarchy,
@@ -174,7 +176,6 @@ impl Task {
         task.begin_node_audit(told_up_to);
         task.save();
         task.warn_of_limits(root);
-        task.sources = Sources::start(&options.sockets, options.possible_sockets, &task.hierarchy);
         info!(
             tier = %task.source.tier(),
             cgroups = task.engine.tree().live_count(),

@@ -66,7 +66,6 @@ impl Task {
 
     /// Compares. After a mismatch the containers are asked; what is left then is the residual.
     pub(super) fn audit_node(&mut self) {
-        self.sources.look();
         let matches = self.compare_node();
         let now_ns = clock::now().boottime_ns;
         let again_ns = if matches || self.node.settling {
