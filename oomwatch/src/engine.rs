@@ -13,7 +13,10 @@ pub(crate) mod reading;
 pub(crate) mod waiting;
 mod walked;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tracing::debug;
 
@@ -80,6 +83,8 @@ pub(crate) struct Engine {
     /// Containers that sources are to be asked for.
     wanted: Vec<(SourceNumber, ContainerId)>,
     tree: Tree,
+    /// Cgroups below which no walk has been since the start, for want of descriptors and the like.
+    unseen: HashSet<CgroupId>,
     registry: Registry,
     reconciler: Reconciler,
     waiting: Waiting,
@@ -107,6 +112,7 @@ impl Engine {
             names: Names::default(),
             wanted: Vec::new(),
             tree: Tree::new(setting.root),
+            unseen: HashSet::new(),
             registry: Registry::new(setting.units),
             reconciler: Reconciler::new(setting.counting),
             waiting: Waiting::default(),

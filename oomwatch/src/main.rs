@@ -40,7 +40,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("starting the async runtime")?;
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => cli::run::run(args, cli.color).await,
             Command::Check => cli::check::check(cli.color),
@@ -56,7 +56,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Command::Man(args) => cli::generate::man(&args),
             Command::DemoHog => cli::demo::hog(),
         }
-    })
+    });
+    // Without waiting for threads that are in a file that hangs.
+    runtime.shutdown_background();
+    exit
 }
 
 /// What failed, and its root cause: what is between them, and a verifier's log, is for developers.

@@ -37,7 +37,6 @@ use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout_at},
 };
-use tracing::warn;
 
 pub use self::error::StoreError;
 use self::{
@@ -47,6 +46,7 @@ use self::{
     outbox::Outbox,
     writer::Writer,
 };
+use crate::log::warn;
 use crate::{CgroupId, OomEvent, account::Book};
 
 /// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost

@@ -72,6 +72,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The thread that follows container runtimes.
+    #[error("cannot start the thread that follows container runtimes")]
+    Sources(#[source] io::Error),
     /// A container that was to be there from the start.
     #[error(transparent)]
     Add(#[from] AddError),

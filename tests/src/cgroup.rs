@@ -12,8 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::wait_until;
 
+mod chain;
 mod counters;
 
+pub use chain::Chain;
 pub use counters::Counters;
 
 /// Dying processes leave their cgroup some time after their exit status was collected.

@@ -10,11 +10,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags},
+    fs::{Mode, OFlags},
     io::Errno,
 };
 
-use super::memory_events::{MemoryEvents, MemoryEventsError};
+use super::{
+    memory_events::{MemoryEvents, MemoryEventsError},
+    scan::{Skipped, scan},
+};
 use crate::CgroupId;
 
 /// `statfs` type of cgroup v2.
@@ -197,11 +200,11 @@ impl Hierarchy {
         ))
     }
 
-    /// Calls `found(id, parent, name)` for every cgroup below the root, parents first.
-    pub(crate) fn scan(&self, mut found: impl FnMut(CgroupId, CgroupId, &[u8])) -> io::Result<()> {
+    /// Calls `found(id, parent, name)` for every cgroup below the root, parents first. Fails only where the
+    /// root cannot be opened.
+    pub(crate) fn scan(&self, found: impl FnMut(CgroupId, CgroupId, &[u8])) -> io::Result<Skipped> {
         let root = open_directory(rustix::fs::CWD, self.mount.as_os_str())?;
-        let id = CgroupId(rustix::fs::fstat(&root)?.st_ino);
-        scan_below(&root, id, &mut found)
+        Ok(scan(&root, |at, name| open_directory(at, name), found)?)
     }
 
     /// Whether this cgroup is the one at this path from the root.
@@ -217,15 +220,15 @@ impl Hierarchy {
         self.mount.join(std::ffi::OsStr::from_bytes(relative))
     }
 
-    /// The hierarchical counters of a cgroup; `None` where the cgroup is gone or has no
-    /// memory controller.
+    /// The hierarchical counters of a cgroup; `None` where the cgroup is gone, has no memory
+    /// controller, or is too deep for a path.
     pub(crate) fn memory_events(&self, path: &[u8]) -> Result<Option<MemoryEvents>, CgroupError> {
         let path = self.directory(path).join(MEMORY_EVENTS);
         match std::fs::read(&path) {
             Ok(text) => MemoryEvents::parse(&text)
                 .map(Some)
                 .map_err(|source| CgroupError::Malformed { path, source }),
-            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) if is_gone(&error) || is_too_deep(&error) => Ok(None),
             Err(source) => Err(CgroupError::Read { path, source }),
         }
     }
@@ -239,52 +242,17 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// Whether an error means that a cgroup is so deep that no path leads to it.
+pub(crate) fn is_too_deep(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::NAMETOOLONG)
+}
+
 fn open_directory(
     at: impl std::os::fd::AsFd,
     name: impl rustix::path::Arg,
 ) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
-}
-
-/// A directory's link count is 2 and one for each child, so leaves, which are most, cost one
-/// `stat` and no listing of their sixty files.
-fn scan_below(
-    directory: &OwnedFd,
-    id: CgroupId,
-    found: &mut impl FnMut(CgroupId, CgroupId, &[u8]),
-) -> io::Result<()> {
-    for entry in Dir::read_from(directory)? {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) if is_gone(&error.into()) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let name = entry.file_name();
-        if entry.file_type() != FileType::Directory || name == c"." || name == c".." {
-            continue;
-        }
-        let Ok(stat) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            continue;
-        };
-        let child = CgroupId(stat.st_ino);
-        found(child, id, name.to_bytes());
-        if stat.st_nlink > 2 {
-            match open_directory(directory, name) {
-                Ok(below) => {
-                    // Another one may have taken its name meanwhile.
-                    let opened = CgroupId(rustix::fs::fstat(&below)?.st_ino);
-                    if opened != child {
-                        found(opened, id, name.to_bytes());
-                    }
-                    scan_below(&below, opened, found)?;
-                }
-                Err(error) if is_gone(&error.into()) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Mount point and super options of the cgroup v2 mount that shows most: the shallowest root.

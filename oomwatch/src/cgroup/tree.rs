@@ -5,7 +5,7 @@
 //! same whichever came first. Removed cgroups stay as tombstones, bounded in time and
 //! number. Pure: no file access, and time comes in as an argument.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use hashbrown::HashMap;
 
@@ -17,8 +17,9 @@ use crate::CgroupId;
 pub(crate) const TOMBSTONE_NS: u64 = 600 * 1_000_000_000;
 /// How many removed cgroups are remembered at most.
 pub(crate) const MAX_TOMBSTONES: usize = 16_384;
-/// Cgroups are not nested deeper than this; more is a loop made of wrong records.
-const MAX_DEPTH: usize = 256;
+/// Levels of the longest path: a deeper cgroup has none. The kernel takes no path over 4,096 bytes, and whoever
+/// owns a delegated cgroup would have paths made that take longer than all else.
+const MAX_PATH_LEVELS: usize = 256;
 /// Room for a path as Kubernetes makes them; a longer one takes more.
 const PATH_BYTES: usize = 256;
 
@@ -145,9 +146,41 @@ impl Tree {
         self.nodes.get(&id).map(|node| node.parent)
     }
 
-    /// The cgroup itself and its ancestors, the root last.
+    /// The cgroup itself and its ancestors, the root last. No way up is longer than there are cgroups: more
+    /// would be a loop made of wrong records.
     pub(crate) fn lineage(&self, id: CgroupId) -> impl Iterator<Item = CgroupId> + '_ {
-        std::iter::successors(Some(id), |&id| self.parent(id)).take(MAX_DEPTH)
+        std::iter::successors(Some(id), |&id| self.parent(id)).take(self.nodes.len() + 1)
+    }
+
+    /// How many cgroups the lineage has; `None` for more than `most`.
+    pub(crate) fn depth_within(&self, id: CgroupId, most: usize) -> Option<usize> {
+        let depth = self.lineage(id).take(most + 1).count();
+        (depth <= most).then_some(depth)
+    }
+
+    /// Those of `ids` that are in `tops` or below. Each cgroup is looked at once, however deep it is.
+    pub(crate) fn within(
+        &self,
+        ids: impl IntoIterator<Item = CgroupId>,
+        tops: &HashSet<CgroupId>,
+    ) -> HashSet<CgroupId> {
+        let mut known = HashMap::new();
+        let mut is_within = |id| {
+            let mut passed = Vec::new();
+            let mut answer = false;
+            for at in self.lineage(id) {
+                let before = known.get(&at).copied();
+                answer = before.unwrap_or_else(|| tops.contains(&at));
+                if before.is_some() || answer {
+                    break;
+                }
+                passed.push(at);
+            }
+            known.insert(id, answer);
+            known.extend(passed.into_iter().map(|at| (at, answer)));
+            answer
+        };
+        ids.into_iter().filter(|&id| is_within(id)).collect()
     }
 
     /// Ids of all cgroups that are not removed.
@@ -158,20 +191,46 @@ impl Tree {
             .map(|(&id, _)| id)
     }
 
+    /// As [`Self::live`], parents before their children. Each cgroup is looked at once, however deep it is.
+    pub(crate) fn live_parents_first(&self) -> Vec<CgroupId> {
+        let mut depths: HashMap<CgroupId, usize> = HashMap::new();
+        let mut live: Vec<(usize, CgroupId)> = Vec::with_capacity(self.live_count());
+        for id in self.live() {
+            let unknown: Vec<CgroupId> = self
+                .lineage(id)
+                .take_while(|at| !depths.contains_key(at))
+                .collect();
+            let top = unknown.last().and_then(|&top| self.parent(top));
+            let mut depth = top.and_then(|top| depths.get(&top)).copied().unwrap_or(0);
+            for at in unknown.into_iter().rev() {
+                depth += 1;
+                depths.insert(at, depth);
+            }
+            live.push((depths.get(&id).copied().unwrap_or(0), id));
+        }
+        live.sort_unstable();
+        live.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Number of cgroups that are not removed.
     pub(crate) fn live_count(&self) -> usize {
         self.nodes.len() - self.tombstones.len()
     }
 
     /// The path from the root of the hierarchy, `/` for the root itself; `None` where an
-    /// ancestor is unknown.
+    /// ancestor is unknown, and for more than [`MAX_PATH_LEVELS`] levels.
     pub(crate) fn path(&self, id: CgroupId) -> Option<Vec<u8>> {
+        self.path_within(id, MAX_PATH_LEVELS)
+    }
+
+    /// The path, if it has so many levels at most.
+    pub(crate) fn path_within(&self, id: CgroupId, levels: usize) -> Option<Vec<u8>> {
         if id == self.root {
             return Some(b"/".to_vec());
         }
         let mut names = Vec::new();
         let mut at = id;
-        for _ in 0..MAX_DEPTH {
+        for _ in 0..levels {
             let node = self.nodes.get(&at)?;
             names.push(&node.name);
             at = node.parent;
@@ -247,6 +306,55 @@ mod tests {
         tree.insert(CgroupId(2), CgroupId(3), b"a");
         tree.insert(CgroupId(3), CgroupId(2), b"b");
         assert_eq!(tree.path(CgroupId(2)), None);
-        assert_eq!(tree.lineage(CgroupId(2)).count(), MAX_DEPTH);
+        assert_eq!(tree.lineage(CgroupId(2)).count(), 3);
+        assert_eq!(tree.live_parents_first().len(), 2);
+        let within = tree.within([CgroupId(2)], &HashSet::from([CgroupId(9)]));
+        assert_eq!(within, HashSet::new());
+    }
+
+    /// A chain of cgroups from 2 on, each in the one before.
+    fn chain(levels: u64) -> Tree {
+        let mut tree = Tree::new(CgroupId::ROOT);
+        for id in 2..levels + 2 {
+            tree.insert(CgroupId(id), CgroupId(id - 1), b"d");
+        }
+        tree
+    }
+
+    #[test]
+    fn the_way_up_has_no_limit_and_a_path_has() {
+        let tree = chain(10_000);
+        let lowest = CgroupId(10_001);
+        assert_eq!(tree.lineage(lowest).last(), Some(CgroupId::ROOT));
+        assert_eq!(tree.path(lowest), None);
+        assert_eq!(tree.path(CgroupId(257)).map(|path| path.len()), Some(512));
+        assert_eq!(tree.path(CgroupId(258)), None);
+        assert_eq!(tree.path_within(CgroupId(4), 2), None);
+        assert_eq!(tree.depth_within(CgroupId(4), 4), Some(4));
+        assert_eq!(tree.depth_within(CgroupId(4), 3), None);
+    }
+
+    #[test]
+    fn what_is_below_others_is_found_in_one_pass() {
+        let mut tree = chain(10_000);
+        tree.insert(CgroupId(20_000), CgroupId(5), b"beside");
+        let tops = HashSet::from([CgroupId(7)]);
+        let within = tree.within(tree.live(), &tops);
+        assert_eq!(within.len(), 10_001 - 6);
+        assert!(within.contains(&CgroupId(7)) && within.contains(&CgroupId(10_001)));
+        assert!(!within.contains(&CgroupId(6)) && !within.contains(&CgroupId(20_000)));
+    }
+
+    #[test]
+    fn parents_come_before_their_children() {
+        let mut tree = chain(10_000);
+        tree.insert(CgroupId(20_000), CgroupId::ROOT, b"beside");
+        let order = tree.live_parents_first();
+        assert_eq!(order.len(), 10_001);
+        assert_eq!(
+            order.get(..3).unwrap(),
+            [CgroupId(2), CgroupId(20_000), CgroupId(3)]
+        );
+        assert_eq!(order.last(), Some(&CgroupId(10_001)));
     }
 }

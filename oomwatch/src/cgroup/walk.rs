@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, io, time::Duration};
 
-use super::hierarchy::Hierarchy;
+use super::{hierarchy::Hierarchy, scan::Skipped};
 use crate::CgroupId;
 
 /// How long a cgroup may be told of and not be seen: its record is made a moment before its directory
@@ -27,8 +27,11 @@ pub(crate) struct Walk {
     pub(crate) began_ns: u64,
     /// Parents first.
     pub(crate) found: Vec<Found>,
-    /// Of those that were alive in the tree when it began, the ones that are gone.
+    /// Of those that were alive in the tree when it began, the ones that were not found. They are gone,
+    /// but for those below what was skipped.
     pub(crate) missing: Vec<CgroupId>,
+    /// What was not looked at.
+    pub(crate) skipped: Skipped,
 }
 
 impl Walk {
@@ -38,11 +41,12 @@ impl Walk {
         known: Vec<CgroupId>,
         began_ns: u64,
     ) -> io::Result<Self> {
-        let found = look(hierarchy)?;
+        let (found, skipped) = look(hierarchy)?;
         Ok(Self {
             began_ns,
             missing: not_among(known, &found),
             found,
+            skipped,
         })
     }
 
@@ -61,22 +65,24 @@ impl Walk {
     /// Only what a second look does not find either is missing.
     fn confirmed(
         mut walk: Self,
-        look_again: impl FnOnce() -> io::Result<Vec<Found>>,
+        look_again: impl FnOnce() -> io::Result<(Vec<Found>, Skipped)>,
     ) -> io::Result<Self> {
         if !walk.missing.is_empty() {
-            walk.missing = not_among(walk.missing, &look_again()?);
+            let (found, skipped) = look_again()?;
+            walk.missing = not_among(walk.missing, &found);
+            walk.skipped.add(skipped);
         }
         Ok(walk)
     }
 }
 
-fn look(hierarchy: &Hierarchy) -> io::Result<Vec<Found>> {
+fn look(hierarchy: &Hierarchy) -> io::Result<(Vec<Found>, Skipped)> {
     let mut found = Vec::new();
-    hierarchy.scan(|id, parent, name| {
+    let skipped = hierarchy.scan(|id, parent, name| {
         let name = name.into();
         found.push(Found { id, parent, name });
     })?;
-    Ok(found)
+    Ok((found, skipped))
 }
 
 fn not_among(mut known: Vec<CgroupId>, found: &[Found]) -> Vec<CgroupId> {
@@ -103,9 +109,29 @@ mod tests {
             began_ns: 1,
             found: vec![found(2)],
             missing: vec![CgroupId(3), CgroupId(4)],
+            skipped: Skipped::default(),
         };
-        let walk = Walk::confirmed(first, || Ok(vec![found(2), found(4)])).unwrap();
+        let again = || Ok((vec![found(2), found(4)], Skipped::default()));
+        let walk = Walk::confirmed(first, again).unwrap();
         assert_eq!(walk.missing, [CgroupId(3)]);
+    }
+
+    #[test]
+    fn what_only_the_second_look_skips_is_skipped() {
+        let first = Walk {
+            missing: vec![CgroupId(3)],
+            ..Walk::default()
+        };
+        let skipped = Skipped {
+            below: vec![CgroupId(2)],
+            failed: 1,
+            may_pass: true,
+            ..Skipped::default()
+        };
+        let again = || Ok((vec![found(2)], skipped.clone()));
+        let walk = Walk::confirmed(first, again).unwrap();
+        assert_eq!(walk.missing, [CgroupId(3)]);
+        assert_eq!(walk.skipped, skipped);
     }
 
     #[test]
@@ -114,6 +140,7 @@ mod tests {
             began_ns: 1,
             found: vec![found(2)],
             missing: Vec::new(),
+            skipped: Skipped::default(),
         };
         let walk = Walk::confirmed(first.clone(), || panic!("a second look")).unwrap();
         assert_eq!(walk, first);

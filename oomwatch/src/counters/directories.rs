@@ -17,7 +17,11 @@ use rustix::{
 };
 use tracing::debug;
 
-use crate::{CgroupId, cgroup::hierarchy::is_gone, log::warn};
+use crate::{
+    CgroupId,
+    cgroup::hierarchy::{is_gone, is_too_deep},
+    log::warn,
+};
 
 /// Room for a few dozen changes at a time.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -87,6 +91,8 @@ impl Directories {
                 );
             }
             Err(error) if is_gone(&error.into()) => {}
+            // Nothing that can be recognised is there, and to look at everything instead would not find it.
+            Err(error) if is_too_deep(&error.into()) => {}
             Err(error) => {
                 if !std::mem::replace(&mut self.limited, true) {
                     warn!(

@@ -8,6 +8,11 @@ use crate::{
     log::warn,
 };
 
+/// Levels below the root within which a container is recognised by its path. Runtimes inside of runtimes make
+/// some twenty. Whoever owns a delegated cgroup makes as many as they like, and could
+/// have all of their paths made again and again.
+pub(super) const DISCOVERY_LEVELS: usize = 128;
+
 impl Engine {
     /// Whether containers are registered by themselves.
     pub(super) fn discovers(&self) -> bool {
@@ -59,7 +64,7 @@ impl Engine {
 
     /// The container that a cgroup is by its path.
     pub(super) fn container_at(&self, id: CgroupId) -> Option<Container> {
-        let path = printable(&self.tree.path(id)?);
+        let path = printable(&self.tree.path_within(id, DISCOVERY_LEVELS)?);
         let by_form = || container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
         let unit = || unit_at(id, &path).filter(|_| self.units);
         let is_leaf = self.discovery == CgroupDiscovery::Leaves && self.tree.is_leaf(id);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use super::{Engine, discovery::DISCOVERY_LEVELS};
 use crate::CgroupId;
 
 /// A container that waits for its registration.
@@ -34,6 +34,10 @@ impl Engine {
     /// began at 0 while we watched.
     pub(crate) fn start_is_over(&mut self) {
         self.finds.is_start_over = true;
+    }
+
+    pub(super) fn is_start_over(&self) -> bool {
+        self.finds.is_start_over
     }
 
     /// Records of victims were lost, before those that are yet to be worked through.
@@ -95,8 +99,11 @@ impl Engine {
     /// Its removal has come, with its last counters: they are held against its book, if no other one
     /// has told what is in them.
     pub(super) fn find_removed(&mut self, cgroup: CgroupId) {
-        let key = self.find_key(cgroup);
-        if let Some(&find) = self.finds.waiting.get(&key)
+        // None that is deeper waits, and the way up from there may be long.
+        let Some(depth) = self.tree.depth_within(cgroup, DISCOVERY_LEVELS + 1) else {
+            return;
+        };
+        if let Some(&find) = self.finds.waiting.get(&(depth, cgroup))
             && self.to_be_read_for(find).is_empty()
         {
             self.register_find(find, &[]);

@@ -3,6 +3,7 @@
 mod pid;
 mod pinned;
 
+use crate::log::warn;
 use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
@@ -17,7 +18,7 @@ use rustix::{
     thread::{UnshareFlags, unshare_unsafe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
-use tracing::{debug, warn};
+use tracing::debug;
 use zerocopy::IntoBytes;
 
 use super::{

@@ -1,13 +1,14 @@
 //! A generation of pinned programs that a newer one takes over from: read to its end, and removed once that is
 //! handed over. Until then its programs stay attached, and see what the newer ones see too.
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     DecodeError, Position, decode, is_victim,
     pin::{Generation, Overlap},
     ring::{self, Ring},
 };
+use crate::log::warn;
 use crate::record::Record;
 
 /// The generation and its ring.

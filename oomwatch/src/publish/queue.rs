@@ -16,12 +16,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
-use tracing::warn;
 
 use super::{
     Delivery, PUBLISHER_QUEUE, Publisher, PublisherReport,
     deliver::{Feed, deliver},
 };
+use crate::log::warn;
 use crate::{
     OomEvent,
     store::outbox::{Backlog, Outbox},

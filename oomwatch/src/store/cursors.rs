@@ -5,6 +5,7 @@
 //! out. A publisher that was never here begins with what comes from now on; one that was left out
 //! for some runs goes on where it was.
 
+use crate::log::warn;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -13,7 +14,6 @@ use std::sync::{
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::{Message, StoreError, database::Database};
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Batch, Saved, StoreError, cursors,
     files::Files,
     schema::{self, MIGRATIONS, Version},
 };
+use crate::log::warn;
 use crate::{
     CgroupId, ContainerId, OomEvent,
     account::{Book, Page},

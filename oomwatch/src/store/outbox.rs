@@ -14,9 +14,10 @@ use std::{
 
 use rusqlite::params;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{StoreError, cursors::Nudge, history};
+use crate::log::warn;
 use crate::{
     OomEvent,
     discover::source::{causes, delays},

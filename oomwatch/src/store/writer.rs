@@ -14,11 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files, retention,
 };
+use crate::log::warn;
 use crate::{clock, store::database::Database};
 
 /// Between two tries to write: at first, and at most.

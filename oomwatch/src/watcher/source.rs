@@ -3,9 +3,8 @@
 
 use std::{collections::VecDeque, io, path::Path};
 
-use tracing::warn;
-
 use super::{Options, StartError};
+use crate::log::warn;
 use crate::{
     Tier, TierChoice,
     cgroup::hierarchy::Hierarchy,

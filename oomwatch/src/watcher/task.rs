@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinError};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -43,7 +43,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the loop waits for.
 enum Event {
-    Scanned(Result<io::Result<Walk>, JoinError>),
+    Scanned(scan::Outcome),
     Readable(io::Result<()>),
     Command(Option<Command>),
     Sighted(SourceNumber, Sighting),
@@ -120,7 +120,7 @@ impl Task {
             biased;
             () = stop.cancelled() => Event::Stop,
             // Before the ring: a storm must not put off what makes up for it.
-            walk = self.scans.next() => Event::Scanned(walk),
+            outcome = self.scans.next() => Event::Scanned(outcome),
             () = until(released) => Event::Released,
             () = std::future::ready(()), if has_more => Event::Readable(Ok(())),
             ready = self.source.readable() => Event::Readable(ready),
@@ -136,7 +136,7 @@ impl Task {
     /// Handles one event. Breaks at the end, with what made the ring unreadable, if that is why.
     fn handle(&mut self, event: Event) -> ControlFlow<Option<io::Error>> {
         match event {
-            Event::Scanned(walk) => self.scanned(walk),
+            Event::Scanned(outcome) => self.scanned(outcome),
             Event::Readable(Ok(())) => self.drain_some(),
             Event::Readable(Err(error)) => {
                 error!(%error, "the ring cannot be waited for any more");
@@ -166,6 +166,7 @@ impl Task {
     fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
         let known = self.engine.tree().live().collect();
         let walk = Walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
+        self.scans.ended(&walk.skipped);
         Ok(self.engine.walked(&walk, clock::now()).new)
     }
 

@@ -103,8 +103,18 @@ impl Limited {
     /// Runs `program hog` in here, or in a cgroup made by [`Self::below`], until the kernel kills
     /// it, and returns its process id.
     pub fn kill_a_hog(&self, program: &Path, comm: &str, identity: &Cgroup) -> Result<u32> {
+        self.kill_a_hog_that(program, comm, |pid| identity.add(pid))
+    }
+
+    /// The same in any cgroup below this one, which `join` moves a process into.
+    pub fn kill_a_hog_that(
+        &self,
+        program: &Path,
+        comm: &str,
+        join: impl FnOnce(u32) -> Result<()>,
+    ) -> Result<u32> {
         let mut hog = Hog::spawn(&HogSpec::new(program, comm))?;
-        identity.add(hog.pid())?;
+        join(hog.pid())?;
         if let Some(memory) = &self.memory_v1 {
             memory.add(hog.pid())?;
         }

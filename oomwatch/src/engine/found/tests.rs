@@ -185,7 +185,7 @@ impl Bench {
         let walk = Walk {
             began_ns: self.clock,
             found,
-            missing: Vec::new(),
+            ..Walk::default()
         };
         let now = self.now();
         self.engine.walked_again(&walk, now);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     CgroupDiscovery,
-    cgroup::tree::TOMBSTONE_NS,
+    cgroup::{scan::Skipped, tree::TOMBSTONE_NS},
     engine::fixture::setting,
     record::{
         Record,
@@ -53,6 +53,7 @@ fn walk(found: Vec<Found>, missing: &[u64]) -> Walk {
         began_ns: 10,
         found,
         missing: missing.iter().copied().map(CgroupId).collect(),
+        skipped: Skipped::default(),
     }
 }
 
@@ -156,4 +157,105 @@ fn where_removals_are_forgotten_already_another_walk_is_due() {
     second.began_ns = late_ns;
     assert!(!engine.walked_again(&second, now(late_ns)).is_outdated);
     assert!(!engine.tree().is_live(CgroupId(A)));
+}
+
+fn skipping(mut walk: Walk, below: &[u64]) -> Walk {
+    walk.skipped = Skipped {
+        below: below.iter().copied().map(CgroupId).collect(),
+        may_pass: true,
+        ..Skipped::default()
+    };
+    walk
+}
+
+#[test]
+fn what_is_below_a_skipped_cgroup_is_not_taken_for_gone() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 1), created(B, 'b', 1)], now(2));
+    let below_a = Record::CgroupCreated(change(5, A, "below", 3));
+    engine.apply(&[below_a], now(3));
+    let walk = skipping(walk(vec![found(A, SYSTEM, &docker('a'))], &[B, 5]), &[A]);
+    assert_eq!(engine.gone(&walk), [CgroupId(B)]);
+    engine.walked_again(&walk, now(20));
+    assert!(engine.tree().is_live(CgroupId(5)));
+    assert!(!engine.tree().is_live(CgroupId(B)));
+    assert_eq!(container_of_a_kill(&mut engine, 5), Some("a".repeat(64)));
+}
+
+#[test]
+fn a_skipped_cgroup_that_was_not_found_itself_is_not_gone() {
+    let mut engine = engine();
+    engine.apply(&[created(A, 'a', 1)], now(2));
+    let walk = skipping(walk(Vec::new(), &[SYSTEM, A]), &[SYSTEM]);
+    engine.walked_again(&walk, now(20));
+    assert!(engine.tree().is_live(CgroupId(SYSTEM)) && engine.tree().is_live(CgroupId(A)));
+}
+
+/// Their counters are not 0: what they counted before the start would be told as lost in this run.
+#[test]
+fn what_the_first_walk_skipped_is_old_when_it_is_found() {
+    let mut engine = engine();
+    let first = skipping(walk(vec![found(SYSTEM, 1, "system.slice")], &[]), &[SYSTEM]);
+    engine.walked(&first, now(10));
+    engine.start_is_over();
+    let (a, b) = (
+        found(A, SYSTEM, &docker('a')),
+        found(B, CgroupId::ROOT.0, &docker('b')),
+    );
+    let deeper = found(5, A, "below");
+    // It came further, and not to the end.
+    let second = skipping(walk(vec![a.clone(), b.clone()], &[]), &[A]);
+    assert_eq!(engine.young_ones(&second), [&b]);
+    let walked = engine.walked_again(&second, now(20));
+    assert_eq!(walked.new, [CgroupId(A), CgroupId(B)]);
+    assert_eq!(walked.unread, [CgroupId(A)]);
+    let third = walk(vec![a.clone(), deeper.clone(), b.clone()], &[]);
+    assert_eq!(engine.walked_again(&third, now(30)).unread, [CgroupId(5)]);
+    // Everything was looked at by now: what is new is young.
+    let fourth = walk(vec![a, deeper, b, found(6, 5, "new")], &[]);
+    let walked = engine.walked_again(&fourth, now(40));
+    assert_eq!((walked.new, walked.unread), (vec![CgroupId(6)], Vec::new()));
+}
+
+#[test]
+fn what_a_later_walk_skips_for_the_first_time_stays_young() {
+    let mut engine = engine();
+    engine.walked(&walk(vec![found(SYSTEM, 1, "system.slice")], &[]), now(10));
+    engine.start_is_over();
+    let skips = skipping(walk(vec![found(SYSTEM, 1, "system.slice")], &[]), &[SYSTEM]);
+    engine.walked_again(&skips, now(20));
+    let all = walk(vec![found(A, SYSTEM, &docker('a'))], &[]);
+    let walked = engine.walked_again(&all, now(30));
+    assert_eq!((walked.new, walked.unread), (vec![CgroupId(A)], Vec::new()));
+}
+
+/// A user with a delegated cgroup nests as deep as they like.
+#[test]
+fn a_chain_of_cgroups_is_known_and_no_container_is_recognised_far_down() {
+    let mut engine = engine();
+    let levels = 10_000;
+    let chain = (0..levels).map(|level| {
+        let id = 100 + level;
+        let parent = if level == 0 { SYSTEM } else { id - 1 };
+        let name = if level == 5 {
+            docker('a')
+        } else if level == 200 {
+            docker('b')
+        } else {
+            "d".to_owned()
+        };
+        found(id, parent, &name)
+    });
+    let first = walk(chain.collect(), &[]);
+    assert_eq!(engine.walked(&first, now(20)).new.len(), 10_000);
+    assert_eq!(engine.registry().live_count(), 1);
+    let lowest = 100 + levels - 1;
+    assert_eq!(
+        container_of_a_kill(&mut engine, lowest),
+        Some("a".repeat(64))
+    );
+    // The same chain is not gone where its top was skipped.
+    let missing: Vec<u64> = (100..100 + levels).collect();
+    let skips = skipping(walk(Vec::new(), &missing), &[100]);
+    assert_eq!(engine.gone(&skips), []);
 }

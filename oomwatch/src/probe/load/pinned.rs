@@ -1,6 +1,7 @@
 //! Programs that are pinned: doing without where that is not possible, and going on with them.
 
-use tracing::{debug, warn};
+use crate::log::warn;
+use tracing::debug;
 
 use super::{
     super::{

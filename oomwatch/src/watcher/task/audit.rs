@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
     super::{audit::Audit, has_counters},
     Task,
 };
+use crate::log::warn;
 use crate::{CgroupId, clock};
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
@@ -22,7 +23,12 @@ impl Task {
     pub(super) fn check_drops(&mut self) {
         let drops = match self.source.drops() {
             Ok(drops) => drops,
-            Err(error) => return debug!(%error, "the drop counters cannot be read"),
+            Err(error) => {
+                debug!(%error, "the drop counters cannot be read");
+                // For want of a descriptor, maybe. Nothing may be drained for long, so they are read again
+                // after another scan.
+                return self.scans.retry_later();
+            }
         };
         let before = std::mem::replace(&mut self.drops, drops);
         if drops.victims > before.victims {

@@ -6,9 +6,10 @@ mod victim;
 
 use std::collections::HashSet;
 
-use tracing::{error, warn};
+use tracing::error;
 
 use super::{super::source::Watched, Task};
+use crate::log::warn;
 use crate::{
     CgroupError, CgroupId, clock,
     counters::{CounterWatch, Read, file::CounterFile},
@@ -144,15 +145,8 @@ impl Task {
     fn watch_all(&mut self, watch: &mut CounterWatch) {
         let root = self.engine.tree().root();
         watch.directories.watch(root, self.hierarchy.mount());
-        let mut new: Vec<(usize, CgroupId)> = self
-            .engine
-            .tree()
-            .live()
-            .map(|id| (self.engine.tree().lineage(id).count(), id))
-            .collect();
         // Parents first, so that they can take note of their children.
-        new.sort_unstable();
-        for (_, id) in new {
+        for id in self.engine.tree().live_parents_first() {
             self.watch_directory(watch, id);
             self.follow(watch, id);
         }

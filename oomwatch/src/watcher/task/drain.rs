@@ -1,9 +1,8 @@
 //! From the ring to the engine: records in batches, with what was lost between them noted before what came
 //! after it.
 
-use tracing::warn;
-
 use super::{super::Report, Task};
+use crate::log::warn;
 use crate::{probe::DecodeError, record::Record};
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::{super::Report, Task};
-use crate::publish::queue::Queue;
+use crate::{log::say_left_out, publish::queue::Queue};
 
 /// How long the kernel may take to let go of the programs.
 const DETACH_LIMIT: Duration = Duration::from_secs(1);
@@ -22,6 +22,7 @@ impl Task {
         self.last_audit().await;
         self.publish_all().await;
         self.log_books();
+        say_left_out();
         self.say_what_stays();
         self.subscribers.clear();
         let before = self.current_report();

@@ -2,9 +2,10 @@
 
 use std::{fs, path::Path};
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Task;
+use crate::log::warn;
 use crate::{clock, log::say_left_out, node, node::NodeBook};
 
 const VMSTAT: &str = "/proc/vmstat";
@@ -67,7 +68,6 @@ impl Task {
     /// Compares. After a mismatch the containers are asked; what is left then is the residual.
     pub(super) fn audit_node(&mut self) {
         say_left_out();
-        self.sources.look();
         let matches = self.compare_node();
         let now_ns = clock::now().boottime_ns;
         let again_ns = if matches || self.node.settling {

@@ -8,9 +8,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Task, node::TOLD_UP_TO};
+use crate::log::warn;
 use crate::{
     AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
     drill::reached,

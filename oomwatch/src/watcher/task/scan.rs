@@ -1,16 +1,46 @@
 //! The task's side of scanning again, after records of cgroups were lost: the walk over the hierarchy is made
 //! on a thread of its own, so that the ring need not wait for a file.
+//!
+//! A scan that failed, or that skipped cgroups which another one may find, is made again, after a delay that
+//! grows.
 
 use std::{future::pending, io, time::Duration};
 
-use tokio::task::{self, JoinError, JoinHandle};
-use tracing::{debug, error, warn};
+use backon::BackoffBuilder as _;
+use tokio::{
+    task::{self, JoinError, JoinHandle},
+    time::Instant,
+};
+use tracing::{debug, error};
 
 use super::Task;
-use crate::{CgroupId, cgroup::walk::Walk, clock};
+use crate::log::warn;
+use crate::{
+    CgroupId,
+    cgroup::{
+        scan::{MAX_DEPTH, Skipped},
+        walk::Walk,
+    },
+    clock,
+    id::printable,
+};
 
 /// How long the scans at the end may take; each of them is a fraction of a second.
 const LAST_SCANS: Duration = Duration::from_secs(2);
+/// Shortest and longest time between two tries.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Counters read in one go: then the ring has its turn.
+const SLICE: usize = 64;
+
+/// What [`Scans::next`] waited for.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A scan has ended.
+    Walked(Result<io::Result<Walk>, JoinError>),
+    /// It is time to try again.
+    Retry,
+}
 
 /// Which scans are under way and to come: one at a time.
 #[derive(Debug, Default)]
@@ -18,6 +48,10 @@ pub(super) struct Scans {
     /// Something was lost that the one under way, if any, may have missed.
     wanted: bool,
     running: Option<JoinHandle<io::Result<Walk>>>,
+    /// When to try again.
+    retry_at: Option<Instant>,
+    /// The times between tries; `None` after a scan that skipped nothing.
+    delays: Option<backon::ExponentialBackoff>,
 }
 
 impl Scans {
@@ -28,23 +62,83 @@ impl Scans {
 
     /// Whether the next one can begin; told once.
     fn take_due(&mut self) -> bool {
-        self.running.is_none() && std::mem::take(&mut self.wanted)
+        let is_due = self.running.is_none() && std::mem::take(&mut self.wanted);
+        if is_due {
+            self.retry_at = None;
+        }
+        is_due
     }
 
     fn is_idle(&self) -> bool {
         self.running.is_none() && !self.wanted
     }
 
-    /// What the one under way has found; for ever where there is none.
-    pub(super) async fn next(&mut self) -> Result<io::Result<Walk>, JoinError> {
-        match &mut self.running {
-            Some(running) => {
-                let walk = running.await;
-                self.running = None;
-                walk
-            }
+    /// What the one under way has found, or that it is time for another; for ever where there is neither.
+    pub(super) async fn next(&mut self) -> Outcome {
+        if let Some(running) = &mut self.running {
+            let walk = running.await;
+            self.running = None;
+            return Outcome::Walked(walk);
+        }
+        match self.retry_at {
+            Some(at) => tokio::time::sleep_until(at).await,
             None => pending().await,
         }
+        self.retry_at = None;
+        Outcome::Retry
+    }
+
+    /// A scan came to its end: says what it skipped, and sees to another one if that may find more.
+    pub(super) fn ended(&mut self, skipped: &Skipped) {
+        say(skipped);
+        if skipped.may_pass {
+            self.retry_later();
+        } else {
+            self.retry_at = None;
+            self.delays = None;
+        }
+    }
+
+    /// A scan failed, and another one may not.
+    pub(super) fn retry_later(&mut self) {
+        let delays = self.delays.get_or_insert_with(delays);
+        if self.retry_at.is_none() {
+            let delay = delays.next().unwrap_or(LAST_RETRY);
+            self.retry_at = Some(Instant::now() + delay);
+        }
+    }
+
+    /// There is no later: tells whether something was to be tried again.
+    fn take_retry(&mut self) -> bool {
+        self.retry_at.take().is_some()
+    }
+}
+
+fn delays() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::new()
+        .with_min_delay(FIRST_RETRY)
+        .with_max_delay(LAST_RETRY)
+        .without_max_times()
+        .build()
+}
+
+/// One line for each reason, whatever their number.
+fn say(skipped: &Skipped) {
+    if let Some((path, error)) = &skipped.first_failed {
+        warn!(
+            skipped = skipped.failed,
+            first = printable(path),
+            error = %io::Error::from(*error),
+            "the scan skipped cgroups that cannot be read: what is below them is unknown"
+        );
+    }
+    if let Some(path) = &skipped.first_too_deep {
+        warn!(
+            skipped = skipped.too_deep,
+            first = printable(path),
+            limit = MAX_DEPTH,
+            "the scan skipped cgroups that are nested deeper than its limit"
+        );
     }
 }
 
@@ -62,36 +156,54 @@ impl Task {
     }
 
     /// Takes in what a scan has found.
-    pub(super) fn scanned(&mut self, walk: Result<io::Result<Walk>, JoinError>) {
-        let walk = match walk {
-            Ok(Ok(walk)) => walk,
-            Ok(Err(error)) => {
-                return error!(%error, "the cgroup hierarchy cannot be scanned");
+    pub(super) fn scanned(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Walked(Ok(Ok(walk))) => self.take_in(&walk),
+            Outcome::Walked(Ok(Err(error))) => {
+                error!(%error, "the cgroup hierarchy cannot be scanned; trying again");
+                self.scans.retry_later();
             }
-            Err(error) => return error!(%error, "a scan of the cgroup hierarchy ended early"),
-        };
+            Outcome::Walked(Err(error)) => {
+                error!(%error, "a scan of the cgroup hierarchy ended early; trying again");
+                self.scans.retry_later();
+            }
+            Outcome::Retry if self.source.counters.is_some() => self.rescan_counted(),
+            Outcome::Retry => self.scans.want(),
+        }
+    }
+
+    fn take_in(&mut self, walk: &Walk) {
         // What has been told of meanwhile comes first; and whether something was lost again.
         self.drain_ring();
         self.check_drops();
-        let walked = self.engine.walked_again(&walk, clock::now());
+        let walked = self.engine.walked_again(walk, clock::now());
         debug!(
             new = walked.new.len(),
+            unread = walked.unread.len(),
             missing = walk.missing.len(),
             "scanned again"
         );
+        self.scans.ended(&walk.skipped);
         if walked.is_outdated {
             self.scans.want();
+        }
+        for slice in walked.unread.chunks(SLICE) {
+            self.read_baselines(slice);
+            self.drain_ring();
         }
         self.register_finds();
     }
 
     /// Completes what is under way or wanted, for the last audit.
     pub(super) async fn finish_scans(&mut self) {
+        if self.scans.take_retry() {
+            self.scanned(Outcome::Retry);
+        }
         let scans = async {
             while !self.scans.is_idle() {
                 self.begin_scan();
-                let walk = self.scans.next().await;
-                self.scanned(walk);
+                let outcome = self.scans.next().await;
+                self.scanned(outcome);
             }
         };
         if tokio::time::timeout(LAST_SCANS, scans).await.is_err() {
@@ -103,35 +215,4 @@ impl Task {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loss_asks_for_one_scan() {
-        let mut scans = Scans::default();
-        assert!(scans.is_idle() && !scans.take_due());
-        scans.want();
-        scans.want();
-        assert!(!scans.is_idle());
-        assert!(scans.take_due());
-        assert!(!scans.take_due());
-    }
-
-    #[tokio::test]
-    async fn a_loss_during_a_scan_asks_for_another_after_it() {
-        let mut scans = Scans::default();
-        let (go, gone_on) = std::sync::mpsc::channel::<()>();
-        scans.want();
-        assert!(scans.take_due());
-        scans.running = Some(task::spawn_blocking(move || {
-            gone_on.recv().unwrap();
-            Ok(Walk::default())
-        }));
-        scans.want();
-        assert!(!scans.take_due(), "one at a time");
-        go.send(()).unwrap();
-        assert_eq!(scans.next().await.unwrap().unwrap(), Walk::default());
-        assert!(scans.take_due(), "what was lost meanwhile");
-        assert!(scans.is_idle());
-    }
-}
+mod tests;

@@ -1,11 +1,13 @@
-//! What the watcher's task has to do with sources of containers: their tasks, and what they tell. Asks nobody
-//! itself.
+//! What the watcher's task has to do with sources of containers: what they tell. Asks nobody itself: the sources
+//! run on a thread of their own ([`thread`]), and everything crosses by bounded channels.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+mod thread;
 
-use tokio::{sync::mpsc, task::JoinSet};
-use tracing::info;
+use std::{future::poll_fn, io, sync::Arc, task::Poll};
 
+use tokio::sync::mpsc;
+
+use self::thread::{Followed, Following, Thread, follow};
 use super::Task;
 use crate::{
     ContainerId,
@@ -13,85 +15,74 @@ use crate::{
     clock,
     discover::{
         names::SourceNumber,
-        source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings, Wanted},
+        source::{RuntimeSocket, Sighting},
     },
 };
 
 /// The sources that run; dropping it ends them.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    hierarchy: Option<Arc<Hierarchy>>,
-    receivers: Vec<mpsc::Receiver<Sighting>>,
-    /// As `receivers`: where each is asked for a container.
-    askers: Vec<mpsc::Sender<String>>,
-    /// As `receivers`.
-    followed: Vec<RuntimeSocket>,
-    tasks: JoinSet<()>,
-    /// Runtimes that may be installed or started later.
-    absent: Vec<RuntimeSocket>,
+    /// Those that the thread came to follow; `None` where there is no thread.
+    appeared: Option<mpsc::Receiver<Followed>>,
+    followed: Vec<Followed>,
+    _thread: Option<Thread>,
 }
 
 impl Sources {
-    /// Follows `wanted` at once, and each of `possible` from when it is there.
+    /// Follows `wanted` at once, and each of `possible` from when it is there. Where neither has any, no
+    /// thread is started.
     pub(super) fn start(
         wanted: &[RuntimeSocket],
-        possible: Vec<RuntimeSocket>,
+        possible: &[RuntimeSocket],
         hierarchy: &Hierarchy,
-    ) -> Self {
-        let mut sources = Self {
-            hierarchy: Some(Arc::new(hierarchy.clone())),
-            absent: possible,
-            ..Self::default()
-        };
-        for socket in wanted {
-            sources.follow(socket);
+    ) -> io::Result<Self> {
+        if wanted.is_empty() && possible.is_empty() {
+            return Ok(Self::default());
         }
-        sources.look();
-        sources
-    }
-
-    /// Follows those that were not there before.
-    pub(super) fn look(&mut self) {
-        let is_there = |socket: &mut RuntimeSocket| socket.exists();
-        let appeared: Vec<_> = self.absent.extract_if(.., is_there).collect();
-        for socket in appeared {
-            self.follow(&socket);
-        }
-    }
-
-    fn follow(&mut self, socket: &RuntimeSocket) {
-        let Some(hierarchy) = self.hierarchy.clone() else {
-            return;
+        let hierarchy = Arc::new(hierarchy.clone());
+        let (followed, sources): (_, Vec<_>) = wanted
+            .iter()
+            .map(|socket| follow(socket, &hierarchy))
+            .unzip();
+        // Room for each: the thread never waits to tell of one.
+        let (sender, appeared) = mpsc::channel(possible.len().max(1));
+        let following = Following {
+            sources,
+            absent: possible.to_vec(),
+            hierarchy,
+            appeared: sender,
         };
-        info!(source = %socket.api, socket = %socket.path.display(), "following");
-        let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
-        let sightings = Sightings::new(socket.api, hierarchy, sender);
-        let (asker, wanted) = Wanted::channel();
-        self.receivers.push(receiver);
-        self.askers.push(asker);
-        self.followed.push(socket.clone());
-        let source = source::source(socket);
-        self.tasks.spawn(source::drive(source, sightings, wanted));
+        Ok(Self {
+            appeared: Some(appeared),
+            followed,
+            _thread: Some(Thread::start(following.run())?),
+        })
     }
 
     /// Asks a source for a container. Where too many wait to be asked for, the next listing has it.
     pub(super) fn ask(&self, source: SourceNumber, id: &ContainerId) {
-        let asker = usize::try_from(source).ok();
-        if let Some(asker) = asker.and_then(|number| self.askers.get(number)) {
-            let _ = asker.try_send(id.as_str().to_owned());
+        let number = usize::try_from(source).ok();
+        if let Some(followed) = number.and_then(|number| self.followed.get(number)) {
+            let _ = followed.asker.try_send(id.as_str().to_owned());
         }
     }
 
     /// All of them, in order.
     pub(super) fn followed(&self) -> impl Iterator<Item = (SourceNumber, &RuntimeSocket)> {
-        (0..).zip(&self.followed)
+        let sockets = self.followed.iter().map(|followed| &followed.socket);
+        (0..).zip(sockets)
     }
 
     /// The next thing that a source tells; for ever where there is none.
     pub(super) async fn next(&mut self) -> (SourceNumber, Sighting) {
         poll_fn(|context| {
-            for (number, receiver) in (0..).zip(&mut self.receivers) {
-                if let Poll::Ready(Some(sighting)) = receiver.poll_recv(context) {
+            if let Some(appeared) = &mut self.appeared {
+                while let Poll::Ready(Some(followed)) = appeared.poll_recv(context) {
+                    self.followed.push(followed);
+                }
+            }
+            for (number, followed) in (0..).zip(&mut self.followed) {
+                if let Poll::Ready(Some(sighting)) = followed.sightings.poll_recv(context) {
                     return Poll::Ready((number, sighting));
                 }
             }
@@ -124,3 +115,6 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

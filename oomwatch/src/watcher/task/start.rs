@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     super::{AddError, Options, StartError, has_counters, source::Source},
@@ -13,7 +13,9 @@ use super::{
     drain::understood,
     node,
     persist::Persist,
+    sources::Sources,
 };
+use crate::log::warn;
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, Delivery, Publisher, RegistryError, Report,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
@@ -47,6 +49,8 @@ impl Task {
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
         let given = given(&hierarchy, containers)?;
+        let sources = Sources::start(&options.sockets, &options.possible_sockets, &hierarchy)
+            .map_err(StartError::Sources)?;
         reached("checked");
         let mut source = Source::start(&options, &hierarchy)?;
         reached("attached");
@@ -63,8 +67,12 @@ impl Task {
             saved.meta.get(node::TOLD_UP_TO).copied(),
             positions(&saved.rings),
         );
-        let sockets = (options.sockets.clone(), options.possible_sockets.clone());
-        let mut task = Self::new(options, boot_id, root, (hierarchy, source, persist));
+        let mut task = Self::new(
+            options,
+            boot_id,
+            root,
+            (hierarchy, source, sources, persist),
+        );
         task.resume(saved);
         let new = task.scan_tree().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
@@ -91,7 +99,7 @@ impl Task {
         task.drain();
         task.engine.start_is_over();
         task.begin_node_audit(told_up_to);
-        task.follow_and_publish(publishers, sockets);
+        task.publish_first(publishers);
         task.warn_of_limits(root);
         info!(
             tier = %task.source.tier(),
@@ -106,7 +114,7 @@ impl Task {
         options: Options,
         boot_id: Arc<str>,
         root: CgroupId,
-        (hierarchy, source, persist): (Hierarchy, Source, Persist),
+        (hierarchy, source, sources, persist): (Hierarchy, Source, Sources, Persist),
     ) -> Self {
         let origin = Origin {
             boot_id,
@@ -134,7 +142,7 @@ impl Task {
             audit: super::Audit::default(),
             node: super::NodeAudit::default(),
             persist,
-            sources: super::Sources::default(),
+            sources,
             source,
             hierarchy,
         }
@@ -182,18 +190,13 @@ impl Task {
     }
 
     /// The last of the start: from here on it does not fail.
-    fn follow_and_publish(
-        &mut self,
-        publishers: Vec<Box<dyn Publisher>>,
-        (wanted, possible): Sockets,
-    ) {
+    fn publish_first(&mut self, publishers: Vec<Box<dyn Publisher>>) {
         self.source.keep();
         let persist = &mut self.persist;
         let queues = publishers.into_iter();
         self.queues = queues
             .map(|publisher| persist.start_publisher(publisher))
             .collect();
-        self.sources = super::Sources::start(&wanted, possible, &self.hierarchy);
         self.turn();
         reached("published");
     }
@@ -213,9 +216,6 @@ impl Task {
         }
     }
 }
-
-/// Sockets of runtimes: to be followed at once, and from when they are there.
-type Sockets = (Vec<crate::RuntimeSocket>, Vec<crate::RuntimeSocket>);
 
 /// The containers to begin with, as long as nothing is attached yet.
 fn given(hierarchy: &Hierarchy, containers: &[(String, PathBuf)]) -> Result<Vec<Given>, AddError> {

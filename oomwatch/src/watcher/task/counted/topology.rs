@@ -1,13 +1,16 @@
 //! Cgroups that come and go, as their parents' directories and a scan tell; and what those that
 //! went counted last.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io};
 
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::Task;
+use crate::log::warn;
 use crate::{
-    CgroupError, CgroupId, clock,
+    CgroupError, CgroupId,
+    cgroup::walk::Walk,
+    clock,
     counters::{CounterWatch, directories::Change, family::Family},
     record::{CgroupChanged, Record},
 };
@@ -166,36 +169,44 @@ impl Task {
         self.admit(event);
     }
 
+    /// Looks at the whole hierarchy once more, because an earlier look failed or skipped something.
+    pub(in super::super) fn rescan_counted(&mut self) {
+        self.with_counters(|task, watch| task.rescan(watch, true));
+    }
+
     /// Looks at the whole hierarchy, and takes in what came and went without a word. `is_new`
     /// where cgroups that were not known were created since the start, so that their counters
     /// began at 0.
     pub(super) fn rescan(&mut self, watch: &mut CounterWatch, is_new: bool) {
-        let mut live = HashSet::from([self.engine.tree().root()]);
-        let mut created = Vec::new();
         let now = clock::now();
-        let tree = self.engine.tree();
-        let scanned = self.hierarchy.scan(|id, parent, name| {
-            live.insert(id);
-            if is_new && !tree.contains(id) {
-                let change = change(id, parent, Some(name), now.boottime_ns);
-                created.push(Record::CgroupCreated(change));
-            }
-        });
-        if let Err(error) = scanned {
-            error!(%error, "the cgroup hierarchy cannot be scanned");
-            return;
+        let known = self.engine.tree().live().collect();
+        let walk = match Walk::once(&self.hierarchy, known, now.boottime_ns) {
+            Ok(walk) => walk,
+            Err(error) => return self.cannot_scan(&error),
+        };
+        let mut created = Vec::new();
+        if is_new {
+            let young = self.engine.young_ones(&walk).into_iter();
+            created.extend(young.map(|found| {
+                let change = change(found.id, found.parent, Some(&found.name), now.boottime_ns);
+                Record::CgroupCreated(change)
+            }));
         }
-        let gone: Vec<CgroupId> = tree.live().filter(|id| !live.contains(id)).collect();
-        for id in gone {
+        for id in self.engine.gone(&walk) {
             if let Some(parent) = self.engine.tree().parent(id) {
                 self.removed(watch, parent, vec![id], false);
             }
         }
         self.engine.work_through(&created, now);
         if let Err(error) = self.scan() {
-            error!(%error, "the cgroup hierarchy cannot be scanned");
+            self.cannot_scan(&error);
         }
         self.watch_all(watch);
+    }
+
+    fn cannot_scan(&mut self, error: &io::Error) {
+        error!(%error, "the cgroup hierarchy cannot be scanned; trying again");
+        self.scans.retry_later();
     }
 
     /// `None` for the root, which has no counters, and where counters are not hierarchical.

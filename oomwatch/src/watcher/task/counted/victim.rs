@@ -1,8 +1,7 @@
 //! Victims that told of themselves, and the counters they are judged by.
 
-use tracing::warn;
-
 use super::{Reading, Task, reading};
+use crate::log::warn;
 use crate::{
     CgroupId, OomEvent, clock,
     record::{Record, VictimRecord},
