@@ -46,8 +46,7 @@ use self::{
     outbox::Outbox,
     writer::Writer,
 };
-use crate::log::warn;
-use crate::{CgroupId, OomEvent, account::Book};
+use crate::{CgroupId, OomEvent, account::Book, log::warn};
 
 /// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost
 /// to the history, and counted.

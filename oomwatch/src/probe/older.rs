@@ -8,8 +8,7 @@ use super::{
     pin::{Generation, Overlap},
     ring::{self, Ring},
 };
-use crate::log::warn;
-use crate::record::Record;
+use crate::{log::warn, record::Record};
 
 /// The generation and its ring.
 pub(super) struct Older {

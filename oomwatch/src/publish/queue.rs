@@ -21,9 +21,9 @@ use super::{
     Delivery, PUBLISHER_QUEUE, Publisher, PublisherReport,
     deliver::{Feed, deliver},
 };
-use crate::log::warn;
 use crate::{
     OomEvent,
+    log::warn,
     store::outbox::{Backlog, Outbox},
 };
 

@@ -16,11 +16,12 @@ use super::{
     files::Files,
     schema::{self, MIGRATIONS, Version},
 };
-use crate::log::warn;
 use crate::{
     CgroupId, ContainerId, OomEvent,
     account::{Book, Page},
-    clock, printable,
+    clock,
+    log::warn,
+    printable,
 };
 
 /// Readers do not keep a writer waiting; whoever copies the file might.

@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::{StoreError, cursors::Nudge, history};
-use crate::log::warn;
 use crate::{
     OomEvent,
     discover::source::{causes, delays},
+    log::warn,
 };
 
 /// Events read at a time.

@@ -19,8 +19,7 @@ use tracing::info;
 use super::{
     Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files, retention,
 };
-use crate::log::warn;
-use crate::{clock, store::database::Database};
+use crate::{clock, log::warn, store::database::Database};
 
 /// Between two tries to write: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

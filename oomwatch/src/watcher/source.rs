@@ -4,13 +4,13 @@
 use std::{collections::VecDeque, io, path::Path};
 
 use super::{Options, StartError};
-use crate::log::warn;
 use crate::{
     Tier, TierChoice,
     cgroup::hierarchy::Hierarchy,
     clock,
     counters::CounterWatch,
     engine::reading::Reading,
+    log::warn,
     probe::{
         Attached, DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog,
     },

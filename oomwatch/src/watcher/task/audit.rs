@@ -9,8 +9,7 @@ use super::{
     super::{audit::Audit, has_counters},
     Task,
 };
-use crate::log::warn;
-use crate::{CgroupId, clock};
+use crate::{CgroupId, clock, log::warn};
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
 const LAST_WAIT: Duration = Duration::from_millis(50);

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use tracing::error;
 
 use super::{super::source::Watched, Task};
-use crate::log::warn;
 use crate::{
     CgroupError, CgroupId, clock,
     counters::{CounterWatch, Read, file::CounterFile},
     engine::reading::Reading,
+    log::warn,
 };
 
 /// Rounds of reading before others get their turn: each file wakes at most every 10 ms.

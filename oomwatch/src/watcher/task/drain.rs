@@ -2,8 +2,7 @@
 //! after it.
 
 use super::{super::Report, Task};
-use crate::log::warn;
-use crate::{probe::DecodeError, record::Record};
+use crate::{log::warn, probe::DecodeError, record::Record};
 
 /// Records worked through at a time, so that commands are not kept waiting in a storm.
 const BATCH: usize = 256;

@@ -5,8 +5,7 @@ use std::{fs, path::Path};
 use tracing::debug;
 
 use super::Task;
-use crate::log::warn;
-use crate::{clock, log::say_left_out, node, node::NodeBook};
+use crate::{clock, log::say_left_out, log::warn, node, node::NodeBook};
 
 const VMSTAT: &str = "/proc/vmstat";
 /// How long the containers' audit takes, and a little more.

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use super::{Task, node::TOLD_UP_TO};
-use crate::log::warn;
 use crate::{
     AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
     drill::reached,
+    log::warn,
     probe::Position,
     publish::queue::Queue,
     store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},

@@ -14,7 +14,6 @@ use tokio::{
 use tracing::{debug, error};
 
 use super::Task;
-use crate::log::warn;
 use crate::{
     CgroupId,
     cgroup::{
@@ -23,6 +22,7 @@ use crate::{
     },
     clock,
     id::printable,
+    log::warn,
 };
 
 /// How long the scans at the end may take; each of them is a fraction of a second.

@@ -15,7 +15,6 @@ use super::{
     persist::Persist,
     sources::Sources,
 };
-use crate::log::warn;
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, Delivery, Publisher, RegistryError, Report,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
@@ -23,6 +22,7 @@ use crate::{
     drill::reached,
     engine::{Engine, Setting},
     event::build::Origin,
+    log::warn,
     probe::Position,
     reconcile::Counting,
     record::Record,

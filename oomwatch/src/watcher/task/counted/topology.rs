@@ -6,12 +6,12 @@ use std::{collections::HashSet, io};
 use tracing::{debug, error};
 
 use super::Task;
-use crate::log::warn;
 use crate::{
     CgroupError, CgroupId,
     cgroup::walk::Walk,
     clock,
     counters::{CounterWatch, directories::Change, family::Family},
+    log::warn,
     record::{CgroupChanged, Record},
 };
 

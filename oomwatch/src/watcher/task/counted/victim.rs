@@ -1,9 +1,9 @@
 //! Victims that told of themselves, and the counters they are judged by.
 
 use super::{Reading, Task, reading};
-use crate::log::warn;
 use crate::{
     CgroupId, OomEvent, clock,
+    log::warn,
     record::{Record, VictimRecord},
 };
 
