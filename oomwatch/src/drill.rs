@@ -1,26 +1,24 @@
 //! Fire drills: ends the process, or lets it panic, where a test wants to know what that leaves. Debug builds
 //! only; a release build has none of it.
 //!
-//! `OOMWATCH_DRILL=PLACE=kill` or `PLACE=panic` names the place and what happens there.
+//! `OOMWATCH_DRILL=PLACE=kill`, `PLACE=panic` or `PLACE=fail` names the place and what happens there.
 
-/// The process has come to this place.
+/// The process has come to this place. Tells whether what it does there is to fail.
 #[cfg(debug_assertions)]
-pub(crate) fn reached(place: &str) {
-    let Ok(drill) = std::env::var("OOMWATCH_DRILL") else {
-        return;
-    };
-    match drill.split_once('=') {
-        Some((wanted, "kill")) if wanted == place => {
-            let _ = rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::KILL,
-            );
-        }
-        Some((wanted, "panic")) if wanted == place => panic!("a drill at {place}"),
-        _ => {}
+pub(crate) fn reached(place: &str) -> bool {
+    use rustix::process::{Signal, getpid, kill_process};
+    let drill = std::env::var("OOMWATCH_DRILL").unwrap_or_default();
+    let what = drill.split_once('=').filter(|(wanted, _)| *wanted == place);
+    match what {
+        Some((_, "kill")) => kill_process(getpid(), Signal::KILL).is_err(),
+        Some((_, "panic")) => panic!("a drill at {place}"),
+        Some((_, "fail")) => true,
+        _ => false,
     }
 }
 
-/// The process has come to this place.
+/// The process has come to this place, and goes on.
 #[cfg(not(debug_assertions))]
-pub(crate) fn reached(_place: &str) {}
+pub(crate) const fn reached(_place: &str) -> bool {
+    false
+}

@@ -163,7 +163,7 @@ fn adding_an_id_again_is_an_error_and_the_first_is_watched_on() {
 #[tokio::test]
 async fn events_go_to_the_publisher_in_order_and_closing_flushes_it() {
     let (sender, mut published) = mpsc::unbounded_channel();
-    let mut queue = Queue::start(Box::new(Collect(sender)), None);
+    let mut queue = Queue::start(Box::new(Collect(sender)), None, None);
     for second in 1..=100 {
         queue.push(&Arc::new(event_at(second)));
     }
@@ -224,8 +224,8 @@ fn an_id_that_is_used_again_begins_anew() {
 async fn a_publisher_that_hangs_delays_no_other() {
     let (sender, mut published) = mpsc::unbounded_channel();
     let (_never, hangs) = oneshot::channel();
-    let mut slow = Queue::start(Box::new(Hang(Some(hangs))), None);
-    let mut quick = Queue::start(Box::new(Collect(sender)), None);
+    let mut slow = Queue::start(Box::new(Hang(Some(hangs))), None, None);
+    let mut quick = Queue::start(Box::new(Collect(sender)), None, None);
     for second in 1..=100 {
         let event = Arc::new(event_at(second));
         slow.push(&event);

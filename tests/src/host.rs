@@ -8,8 +8,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 mod limited;
+mod pins;
 
 pub use limited::{LIMIT_BYTES, Layout, Limited};
+pub use pins::BpfFs;
 
 /// The program under test: `$OOMWATCH_BIN`, or `oomwatch` beside the test's own directory.
 ///

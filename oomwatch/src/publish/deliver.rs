@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::debug;
 
 use super::{
@@ -57,6 +57,7 @@ pub(super) async fn deliver(
     mut publisher: Box<dyn Publisher>,
     mut feed: Feed,
     counts: Arc<Counts>,
+    progress: Option<Arc<Notify>>,
 ) {
     match publisher.open().await {
         Ok(()) => {}
@@ -81,6 +82,9 @@ pub(super) async fn deliver(
             }
         }
         feed.done();
+        if let Some(progress) = &progress {
+            progress.notify_one();
+        }
     }
     if let Err(error) = publisher.flush().await {
         debug!(publisher = publisher.name(), %error, "publisher not flushed");

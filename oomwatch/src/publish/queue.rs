@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -63,8 +63,13 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Starts the publisher's task. With an outbox, that is where its events come from.
-    pub(crate) fn start(publisher: Box<dyn Publisher>, outbox: Option<Outbox>) -> Self {
+    /// Starts the publisher's task. With an outbox, that is where its events come from. Whoever waits for
+    /// `progress` hears when the publisher is done with one.
+    pub(crate) fn start(
+        publisher: Box<dyn Publisher>,
+        outbox: Option<Outbox>,
+        progress: Option<Arc<Notify>>,
+    ) -> Self {
         let (name, delivery) = (publisher.name().into(), publisher.delivery());
         let (way, feed) = match outbox {
             Some(outbox) => (Way::Store(outbox.backlog()), Feed::Store(Box::new(outbox))),
@@ -74,7 +79,7 @@ impl Queue {
             }
         };
         let counts = Arc::<Counts>::default();
-        let task = tokio::spawn(deliver(publisher, feed, Arc::clone(&counts)));
+        let task = tokio::spawn(deliver(publisher, feed, Arc::clone(&counts), progress));
         Self {
             name,
             delivery,
@@ -123,6 +128,11 @@ impl Queue {
             lost_in_queue: get(&counts.lost_in_queue).saturating_add(lost_before),
             lost_by_publisher: get(&counts.lost_by_publisher),
         }
+    }
+
+    /// Whether no event waits for it in memory.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.way, Way::Store(_)) || self.queued() == 0
     }
 
     /// Events in memory that nothing became of yet.

@@ -9,6 +9,7 @@ use crate::{
     cgroup::hierarchy::Hierarchy,
     clock,
     counters::CounterWatch,
+    drill::reached,
     engine::reading::Reading,
     log::warn,
     probe::{
@@ -139,6 +140,9 @@ impl Source {
 
     /// Waits until there is something to read.
     pub(super) async fn readable(&mut self) -> io::Result<()> {
+        if reached("readable") {
+            return Err(io::Error::other("a drill"));
+        }
         match (&mut self.probe, &mut self.counters) {
             (Some(probe), Some(counters)) => tokio::select! {
                 ready = probe.readable() => ready,

@@ -93,7 +93,7 @@ async fn one_that_blocks_for_a_minute_changes_nobody_elses_latency() {
     let (slow, mut slow_accepted) = scripted(Delivery::BestEffort, &block);
     let (quick, mut accepted) = scripted(Delivery::BestEffort, &[]);
     let (retrying, mut retried) = scripted(Delivery::AtLeastOnce, &[]);
-    let mut queues = [slow, quick, retrying].map(|publisher| Queue::start(publisher, None));
+    let mut queues = [slow, quick, retrying].map(|publisher| Queue::start(publisher, None, None));
     let step = Duration::from_millis(5);
     for seq in 1..=EVENTS {
         let event = Arc::new(event_at(seq));
@@ -137,7 +137,7 @@ async fn what_fails_is_lost_with_best_effort_and_tried_again_with_at_least_once(
         (Delivery::AtLeastOnce, vec![1, 3, 4, 5, 6], (5, 3, 1)),
     ] {
         let (publisher, mut accepted) = scripted(delivery, &answers);
-        let mut queue = Queue::start(publisher, None);
+        let mut queue = Queue::start(publisher, None, None);
         for seq in 1..=6 {
             queue.push(&Arc::new(event_at(seq)));
         }
@@ -155,7 +155,7 @@ async fn what_fails_is_lost_with_best_effort_and_tried_again_with_at_least_once(
 async fn what_is_left_in_memory_after_the_time_of_grace_is_counted() {
     let (mut publisher, mut accepted) = scripted(Delivery::AtLeastOnce, &[]);
     publisher.down = true;
-    let mut queue = Queue::start(publisher, None);
+    let mut queue = Queue::start(publisher, None, None);
     for seq in 1..=7 {
         queue.push(&Arc::new(event_at(seq)));
     }
@@ -185,7 +185,7 @@ async fn what_a_collector_missed_comes_after_a_restart() {
     let (mut publisher, _) = scripted(Delivery::AtLeastOnce, &[]);
     publisher.down = true;
     let mut first = store(dir.path());
-    let mut queue = Queue::start(publisher, first.take_outbox("scripted"));
+    let mut queue = Queue::start(publisher, first.take_outbox("scripted"), None);
     for seq in 1..=200 {
         let event = Arc::new(event_at(seq));
         queue.push(&event);
@@ -207,7 +207,7 @@ async fn what_a_collector_missed_comes_after_a_restart() {
 
     let (publisher, mut accepted) = scripted(Delivery::AtLeastOnce, &[]);
     let mut second = store(dir.path());
-    let mut queue = Queue::start(publisher, second.take_outbox("scripted"));
+    let mut queue = Queue::start(publisher, second.take_outbox("scripted"), None);
     second.close();
     let report = finish(&mut queue).await;
     assert_eq!(second.finish(deadline()).await, 0);

@@ -55,7 +55,12 @@ impl Task {
         for queue in &mut self.queues {
             queue.finish(until).await;
         }
-        self.persist.finish(until).await;
+        if self.persist.has_store() {
+            self.persist.finish(until).await;
+        } else {
+            // They have what was in a pinned ring.
+            self.save();
+        }
     }
 
     /// Who stops a daemon may think that nothing of it is left.

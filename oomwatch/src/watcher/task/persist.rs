@@ -3,11 +3,15 @@
 //!
 //! One batch at a time is with the store's thread. What comes meanwhile goes into the next one, so books
 //! and batches without events take no event's place. When a batch is in the file, what was read from a pinned
-//! ring up to then is handed over, and the kernel gets the room.
+//! ring up to then is handed over, and the kernel gets the room. Without a store it is handed over when the
+//! publishers are done with it.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use tracing::info;
 
 use super::{Task, node::TOLD_UP_TO};
@@ -29,6 +33,8 @@ const SLOW: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Persist {
     store: Option<Store>,
+    /// Where publishers are who have what a pinned ring is to keep until then: one is done with an event.
+    progress: Option<Arc<Notify>>,
     /// Published since the last batch.
     events: Vec<Arc<OomEvent>>,
     under_way: Option<UnderWay>,
@@ -75,16 +81,22 @@ impl Persist {
         }
     }
 
+    /// There is a pinned ring: without a store, publishers are to tell what they are done with.
+    pub(super) fn follow_publishers(&mut self) {
+        if self.store.is_none() {
+            self.progress = Some(Arc::default());
+        }
+    }
+
     pub(super) fn has_store(&self) -> bool {
         self.store.is_some()
     }
 
     /// Starts a publisher, with its outbox if it is to have one.
     pub(super) fn start_publisher(&mut self, publisher: Box<dyn Publisher>) -> Queue {
-        let store = self.store.as_mut();
-        let store = store.filter(|_| publisher.delivery() == Delivery::AtLeastOnce);
-        let Some(store) = store else {
-            return Queue::start(publisher, None);
+        let is_stored = publisher.delivery() == Delivery::AtLeastOnce;
+        let Some(store) = self.store.as_mut().filter(|_| is_stored) else {
+            return Queue::start(publisher, None, self.progress.clone());
         };
         let outbox = store.take_outbox(publisher.name());
         if outbox.is_none() {
@@ -94,7 +106,7 @@ impl Persist {
                 "two publishers have one name: the second one's events wait in memory only"
             );
         }
-        Queue::start(publisher, outbox)
+        Queue::start(publisher, outbox, None)
     }
 
     /// Notes an event that is being published.
@@ -114,11 +126,13 @@ impl Persist {
         self.has_marks = true;
     }
 
-    /// Waits until the store is done with a batch, or asks for all books; for ever without one.
+    /// Waits until the store is done with a batch, or asks for all books; without one, until a publisher is
+    /// done with an event.
     pub(super) async fn wanted(&self) {
-        match &self.store {
-            Some(store) => store.wanted().await,
-            None => std::future::pending().await,
+        match (&self.store, &self.progress) {
+            (Some(store), _) => store.wanted().await,
+            (None, Some(progress)) => progress.notified().await,
+            (None, None) => std::future::pending().await,
         }
     }
 
@@ -186,11 +200,11 @@ impl Task {
         self.engine.resume_waiting(saved.pending, clock::now());
     }
 
-    /// Hands over what is new: to the store, or where there is none, to nobody but the publishers, who have it.
-    /// Called by the loop alone.
+    /// Hands over what is new: to the store, or where there is none, to the publishers, once they are done with
+    /// it. Called by the loop alone.
     pub(super) fn save(&mut self) {
         if !self.persist.has_store() {
-            if self.engine.is_nothing_waiting() {
+            if self.engine.is_nothing_waiting() && self.queues.iter().all(Queue::is_idle) {
                 self.hand_over(&self.source.positions());
             }
             return;

@@ -192,6 +192,9 @@ impl Task {
     /// The last of the start: from here on it does not fail.
     fn publish_first(&mut self, publishers: Vec<Box<dyn Publisher>>) {
         self.source.keep();
+        if self.source.pinned_at().is_some() {
+            self.persist.follow_publishers();
+        }
         let persist = &mut self.persist;
         let queues = publishers.into_iter();
         self.queues = queues
