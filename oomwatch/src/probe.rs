@@ -239,7 +239,7 @@ impl Probe {
     }
 
     /// Reads what is in the ring, at most `limit` records; tells whether more may be left. What is pinned
-    /// stays there until [`Self::handed_over`], unless it keeps the kernel from half of the room.
+    /// stays there until [`Self::handed_over`].
     pub(crate) fn drain(
         &mut self,
         limit: usize,
@@ -258,7 +258,7 @@ impl Probe {
                 take(record);
             }
         }
-        if !self.is_pinned || ring.is_pressed() {
+        if !self.is_pinned {
             ring.consume(ring.position());
         }
         more
@@ -306,6 +306,15 @@ impl Probe {
         }
         for older in self.older.extract_if(.., |older| older.is_among(positions)) {
             older.retire();
+        }
+    }
+
+    /// Gives the kernel the room of what was read, where it lacks half of the ring. What is not handed over
+    /// stays in memory until the kernel writes there.
+    pub(crate) fn relieve(&self) {
+        let ring = self.ring.get_ref();
+        if ring.is_pressed() {
+            ring.consume(ring.position());
         }
     }
 

@@ -188,6 +188,13 @@ impl Source {
         }
     }
 
+    /// See [`Probe::relieve`].
+    pub(super) fn relieve(&self) {
+        if let Some(probe) = &self.probe {
+            probe.relieve();
+        }
+    }
+
     /// See [`Probe::keep`].
     pub(super) fn keep(&mut self) {
         if let Some(probe) = &mut self.probe {

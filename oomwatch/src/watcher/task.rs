@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -77,6 +77,9 @@ pub(super) struct Task {
     node: NodeAudit,
     persist: Persist,
     sources: Sources,
+    started: Instant,
+    /// What came before the start was handed over, or has had its time.
+    is_backlog_over: bool,
 }
 
 impl Task {

@@ -270,8 +270,18 @@ impl Task {
     /// What was read up to these positions is another's by now.
     fn hand_over(&mut self, rings: &[Position]) {
         self.source.handed_over(rings);
+        self.is_backlog_over = true;
         if !rings.is_empty() {
             reached("handed-over");
+        }
+    }
+
+    /// Whoever is slow to take what was read from a pinned ring does not keep the kernel from writing into it.
+    /// What came before the start has a while longer: it may be most of the ring.
+    pub(super) fn relieve(&mut self) {
+        self.is_backlog_over |= self.started.elapsed() > SLOW;
+        if self.is_backlog_over {
+            self.source.relieve();
         }
     }
 

@@ -25,6 +25,7 @@ impl Task {
         }
         self.publish();
         self.save();
+        self.relieve();
     }
 
     /// Publishes events that wait no longer; what is left of them is for the next turn.

@@ -5,6 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{
@@ -143,6 +144,8 @@ impl Task {
             node: super::NodeAudit::default(),
             persist,
             sources,
+            started: Instant::now(),
+            is_backlog_over: false,
             source,
             hierarchy,
         }
