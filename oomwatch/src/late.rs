@@ -30,6 +30,8 @@ pub(crate) struct Waiting {
     /// What its event said of its group, and whether it was of an earlier time.
     pub(crate) group: Option<Group>,
     pub(crate) while_down: bool,
+    /// When that event says that it happened, once there is one.
+    pub(crate) unix_time_ns: Option<i128>,
 }
 
 impl Waiting {
@@ -63,6 +65,7 @@ impl Late {
         {
             waiting.group = event.group;
             waiting.while_down = event.while_down;
+            waiting.unix_time_ns = Some(event.unix_time_ns);
         }
     }
 
@@ -115,6 +118,7 @@ mod tests {
             recounts_before: vec![(CgroupId(5), 2)],
             group: None,
             while_down: false,
+            unix_time_ns: None,
         }
     }
 

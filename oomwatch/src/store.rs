@@ -9,6 +9,7 @@
 //!
 //! [`open`]: Store::open
 
+mod age;
 mod cursors;
 mod database;
 mod error;

@@ -33,8 +33,10 @@ impl Engine {
         self.release(now.boottime_ns);
         for kept in &mut claimed {
             let mut waiting = self.waiting.events();
-            let first = waiting.find(|event| event.seq == kept.seq);
-            kept.group = first.map_or(kept.group, |event| event.group);
+            if let Some(first) = waiting.find(|event| event.seq == kept.seq) {
+                kept.group = first.group;
+                kept.unix_time_ns = Some(first.unix_time_ns);
+            }
         }
         let claimed = claimed.iter();
         claimed.filter_map(|kept| self.claimed(kept, now)).collect()
@@ -59,6 +61,7 @@ impl Engine {
             recounts_before: recounts.collect(),
             group: None,
             while_down: false,
+            unix_time_ns: None,
         };
         self.late.keep(waiting, now.boottime_ns);
     }
@@ -85,6 +88,8 @@ impl Engine {
         );
         event.group = waiting.group;
         event.while_down = waiting.while_down;
+        // Of the one it replaces, to the nanosecond: the clocks are read anew for each.
+        event.unix_time_ns = waiting.unix_time_ns.unwrap_or(event.unix_time_ns);
         event.supersedes = Some(waiting.seq);
         Some(event)
     }

@@ -118,6 +118,12 @@ impl Cursors {
         Ok(())
     }
 
+    /// The number of the last event that all publishers are done with; without any, of the last there can be.
+    pub(super) fn passed(&self) -> i64 {
+        let done = self.cursors.iter().map(|cursor| *cursor.done.borrow());
+        done.min().unwrap_or(i64::MAX)
+    }
+
     /// Writes those that moved. What does not work now works the next time.
     pub(super) fn save(&mut self, database: &mut Database) {
         self.nudged.store(false, Ordering::Release);

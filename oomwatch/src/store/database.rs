@@ -12,8 +12,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use tracing::debug;
 
 use super::{
-    Batch, Saved, StoreError, cursors,
+    Batch, Limits, Saved, StoreError,
+    age::Age,
+    cursors,
     files::Files,
+    retention,
     schema::{self, MIGRATIONS, Version},
 };
 use crate::{
@@ -42,6 +45,7 @@ const SETTINGS: &str = "
 pub(super) struct Database {
     pub(super) connection: Connection,
     path: PathBuf,
+    age: Age,
 }
 
 impl Database {
@@ -80,8 +84,14 @@ impl Database {
         schema::migrate(&mut connection, MIGRATIONS).map_err(failed)?;
         let saved = load(&connection, boot_id).map_err(failed)?;
         cursors::check(&connection).map_err(failed)?;
+        let age = Age::load(&connection, boot_id, clock::now().boottime_ns).map_err(failed)?;
         let path = path.to_owned();
-        Ok((Self { connection, path }, saved))
+        let database = Self {
+            connection,
+            path,
+            age,
+        };
+        Ok((database, saved))
     }
 
     /// Writes a batch, or nothing of it.
@@ -92,11 +102,14 @@ impl Database {
     }
 
     fn try_write(&mut self, batch: &Batch, boot_id: &str) -> Result<i64, rusqlite::Error> {
+        let boottime_ns = clock::now().boottime_ns;
+        let kept_ns = self.age.now(boottime_ns);
         let transaction = self.connection.transaction()?;
-        insert_events(&transaction, &batch.events)?;
+        insert_events(&transaction, &batch.events, kept_ns)?;
         if batch.all_books {
-            begin_boot(&transaction, boot_id)?;
+            begin_boot(&transaction, boot_id, kept_ns)?;
         }
+        self.age.save(&transaction, boot_id, boottime_ns)?;
         insert_books(&transaction, batch)?;
         keep_pending(&transaction, batch)?;
         keep_rings(&transaction, &batch.rings)?;
@@ -113,6 +126,20 @@ impl Database {
     pub(super) fn last_number(&self) -> Result<i64, StoreError> {
         cursors::last_number(&self.connection)
             .map_err(|error| StoreError::opening(&self.path, error))
+    }
+
+    /// Keeps the history within its limits; see [`retention::trim`].
+    pub(super) fn trim(
+        &mut self,
+        limits: &Limits,
+        passed: i64,
+        boot_id: &str,
+    ) -> Result<(), StoreError> {
+        let (age, boottime_ns) = (self.age, clock::now().boottime_ns);
+        self.run("trim", |connection| {
+            age.save(connection, boot_id, boottime_ns)?;
+            retention::trim(connection, limits, passed, age.now(boottime_ns))
+        })
     }
 
     /// Makes what was written last through a power cut. What does not work now works the next time.
@@ -233,12 +260,16 @@ fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::
 }
 
 /// What follows is all that is known of this boot. Events that waited when another boot ended wait no longer.
-fn begin_boot(transaction: &Transaction<'_>, boot_id: &str) -> Result<(), rusqlite::Error> {
+fn begin_boot(
+    transaction: &Transaction<'_>,
+    boot_id: &str,
+    kept_ns: u64,
+) -> Result<(), rusqlite::Error> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
     let is_another: bool = transaction.query_row(sql, [boot_id], |row| row.get(0))?;
     if is_another {
         let left = load_pending(transaction)?.into_iter().map(Arc::new);
-        insert_events(transaction, &left.collect::<Vec<_>>())?;
+        insert_events(transaction, &left.collect::<Vec<_>>(), kept_ns)?;
     }
     transaction.execute_batch("DELETE FROM book; DELETE FROM pending; DELETE FROM ring")?;
     let sql = "DELETE FROM meta WHERE NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
@@ -277,6 +308,7 @@ fn keep_rings(transaction: &Transaction<'_>, rings: &[(u32, u64)]) -> Result<(),
 fn insert_events(
     transaction: &Transaction<'_>,
     events: &[Arc<OomEvent>],
+    kept_ns: u64,
 ) -> Result<(), rusqlite::Error> {
     if events.is_empty() {
         return Ok(());
@@ -288,8 +320,8 @@ fn insert_events(
     let mut insert = transaction.prepare(
         "INSERT INTO event
          (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text,
-          superseded)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0
+          superseded, kept_ns)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11
          WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ?1 AND superseded = 0)",
     )?;
     for event in events {
@@ -315,6 +347,7 @@ fn insert_events(
             text(details.map(|details| &details.namespace)),
             event.to_json(),
             event.to_text(false),
+            kept_ns.cast_signed(),
         ])?;
     }
     Ok(())

@@ -1,24 +1,30 @@
-//! How much history is kept: not older, and not more bytes, than the limits say. The oldest goes
-//! first; books are never counted out.
+//! How much history is kept: not older, and not more bytes, than the limits say. The first stored goes
+//! first; books are never counted out. No wall clock is asked.
 
 use rusqlite::{Connection, params};
 
-use super::{Limits, schema::stored_time};
+use super::Limits;
 
-/// Trims the history.
+/// Trims the history. `now_ns` is the store's own clock ([`super::age`]). For its age alone no event goes that has a
+/// number after `passed`: some publisher is not done with it.
 pub(super) fn trim(
     connection: &Connection,
     limits: &Limits,
-    unix_time_ns: i128,
+    passed: i64,
+    now_ns: u64,
 ) -> Result<(), rusqlite::Error> {
-    let max_age_ns = i128::try_from(limits.max_age.as_nanos()).unwrap_or(i128::MAX);
-    let oldest = stored_time(unix_time_ns.saturating_sub(max_age_ns));
-    connection.execute("DELETE FROM event WHERE time_ns < ?1", [oldest])?;
+    let max_age_ns = u64::try_from(limits.max_age.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(oldest_ns) = now_ns.checked_sub(max_age_ns) {
+        connection.execute(
+            "DELETE FROM event WHERE kept_ns < ?1 AND number <= ?2",
+            params![oldest_ns.cast_signed(), passed],
+        )?;
+    }
     while used_bytes(connection)? > limits.max_bytes {
         // An eighth at a time: between too few and too many statements.
         let trimmed = connection.execute(
             "DELETE FROM event WHERE number IN (
-                 SELECT number FROM event ORDER BY time_ns, number
+                 SELECT number FROM event ORDER BY number
                  LIMIT (SELECT count(*) / 8 + 1 FROM event))",
             params![],
         )?;
@@ -73,19 +79,68 @@ mod tests {
         row.unwrap()
     }
 
+    /// As if each had been stored at its second.
+    fn kept_at_their_seconds(database: &Database) {
+        let sql = "UPDATE event SET kept_ns = time_ns";
+        database.connection.execute(sql, []).unwrap();
+    }
+
+    const TEN_SECONDS: Limits = Limits {
+        max_age: Duration::from_secs(10),
+        max_bytes: u64::MAX,
+    };
+
     #[test]
-    fn what_is_too_old_goes() {
+    fn what_is_kept_for_too_long_goes() {
         let dir = state_dir();
         let files = Files::lock(dir.path()).unwrap();
         let database = filled(&files, 100);
-        let limits = Limits {
-            max_age: Duration::from_secs(10),
-            max_bytes: u64::MAX,
-        };
-        trim(&database.connection, &limits, 100_000_000_000).unwrap();
+        kept_at_their_seconds(&database);
+        let connection = &database.connection;
+        trim(connection, &TEN_SECONDS, i64::MAX, 100_000_000_000).unwrap();
         assert_eq!(left(&database), (11, Some(90)));
-        trim(&database.connection, &limits, 1 << 80).unwrap();
+        trim(connection, &TEN_SECONDS, i64::MAX, 1 << 62).unwrap();
         assert_eq!(left(&database), (0, None));
+    }
+
+    #[test]
+    fn for_its_age_alone_nothing_goes_that_a_publisher_waits_for() {
+        let dir = state_dir();
+        let files = Files::lock(dir.path()).unwrap();
+        let database = filled(&files, 100);
+        kept_at_their_seconds(&database);
+        trim(&database.connection, &TEN_SECONDS, 30, 1 << 62).unwrap();
+        assert_eq!(left(&database), (70, Some(31)));
+    }
+
+    /// The clock went back between the fifth and the sixth: those had lesser times and went first.
+    #[test]
+    fn what_is_too_much_goes_by_number_whatever_the_clock_said() {
+        let dir = state_dir();
+        let files = Files::lock(dir.path()).unwrap();
+        let (mut database, _) = Database::open_or_begin(&files, BOOT).unwrap();
+        let seconds = (1001..=1500).chain(1..=500);
+        let batch = Batch {
+            events: seconds.map(|second| event_at(second).into()).collect(),
+            ..Batch::default()
+        };
+        database.write(&batch, BOOT).unwrap();
+        let limits = Limits {
+            max_age: FOR_EVER,
+            max_bytes: used_bytes(&database.connection).unwrap() / 2,
+        };
+        trim(&database.connection, &limits, 0, 1 << 62).unwrap();
+        let sql = "SELECT min(number), max(number), count(*) FROM event";
+        let row = database.connection.query_row(sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+        });
+        let (first, last, count) = row.unwrap();
+        assert_eq!(
+            (last, last - first + 1),
+            (1000, count),
+            "the latest are left"
+        );
+        assert!(count < 900, "{count}");
     }
 
     #[test]
@@ -98,7 +153,7 @@ mod tests {
             max_age: FOR_EVER,
             max_bytes: before / 2,
         };
-        trim(&database.connection, &limits, 0).unwrap();
+        trim(&database.connection, &limits, i64::MAX, 0).unwrap();
         assert!(used_bytes(&database.connection).unwrap() <= before / 2);
         let (count, oldest) = left(&database);
         assert!((500..1500).contains(&count), "{count} of 2000 are left");
@@ -122,7 +177,7 @@ mod tests {
             max_age: FOR_EVER,
             max_bytes: 0,
         };
-        trim(&database.connection, &limits, 0).unwrap();
+        trim(&database.connection, &limits, i64::MAX, 0).unwrap();
         assert_eq!(left(&database), (0, None));
     }
 }

@@ -89,6 +89,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
         WHERE ring.key = 'ring' AND bytes.key = 'ring_bytes';
     DELETE FROM meta WHERE key IN ('ring', 'ring_bytes');
 ",
+    "
+    -- The store's own clock, and what it read when an event was stored.
+    CREATE TABLE age (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        ns INTEGER NOT NULL,
+        boot TEXT NOT NULL,
+        boottime_ns INTEGER NOT NULL
+    ) STRICT;
+    ALTER TABLE event ADD COLUMN kept_ns INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.

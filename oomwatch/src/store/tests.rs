@@ -171,7 +171,7 @@ fn a_store_of_a_newer_version_is_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 3,
+                known: 4,
                 ..
             }
         ),

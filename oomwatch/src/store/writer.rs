@@ -16,10 +16,8 @@ use std::{
 
 use tracing::info;
 
-use super::{
-    Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files, retention,
-};
-use crate::{clock, log::warn, store::database::Database};
+use super::{Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files};
+use crate::{log::warn, store::database::Database};
 
 /// Between two tries to write: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -210,12 +208,8 @@ impl Writer {
         } else {
             database.check()
         };
-        let limits = &self.limits;
-        let trimmed = check.and_then(|()| {
-            database.run("trim", |connection| {
-                retention::trim(connection, limits, clock::now().unix_time_ns)
-            })
-        });
+        let passed = self.cursors.passed();
+        let trimmed = check.and_then(|()| database.trim(&self.limits, passed, &self.boot_id));
         match trimmed {
             Ok(()) => {}
             Err(error @ StoreError::Damaged { .. }) => {

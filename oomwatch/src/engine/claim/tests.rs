@@ -26,6 +26,8 @@ struct Bench {
     oom_kill: u64,
     next_pid: u32,
     invocation: u64,
+    /// By how much the wall clock was set forward.
+    step_ns: i128,
     events: Vec<OomEvent>,
 }
 
@@ -44,6 +46,7 @@ impl Bench {
             oom_kill: 0,
             next_pid: 1,
             invocation: 0,
+            step_ns: 0,
             events: Vec::new(),
         }
     }
@@ -51,7 +54,7 @@ impl Bench {
     fn now(&self) -> Now {
         Now {
             boottime_ns: self.clock_ns,
-            unix_time_ns: i128::from(self.clock_ns),
+            unix_time_ns: i128::from(self.clock_ns) + self.step_ns,
         }
     }
 
@@ -135,6 +138,22 @@ fn a_late_container_claims_its_kill() {
     assert_eq!(late.unix_time_ns, at_once.unix_time_ns);
     let totals = bench.engine.totals();
     assert_eq!((totals.kills, totals.unregistered, totals.late), (1, 0, 1));
+}
+
+/// It is the same kill: whoever looks for it by its time finds the second word where the first was.
+#[test]
+fn a_claim_has_the_time_of_what_it_supersedes_whatever_the_clock_does() {
+    let mut bench = Bench::new();
+    bench.kill(1);
+    bench.step_ns = 1_000_000_007;
+    bench.register();
+    let times: Vec<i128> = bench
+        .events
+        .iter()
+        .map(|event| event.unix_time_ns)
+        .collect();
+    assert_eq!(times.len(), 2);
+    assert_eq!(times[0], times[1]);
 }
 
 /// The members of a group are held back for their number: the container does not overtake them.

@@ -3,7 +3,11 @@
 //! Until the loop runs, nothing is read from a pinned ring for good and no older generation of programs is
 //! removed. So a start that fails, or is killed after any of its steps, leaves all of it to the next one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 use tracing::info;
@@ -56,7 +60,7 @@ impl Task {
         let mut source = Source::start(&options, &hierarchy)?;
         reached("attached");
         forward_log(&mut source);
-        let boot_id = boot_id();
+        let boot_id = boot_id(BOOT_ID);
         let store = options.state_dir.clone().map(|dir| StoreConfig {
             dir,
             limits: options.limits,
@@ -285,12 +289,14 @@ fn forward_log(source: &mut Source) {
     }
 }
 
-fn boot_id() -> Arc<str> {
-    match std::fs::read_to_string(BOOT_ID) {
+/// The kernel's, or where it cannot be read, one for this run: nothing of an earlier run is gone on with then.
+fn boot_id(path: &str) -> Arc<str> {
+    match std::fs::read_to_string(path) {
         Ok(id) => id.trim().into(),
         Err(error) => {
-            warn!(%error, path = BOOT_ID, "the boot id is unknown");
-            "unknown".into()
+            warn!(%error, path, "the boot id is unknown: nothing of an earlier run is resumed");
+            let random = || RandomState::new().hash_one(path);
+            format!("unknown-{:016x}{:016x}", random(), random()).into()
         }
     }
 }
@@ -298,4 +304,19 @@ fn boot_id() -> Arc<str> {
 fn host_name() -> Option<Arc<str>> {
     let name = rustix::system::uname();
     Some(crate::id::printable(name.nodename().to_bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two boots that could not be told from one another were taken for one, and the containers of the first were
+    /// put on whatever had their cgroups' numbers in the second.
+    #[test]
+    fn a_boot_without_an_id_is_like_no_other() {
+        let path = "/proc/self/no-such-file";
+        let (first, second) = (boot_id(path), boot_id(path));
+        assert!(first.starts_with("unknown-"), "{first}");
+        assert_ne!(first, second);
+    }
 }
