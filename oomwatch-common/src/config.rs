@@ -40,6 +40,14 @@ config! {
     known_fields,
     /// [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
     mark_victim_passes,
+    /// Offset of `pid` in the record of the classic `oom:mark_victim`; without BTF.
+    mark_victim_pid,
+    /// The same of `sig` in `signal:signal_generate`.
+    signal_generate_sig,
+    /// The same of `code`.
+    signal_generate_code,
+    /// The same of `pid`.
+    signal_generate_pid,
     /// `task_struct.pid`: the thread id.
     task_pid,
     /// `task_struct.tgid`: the process id.

@@ -1,9 +1,8 @@
 //! Victims without BTF: the thread id when it is marked, and the rest when that thread exits and
 //! is `current`. Helpers only, no structure of the kernel is read.
 //!
-//! The mark comes from the classic tracepoint, whose record has the thread id at the same place
-//! in every version (4.13 to 7.3), while what the raw one passes differs and cannot be told apart
-//! here. A classic tracepoint may be skipped while a BPF program runs on this CPU; the counters,
+//! The mark comes from the classic tracepoint: tracefs says where its record has the thread id, while what the
+//! raw one passes differs from version to version and cannot be told apart here. A classic tracepoint may be skipped while a BPF program runs on this CPU; the counters,
 //! which user space reads in this tier, make up for it.
 //!
 //! Who is marked by itself is described at once. Another victim is marked right after it was sent SIGKILL.
@@ -13,7 +12,6 @@
 //! who takes the mark tells of it.
 
 use aya_ebpf::{
-    EbpfContext as _,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
         generated::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns},
@@ -23,17 +21,11 @@ use aya_ebpf::{
 use oomwatch_common::record::{COMM_LEN, DROP_VICTIM, KIND_VICTIM, Victim, field};
 
 use crate::{
-    kernel,
+    kernel::{self, config},
     maps::{self, MARKED, RECORDS, SUSPECTS},
     victim::{Deferred, SIGKILL},
 };
 
-/// Offset of `pid` in the record of `oom:mark_victim`.
-const PID_OFFSET: usize = 8;
-/// Offsets in the record of `signal:signal_generate`, since 3.2.
-const SIGNAL_OFFSET: usize = 8;
-const CODE_OFFSET: usize = 16;
-const SIGNALLED_OFFSET: usize = 36;
 /// `si_code` of a signal that the kernel sent.
 const SI_KERNEL: u32 = 0x80;
 
@@ -83,27 +75,28 @@ impl Suspect {
     }
 }
 
-/// A number in the record of a classic tracepoint.
+/// A number in the record of a classic tracepoint; 0 where it cannot be read. Read by the helper, for the
+/// verifier allows no access to a context at an offset that the program has added.
 #[inline(always)]
-fn number_at(ctx: &TracePointContext, offset: usize) -> u32 {
-    // SAFETY: the verifier holds the access against the size of the record.
-    unsafe { *ctx.as_ptr().cast::<u8>().add(offset).cast::<u32>() }
+fn number_at(ctx: &TracePointContext, offset: u32) -> u32 {
+    // SAFETY: the helper reads nothing that is not there.
+    unsafe { ctx.read_at(offset as usize) }.unwrap_or(0)
 }
 
 /// `signal:signal_generate`.
 #[inline(always)]
 pub(crate) fn signalled(ctx: &TracePointContext) {
-    let is_kill = u64::from(number_at(ctx, SIGNAL_OFFSET)) == SIGKILL;
-    if is_kill && number_at(ctx, CODE_OFFSET) == SI_KERNEL {
+    let is_kill = u64::from(number_at(ctx, config!(signal_generate_sig))) == SIGKILL;
+    if is_kill && number_at(ctx, config!(signal_generate_code)) == SI_KERNEL {
         let suspect = Suspect::of_current();
-        let _ = SUSPECTS.insert(number_at(ctx, SIGNALLED_OFFSET), suspect, 0);
+        let _ = SUSPECTS.insert(number_at(ctx, config!(signal_generate_pid)), suspect, 0);
     }
 }
 
 /// `oom:mark_victim`.
 #[inline(always)]
 pub(crate) fn marked(ctx: &TracePointContext) {
-    let tid = number_at(ctx, PID_OFFSET);
+    let tid = number_at(ctx, config!(mark_victim_pid));
     let mark = Deferred::now(tid);
     let current = bpf_get_current_pid_tgid();
     if tid == current as u32 {

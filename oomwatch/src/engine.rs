@@ -299,7 +299,7 @@ impl Engine {
                     let first = end.first.map(|memcg| memcg.cgroup_id);
                     let lineage = first.map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
                     self.reconciler.group_end(end, &lineage);
-                    self.waiting.group_end(end.invocation);
+                    self.waiting.group_end(end.invocation, end.marks);
                 }
             }
         }
@@ -504,6 +504,9 @@ impl Engine {
     }
 
     fn victim(&mut self, record: &VictimRecord, now: Now) -> Option<OomEvent> {
+        if let Some(call) = record.invocation.filter(|call| call.kills_group) {
+            self.waiting.group_mark(call.number);
+        }
         let (kind, counted) = match self.reconciler.victim(record) {
             Verdict::Kill { counted } => (Kind::Kill, counted),
             Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),

@@ -34,6 +34,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Group {
     invocation: u64,
+    /// Marks so far, of whatever came of them.
+    marks: u32,
     /// Members so far: marks of further threads of one process are none.
     members: u32,
     /// Of those, the ones that wait for the others.
@@ -118,20 +120,31 @@ impl Waiting {
     /// Gives a member of a group kill its place; returns the call whose other members it is to wait for.
     fn join_group(&mut self, event: &mut OomEvent) -> Option<u64> {
         let member = event.group.as_mut()?;
-        if member.invocation != self.group.invocation {
-            self.break_group();
-            self.group = Group {
-                invocation: member.invocation,
-                ..Group::default()
-            };
-        }
+        let invocation = member.invocation;
+        self.begin_group(invocation);
         member.index = self.group.members;
         self.group.members += 1;
         if self.group.is_broken {
             return None;
         }
         self.group.held += 1;
-        Some(member.invocation)
+        Some(invocation)
+    }
+
+    fn begin_group(&mut self, invocation: u64) {
+        if invocation != self.group.invocation {
+            self.break_group();
+            self.group = Group {
+                invocation,
+                ..Group::default()
+            };
+        }
+    }
+
+    /// A mark was seen that is one of a group kill.
+    pub(crate) fn group_mark(&mut self, invocation: u64) {
+        self.begin_group(invocation);
+        self.group.marks += 1;
     }
 
     /// The members of the group kill under way wait no longer, and do not learn its size.
@@ -140,10 +153,12 @@ impl Waiting {
         self.end_group(None);
     }
 
-    /// A group kill is over: its members learn its size, unless some went before.
-    pub(crate) fn group_end(&mut self, invocation: u64) {
+    /// A group kill is over, and the kernel made so many marks: its members learn its size, unless some went
+    /// before, or some mark was not seen.
+    pub(crate) fn group_end(&mut self, invocation: u64, marks: u32) {
         if invocation == self.group.invocation && !self.group.is_broken {
-            self.end_group(Some(self.group.members));
+            let is_whole = self.group.marks == marks;
+            self.end_group(is_whole.then_some(self.group.members));
         }
     }
 

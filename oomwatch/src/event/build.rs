@@ -73,7 +73,7 @@ impl Known<'_> {
             constraint: constraint(record),
             group: record
                 .invocation
-                .filter(|call| call.kills_group)
+                .filter(|call| call.kills_group && kind == Kind::Kill)
                 .map(|call| Group {
                     invocation: call.number,
                     index: call.index,

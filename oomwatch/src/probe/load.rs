@@ -251,8 +251,25 @@ fn load_object(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("AYA_LOGS", log_bytes)
         .map_max_entries("RECORDS", config.ring_bytes)
+        .map_max_entries("LAST_COUNTS", last_counts(possible_cpus()))
         .load(OBJECT)
         .map_err(load_error)
+}
+
+/// Memory cgroups whose count at their last mark is kept, and places that each CPU takes for itself: until 6.17 or
+/// so it takes `LOCAL_FREE_TARGET` (128) free ones at a time (`kernel/bpf/bpf_lru_list.c`), and where none are left,
+/// entries that live give way.
+const COUNTS: u32 = 1024;
+const COUNTS_OF_A_CPU: u32 = 128;
+
+fn last_counts(cpus: u32) -> u32 {
+    COUNTS.saturating_add(cpus.saturating_mul(COUNTS_OF_A_CPU))
+}
+
+/// CPUs that the kernel is prepared for, which may be more than there are.
+fn possible_cpus() -> u32 {
+    let cpus = aya::util::nr_cpus().unwrap_or(1);
+    u32::try_from(cpus).unwrap_or(u32::MAX)
 }
 
 /// What holds a program of this name attached.

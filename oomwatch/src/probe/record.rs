@@ -152,20 +152,27 @@ fn kills_group(wire: &Victim) -> bool {
             .any(|&group| group != 0)
 }
 
+/// A limit, unless it is `max`: `PAGE_COUNTER_MAX`, which is `LONG_MAX / PAGE_SIZE` (5.8 to 7.3).
+fn max_bytes(pages: u64, page_bytes: u64) -> Option<u64> {
+    let none = i64::MAX.unsigned_abs() / page_bytes.max(1);
+    (pages < none).then(|| pages.saturating_mul(page_bytes))
+}
+
 fn limit(wire: &Victim, page_bytes: u64) -> Option<LimitHit> {
     if wire.fields & field::LIMIT == 0 {
         return None;
     }
     if wire.limit_memcg_id == 0 {
         return Some(LimitHit::Node {
-            total_bytes: (wire.fields & field::OOM_CONTROL != 0)
+            // The kernel works it out after its shortcut for tasks that are dying already.
+            total_bytes: (wire.fields & field::OOM_CONTROL != 0 && wire.total_pages > 0)
                 .then(|| wire.total_pages.saturating_mul(page_bytes)),
         });
     }
     let usage = wire.fields & field::LIMIT_USAGE != 0;
     Some(LimitHit::Memcg {
         cgroup_id: CgroupId(wire.limit_memcg_id),
-        max_bytes: usage.then(|| wire.limit_max_pages.saturating_mul(page_bytes)),
+        max_bytes: max_bytes(wire.limit_max_pages, page_bytes).filter(|_| usage),
         usage_bytes: usage.then(|| wire.limit_usage_pages.saturating_mul(page_bytes)),
     })
 }

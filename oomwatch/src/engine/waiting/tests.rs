@@ -31,6 +31,11 @@ fn member(seq: u64, invocation: u64) -> OomEvent {
     }
 }
 
+fn admit_member(waiting: &mut Waiting, seq: u64, invocation: u64, is_nameless: bool, now_ns: u64) {
+    waiting.group_mark(invocation);
+    waiting.admit(member(seq, invocation), is_nameless, now_ns);
+}
+
 /// Numbers of what is to be published now, if nothing more is named.
 fn ready(waiting: &mut Waiting, now_ns: u64) -> Vec<u64> {
     ready_if(waiting, now_ns, |_| true)
@@ -94,12 +99,12 @@ fn a_crash_loop_without_a_name_has_one_deadline_each() {
 #[test]
 fn members_of_a_group_learn_their_number() {
     let mut waiting = Waiting::default();
-    waiting.admit(member(1, 9), false, 0);
-    waiting.admit(member(2, 9), false, 1);
+    admit_member(&mut waiting, 1, 9, false, 0);
+    admit_member(&mut waiting, 2, 9, false, 1);
     assert!(ready(&mut waiting, 2).is_empty());
-    waiting.group_end(8);
+    waiting.group_end(8, 2);
     assert!(ready(&mut waiting, 3).is_empty(), "another's end");
-    waiting.group_end(9);
+    waiting.group_end(9, 2);
     waiting.release(4, |_| false);
     let group = |event: OomEvent| event.group.map(|group| (group.index, group.size));
     let members: Vec<_> = std::iter::from_fn(|| waiting.next()).map(group).collect();
@@ -109,16 +114,16 @@ fn members_of_a_group_learn_their_number() {
 #[test]
 fn where_one_went_before_none_learns_it() {
     let mut waiting = Waiting::default();
-    waiting.admit(member(1, 9), false, 0);
-    waiting.admit(member(2, 9), false, 10);
+    admit_member(&mut waiting, 1, 9, false, 0);
+    admit_member(&mut waiting, 2, 9, false, 10);
     assert_eq!(ready(&mut waiting, MAX_WAIT_NS), [1]);
     assert_eq!(
         ready(&mut waiting, MAX_WAIT_NS),
         [2],
         "they wait for nothing"
     );
-    waiting.admit(member(3, 9), false, MAX_WAIT_NS);
-    waiting.group_end(9);
+    admit_member(&mut waiting, 3, 9, false, MAX_WAIT_NS);
+    waiting.group_end(9, 3);
     let last = waiting.next().unwrap();
     assert_eq!(
         last.group.map(|group| (group.index, group.size)),
@@ -126,12 +131,35 @@ fn where_one_went_before_none_learns_it() {
     );
 }
 
+/// Its record found no room: those that did are not all.
+#[test]
+fn where_a_mark_was_lost_nobody_learns_the_number() {
+    let mut waiting = Waiting::default();
+    admit_member(&mut waiting, 1, 9, false, 0);
+    waiting.group_end(9, 2);
+    waiting.release(1, |_| false);
+    let only = waiting.next().unwrap();
+    assert_eq!(only.group.map(|group| group.size), Some(None));
+}
+
+/// A mark of a further thread, or of a task that was exiting, is seen and is no member.
+#[test]
+fn marks_that_are_no_members_do_not_count() {
+    let mut waiting = Waiting::default();
+    admit_member(&mut waiting, 1, 9, false, 0);
+    waiting.group_mark(9);
+    waiting.group_end(9, 2);
+    waiting.release(1, |_| false);
+    let only = waiting.next().unwrap();
+    assert_eq!(only.group.map(|group| group.size), Some(Some(1)));
+}
+
 #[test]
 fn a_large_group_waits_for_no_number() {
     let mut waiting = Waiting::default();
     let all = MAX_MEMBERS as u64 + 1;
     for seq in 1..=all {
-        waiting.admit(member(seq, 9), false, 0);
+        admit_member(&mut waiting, seq, 9, false, 0);
     }
     assert_eq!(ready(&mut waiting, 0).len() as u64, all);
 }
@@ -139,8 +167,8 @@ fn a_large_group_waits_for_no_number() {
 #[test]
 fn a_group_without_an_end_waits_until_its_time_is_over() {
     let mut waiting = Waiting::default();
-    waiting.admit(member(1, 9), false, 0);
-    waiting.admit(member(2, 10), false, 0);
+    admit_member(&mut waiting, 1, 9, false, 0);
+    admit_member(&mut waiting, 2, 10, false, 0);
     assert_eq!(ready(&mut waiting, 1), [1], "there is a next one");
     assert_eq!(ready(&mut waiting, MAX_WAIT_NS), [2]);
 }
@@ -148,8 +176,8 @@ fn a_group_without_an_end_waits_until_its_time_is_over() {
 #[test]
 fn a_nameless_member_waits_for_both_and_for_one_time() {
     let mut waiting = Waiting::default();
-    waiting.admit(member(1, 9), true, 0);
-    waiting.group_end(9);
+    admit_member(&mut waiting, 1, 9, true, 0);
+    waiting.group_end(9, 1);
     assert!(ready(&mut waiting, 1).is_empty());
     assert_eq!(ready(&mut waiting, MAX_WAIT_NS), [1]);
 }

@@ -1,5 +1,7 @@
 //! Without BTF: three programs that read no structure of the kernel.
 
+mod format;
+
 use std::thread;
 
 use aya::{
@@ -9,6 +11,7 @@ use aya::{
 use oomwatch_common::config::Config;
 use tracing::debug;
 
+use self::format::{Events, FormatError};
 use super::{
     super::{Probe, ProbeConfig, ProbeError, tier::Tier},
     BoxedError, Started, attach_error, finish, load_object, loader,
@@ -23,10 +26,20 @@ const EXIT: &str = "sched_process_exit_pid";
 /// Needs tracefs, for the number of a classic tracepoint.
 pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader).join().unwrap_or_default();
-    let mut programs = load_object(loader, &Config::UNKNOWN, config)?;
+    let mut kernel = Config::UNKNOWN;
+    let events = Events::find().and_then(|events| {
+        kernel.mark_victim_pid = events.format("oom/mark_victim")?.offset("pid")?;
+        Ok(events)
+    });
+    let events = events.map_err(|error| attach_error(MARK, error.into()))?;
+    let signal = signal_offsets(&events, &mut kernel);
+    let mut programs = load_object(loader, &kernel, config)?;
     // The exit first: a victim that is marked is waited for.
     attach_exit(&mut programs).map_err(|source| attach_error(EXIT, source))?;
-    if let Err(error) = attach_classic(&mut programs, SIGNAL, ("signal", "signal_generate")) {
+    let signal = signal
+        .map_err(BoxedError::from)
+        .and_then(|()| attach_classic(&mut programs, SIGNAL, ("signal", "signal_generate")));
+    if let Err(error) = signal {
         debug!(%error, "victims that exit before they are marked are told by number only");
     }
     attach_classic(&mut programs, MARK, ("oom", "mark_victim"))
@@ -38,6 +51,15 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         links: Vec::new(),
     };
     finish(programs, started, config)
+}
+
+/// Without it a victim that exits before it is marked is told by number only.
+fn signal_offsets(events: &Events, kernel: &mut Config) -> Result<(), FormatError> {
+    let signal = events.format("signal/signal_generate")?;
+    kernel.signal_generate_sig = signal.offset("sig")?;
+    kernel.signal_generate_code = signal.offset("code")?;
+    kernel.signal_generate_pid = signal.offset("pid")?;
+    Ok(())
 }
 
 fn attach_exit(programs: &mut Ebpf) -> Result<(), BoxedError> {

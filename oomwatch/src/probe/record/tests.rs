@@ -80,6 +80,31 @@ fn a_chain_may_fill_the_record() {
     assert_eq!(victim.chain.len(), MAX_CHAIN);
 }
 
+#[test]
+fn a_limit_that_is_not_set_is_unknown() {
+    let page = 4096;
+    let mut wire = wire_victim();
+    wire.fields |= field::LIMIT | field::LIMIT_USAGE | field::OOM_CONTROL;
+    wire.limit_memcg_id = 7;
+    let max = |wire: &Victim| match limit(wire, page) {
+        Some(LimitHit::Memcg { max_bytes, .. }) => max_bytes,
+        other => panic!("{other:?}"),
+    };
+    wire.limit_max_pages = 4096;
+    assert_eq!(max(&wire), Some(16 << 20));
+    wire.limit_max_pages = 0;
+    assert_eq!(max(&wire), Some(0), "memory.max may be 0");
+    wire.limit_max_pages = i64::MAX.unsigned_abs() / page;
+    assert_eq!(max(&wire), None, "`max` is no limit");
+    // The kernel's shortcut for a task that is dying already comes before it looks at the node's memory.
+    wire.limit_memcg_id = 0;
+    wire.total_pages = 0;
+    assert_eq!(
+        limit(&wire, page),
+        Some(LimitHit::Node { total_bytes: None })
+    );
+}
+
 /// S4b: a group above the limit that was hit does not make a group kill.
 #[test]
 fn only_groups_up_to_the_limit_count() {
