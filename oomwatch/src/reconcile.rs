@@ -25,6 +25,9 @@ use crate::{
 /// How many processes are remembered to fold their other threads' marks into one kill.
 const MAX_REMEMBERED: usize = 16_384;
 
+/// Ledgers of memory cgroups of a v1 hierarchy; as many as the kernel side keeps last counts of.
+const MAX_V1_LEDGERS: usize = 1024;
+
 /// What one mark turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -247,11 +250,29 @@ impl Reconciler {
         }
     }
 
-    /// A cgroup is forgotten.
+    /// A cgroup is forgotten. Memory cgroups of a v1 hierarchy have numbers of their own, which may be the same.
     pub(crate) fn forget(&mut self, cgroup: CgroupId) {
-        self.ledgers.remove(&cgroup);
-        self.recounts.remove(&cgroup);
+        if self.counting != Counting::LocalV1 {
+            self.ledgers.remove(&cgroup);
+            self.recounts.remove(&cgroup);
+        }
         self.accounts.close(cgroup);
+    }
+
+    /// Nothing tells that a memory cgroup of a v1 hierarchy is gone: the one that was heard of least lately gives
+    /// way. Where it lives, the kernel side's word stands in for its ledger.
+    fn limit_v1(&mut self) {
+        if self.counting != Counting::LocalV1 || self.ledgers.len() <= MAX_V1_LEDGERS {
+            return;
+        }
+        let oldest = self
+            .ledgers
+            .iter()
+            .min_by_key(|(_, ledger)| ledger.as_of_ns);
+        if let Some((&oldest, _)) = oldest {
+            self.ledgers.remove(&oldest);
+            self.recounts.remove(&oldest);
+        }
     }
 
     /// Double counts of the kernel in a cgroup's subtree, as far as seen.
@@ -386,6 +407,7 @@ impl Reconciler {
                 })
                 .or_insert(seen);
         }
+        self.limit_v1();
     }
 
     /// The kernel counted a kill again, in all of a chain.

@@ -288,3 +288,26 @@ fn remembered_processes_are_bounded() {
     assert_eq!(reconciler.remembered.len(), MAX_REMEMBERED);
     assert_eq!(reconciler.by_age.len(), MAX_REMEMBERED);
 }
+
+/// Numbers of cgroups of one hierarchy were forgotten in the other: those of a v1 hierarchy stayed for ever, and one
+/// that happened to have the number of a v2 cgroup that went was forgotten with it.
+#[test]
+fn ledgers_of_a_v1_hierarchy_are_bounded_and_their_own() {
+    let mut reconciler = Reconciler::new(Counting::LocalV1);
+    let last = 5 * MAX_V1_LEDGERS as u64;
+    for number in 1..=last {
+        let id = 500_000 + number;
+        reconciler.victim(&victim(
+            u32::try_from(number).unwrap(),
+            number,
+            &[memcg(id, 1)],
+        ));
+        reconciler.forget(CgroupId(id));
+    }
+    assert_eq!(reconciler.ledgers.len(), MAX_V1_LEDGERS);
+    assert!(
+        reconciler.last_known(CgroupId(500_000 + last)).is_some(),
+        "the latest is there"
+    );
+    assert!(reconciler.last_known(CgroupId(500_001)).is_none());
+}

@@ -78,6 +78,8 @@ pub(super) struct Task {
     persist: Persist,
     sources: Sources,
     started: Instant,
+    /// It was said that the probe sees nothing.
+    is_blind: bool,
     /// What came before the start was handed over, or has had its time.
     is_backlog_over: bool,
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Task;
-use crate::{OomEvent, clock, publish::stream::Sent};
+use crate::{Kind, OomEvent, Tier, clock, log::warn, publish::stream::Sent};
 
 /// Events published before the publishers' tasks have their turn.
 const TURN: usize = 256;
@@ -55,6 +55,7 @@ impl Task {
         if let Some(counts) = &self.counts {
             counts.enter(&event);
         }
+        self.warn_if_blind(&event);
         let event = Arc::new(event);
         self.persist.push(&event);
         for queue in &mut self.queues {
@@ -66,5 +67,21 @@ impl Task {
             *lost += u64::from(sent == Sent::Full);
             sent != Sent::Gone
         });
+    }
+
+    /// Says once that counters rise and the probe sees nothing of it, though no record was lost.
+    fn warn_if_blind(&mut self, event: &OomEvent) {
+        let has_probe = self.source.tier() != Tier::Counters;
+        let is_unseen = event.kind == Kind::CounterOnly && !event.while_down;
+        let totals = self.engine.totals();
+        let marks = totals.kills + totals.already_exiting + totals.folded;
+        let sees_nothing = marks == 0 && self.drops.victims == 0;
+        if has_probe && is_unseen && sees_nothing && !self.is_blind {
+            self.is_blind = true;
+            warn!(
+                tier = %self.source.tier(),
+                "the kernel counts OOM kills, and the probe has seen no mark of one: kills are reported by number only. `oomwatch check` says what this host allows; --tier takes another way"
+            );
+        }
     }
 }

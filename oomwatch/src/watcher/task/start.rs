@@ -150,6 +150,7 @@ impl Task {
             sources,
             started: Instant::now(),
             is_backlog_over: false,
+            is_blind: false,
             source,
             hierarchy,
         }
