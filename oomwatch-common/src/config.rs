@@ -18,6 +18,12 @@ pub const MARK_VICTIM_TASK: u32 = 1;
 /// `mark_victim` passes `(int pid)`.
 pub const MARK_VICTIM_PID: u32 = 2;
 
+/// The kernel wakes the ring's reader where the consumer position has come to the record.
+pub const WAKE_WHERE_READ: u32 = 0;
+/// `BPF_RB_FORCE_WAKEUP`: at each record. For a reader that keeps the consumer position back until it has handed
+/// over what it read.
+pub const WAKE_ALWAYS: u32 = 2;
+
 macro_rules! config {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Offsets in bytes and a few numbers, all `u32`; [`ABSENT`] where unknown.
@@ -40,6 +46,8 @@ config! {
     known_fields,
     /// [`MARK_VICTIM_TASK`] or [`MARK_VICTIM_PID`].
     mark_victim_passes,
+    /// Flags of `bpf_ringbuf_submit`: [`WAKE_WHERE_READ`] or [`WAKE_ALWAYS`].
+    submit_flags,
     /// Offset of `pid` in the record of the classic `oom:mark_victim`; without BTF.
     mark_victim_pid,
     /// The same of `sig` in `signal:signal_generate`.

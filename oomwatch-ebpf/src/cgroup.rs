@@ -65,7 +65,7 @@ fn emit(cgroup: Address, kind: u16) {
             };
         }
     }
-    entry.submit(maps::WAKE);
+    entry.submit(u64::from(config!(submit_flags)));
 }
 
 /// Writes parent and name; returns the bits of what is known.

@@ -189,5 +189,5 @@ pub(crate) fn end() {
         unseen_recounts: invocation.unseen_recounts,
         first,
     });
-    entry.submit(maps::WAKE);
+    entry.submit(u64::from(config!(submit_flags)));
 }

@@ -49,11 +49,6 @@ pub(crate) static SUSPECTS: LruHashMap<u32, Suspect> = LruHashMap::with_max_entr
 #[map]
 pub(crate) static LAST_COUNTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// `BPF_RB_FORCE_WAKEUP`: the reader is woken at each record. By itself the kernel wakes it only where the
-/// consumer position has come to that record, and a reader keeps that position back until it has handed over
-/// what it read.
-pub(crate) const WAKE: u64 = 2;
-
 /// Flag of `bpf_ringbuf_query`: bytes not read yet.
 const BPF_RB_AVAIL_DATA: u64 = 0;
 /// Flag of `bpf_ringbuf_query`: size of the ring.

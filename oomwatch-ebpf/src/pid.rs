@@ -162,5 +162,5 @@ fn emit(tid: u32, gone: &Suspect, mark: &Deferred) {
     mark.describe_trigger(victim);
     // The end of the chain.
     victim.chain[0].cgroup_id = 0;
-    entry.submit(maps::WAKE);
+    entry.submit(u64::from(config!(submit_flags)));
 }

@@ -194,7 +194,7 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
             invocation.saw(first, moved);
         }
     }
-    entry.submit(maps::WAKE);
+    entry.submit(u64::from(config!(submit_flags)));
 }
 
 /// Keeps what later marks are judged by, though the record of this one found no room: else the next

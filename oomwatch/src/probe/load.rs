@@ -12,7 +12,7 @@ use aya::{
     programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, RawTracePoint, links::FdLink},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage, Ptr};
-use oomwatch_common::config::{CONFIG_SYMBOL, Config};
+use oomwatch_common::config::{CONFIG_SYMBOL, Config, WAKE_ALWAYS, WAKE_WHERE_READ};
 use rustix::{
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
@@ -94,7 +94,11 @@ pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, 
 /// The best that the kernel's types allow.
 fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader);
-    let layout = super::read_layout()?;
+    let mut layout = super::read_layout()?;
+    layout.config.submit_flags = match pin {
+        Some(_) => WAKE_ALWAYS,
+        None => WAKE_WHERE_READ,
+    };
     let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
         reason: describe_gaps(&layout),
     })?;

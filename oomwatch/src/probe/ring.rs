@@ -3,8 +3,8 @@
 //! A reader has a cursor of its own. The kernel's consumer position follows it by [`Ring::consume`], and where
 //! it stands is what another daemon goes on with. So a daemon that is killed between the two loses nothing.
 //! Records behind the consumer position stay in memory until the kernel needs the room, and
-//! [`Ring::taken_since`] copies them. Programs wake the reader at each record, for the kernel does so by
-//! itself only where the consumer position is at that record.
+//! [`Ring::taken_since`] copies them. Programs that are pinned wake the reader at each record, for the kernel does
+//! so by itself only where the consumer position is at that record.
 //!
 //! Knows the layout of a ring's memory (`kernel/bpf/ringbuf.c`: a page with the consumer's position, one with
 //! the producer's, the data twice in a row), and nothing of records.

@@ -8,7 +8,7 @@ use aya::{
     Ebpf,
     programs::{RawTracePoint, TracePoint},
 };
-use oomwatch_common::config::Config;
+use oomwatch_common::config::{Config, WAKE_WHERE_READ};
 use tracing::debug;
 
 use self::format::{Events, FormatError};
@@ -26,7 +26,10 @@ const EXIT: &str = "sched_process_exit_pid";
 /// Needs tracefs, for the number of a classic tracepoint.
 pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader).join().unwrap_or_default();
-    let mut kernel = Config::UNKNOWN;
+    let mut kernel = Config {
+        submit_flags: WAKE_WHERE_READ,
+        ..Config::UNKNOWN
+    };
     let events = Events::find().and_then(|events| {
         kernel.mark_victim_pid = events.format("oom/mark_victim")?.offset("pid")?;
         Ok(events)
