@@ -16,6 +16,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod publish;
 pub(crate) mod run;
+pub(crate) mod stream;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod unpin;

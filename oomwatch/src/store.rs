@@ -64,6 +64,9 @@ pub(crate) struct StoreConfig {
     pub(crate) publishers: Vec<Arc<str>>,
 }
 
+/// How long a store may take to be opened: a disk that hangs is done without.
+const OPEN_LIMIT: Duration = Duration::from_secs(3);
+
 /// How much history is kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -142,6 +145,8 @@ struct Shared {
     /// The stored books are not those of the engine any more: only all of them help.
     wants_all_books: AtomicBool,
     wanted: Notify,
+    /// The watcher stops, and has some time; and has none.
+    hurrying: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -157,6 +162,29 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// As [`Self::open`], on a thread that is not waited for any longer where the disk hangs.
+    pub(crate) fn open_in_time(
+        config: StoreConfig,
+        boot_id: Arc<str>,
+    ) -> Result<(Self, Saved), StoreError> {
+        let path = config.dir.clone();
+        let (sender, opened) = sync_channel(1);
+        std::thread::Builder::new()
+            .name("oomwatch-open".into())
+            .spawn(move || {
+                // Where it is too late, the store is closed again.
+                let _ = sender.send(Self::open(config, &boot_id));
+            })
+            .map_err(|source| StoreError::Thread { source })?;
+        match opened.recv_timeout(OPEN_LIMIT) {
+            Ok(opened) => opened,
+            Err(_) => Err(StoreError::Hangs {
+                path,
+                limit: OPEN_LIMIT,
+            }),
+        }
+    }
+
     /// Opens the store, or begins one, and starts its thread. Returns what an earlier run of this
     /// boot left.
     pub(crate) fn open(config: StoreConfig, boot_id: &str) -> Result<(Self, Saved), StoreError> {
@@ -266,15 +294,17 @@ impl Store {
         self.shared.lost_events.load(Ordering::Acquire)
     }
 
-    /// The watcher stops: what cannot be written now is not tried again.
+    /// The watcher stops: what cannot be written is tried again soon.
     pub(crate) fn hurry(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.hurrying.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
-    /// What was handed over is the last: outboxes come to their end after it.
+    /// What was handed over is the last: outboxes come to their end after it, and what cannot be written now is
+    /// lost.
     pub(crate) fn close(&self) {
-        self.hurry();
+        self.shared.stopping.store(true, Ordering::Release);
+        self.thread.unpark();
         // There is room for it.
         let _ = self.messages.try_send(Message::Close);
     }
@@ -285,7 +315,9 @@ impl Store {
         self.close();
         drop(self.messages);
         drop(self.outboxes);
-        if timeout_at(until, self.done).await.is_err() && self.shared.done(false) {
+        let is_over = timeout_at(until, self.done).await.is_ok();
+        if !is_over && self.shared.is_writing.load(Ordering::Acquire) {
+            self.shared.done(false);
             warn!(
                 lost = self.shared.lost_events.load(Ordering::Acquire),
                 "the store does not come to an end: events are lost to the history"
@@ -296,15 +328,15 @@ impl Store {
 }
 
 impl Shared {
-    /// The writer is done with a batch, or will not be; tells whether there was one.
-    fn done(&self, is_written: bool) -> bool {
+    /// The writer is done with a batch, or will not be.
+    fn done(&self, is_written: bool) {
+        let events = self.events.swap(0, Ordering::AcqRel);
         if !is_written {
-            self.lose(self.events.swap(0, Ordering::AcqRel));
+            self.lose(events);
         }
         self.was_written.store(is_written, Ordering::Release);
-        let was_writing = self.is_writing.swap(false, Ordering::AcqRel);
+        self.is_writing.store(false, Ordering::Release);
         self.wanted.notify_one();
-        was_writing
     }
 
     fn lose(&self, events: usize) {

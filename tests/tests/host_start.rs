@@ -226,6 +226,28 @@ fn a_start_that_fails_costs_no_kill_in_the_pinned_ring() {
     }
 }
 
+/// The older programs went with their ring, and the next start had nothing to store.
+#[test]
+fn a_store_that_cannot_be_opened_leaves_the_pinned_ring_to_the_next_start() {
+    let test = "a_store_that_cannot_be_opened_leaves_the_pinned_ring_to_the_next_start";
+    with_host(test, true, |mut host| {
+        for ring in [&[][..], &OTHER_RING] {
+            host.run(&[]);
+            host.kill();
+            let state = host.state.as_ref().unwrap().path();
+            let held = rusqlite::Connection::open(state.join("oomwatch.db")).unwrap();
+            held.execute_batch("BEGIN EXCLUSIVE").unwrap();
+            host.run(ring);
+            let victim = *host.killed.last().unwrap();
+            assert_eq!(host.count(&host.told, victim), 1, "told all the same");
+            held.execute_batch("ROLLBACK").unwrap();
+            drop(held);
+            host.run(ring);
+        }
+        host.check("after a store that could not be opened");
+    });
+}
+
 /// After the programs are attached too: what was pinned by this start goes with it.
 #[test]
 fn a_start_that_fails_late_leaves_what_it_found() {

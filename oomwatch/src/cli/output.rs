@@ -2,7 +2,9 @@
 //! anything but itself. An event is published when it is written, and not before.
 
 use std::{
+    fs::File,
     io::{self, Write},
+    os::fd::AsFd,
     sync::Arc,
     thread,
 };
@@ -11,7 +13,7 @@ use anyhow::Context as _;
 use oomwatch::{OomEvent, PublishError, PublishFuture, Publisher};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Output, exit::Exit};
+use super::{Output, exit::Exit, stream::write_whole};
 
 /// Events that the thread has. The publisher's queue is before it.
 const THREAD_QUEUE: usize = 1;
@@ -57,8 +59,10 @@ impl Publisher for Stdout {
 }
 
 fn write(mut lines: mpsc::Receiver<Line>, output: Output, color: bool) -> io::Result<()> {
+    // Not by way of the library's buffer: what is written is to be out.
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     while let Some((event, done)) = lines.blocking_recv() {
-        write_event(&mut io::stdout().lock(), &event, output, color)?;
+        write_event(&mut stdout, &event, output, color)?;
         // The time of grace may be over.
         let _ = done.send(());
     }
@@ -83,7 +87,7 @@ pub(crate) fn written(written: io::Result<()>) -> anyhow::Result<Exit> {
 /// # Errors
 /// When the stream does not take it.
 pub(crate) fn write_event(
-    stream: &mut impl Write,
+    stream: &mut (impl Write + AsFd),
     event: &OomEvent,
     output: Output,
     color: bool,
@@ -94,6 +98,6 @@ pub(crate) fn write_event(
         Output::None => return Ok(()),
     };
     line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    write_whole(stream, line.as_bytes())?;
     stream.flush()
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Why the store, or the history in it, cannot be used. Watching goes on without it.
@@ -26,6 +27,17 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Its disk does not answer.
+    #[error(
+        "the store in {} was not opened within {} s: see to its disk, and start oomwatch again",
+        path.display(), limit.as_secs()
+    )]
+    Hangs {
+        /// The state directory.
+        path: PathBuf,
+        /// How long was waited.
+        limit: Duration,
     },
     /// Another daemon works with it.
     #[error("another oomwatch uses the state directory {}: give this one another --state-dir", path.display())]

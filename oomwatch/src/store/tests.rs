@@ -296,6 +296,52 @@ fn a_disk_that_hangs_keeps_one_batch_and_nobody_waiting() {
     assert_eq!(stored(dir.path()), 5);
 }
 
+/// A stop gave up at the first try that failed, with most of its time left.
+#[test]
+fn a_disk_that_is_busy_at_the_end_is_tried_until_the_time_is_over() {
+    for is_in_time in [true, false] {
+        let dir = state_dir();
+        let (mut store, _) = open(dir.path());
+        hand_over(&mut store, batch(0..1));
+        while store.is_writing() {
+            std::thread::yield_now();
+        }
+        let blocker = Connection::open(files::database(dir.path())).unwrap();
+        blocker.busy_timeout(DEADLINE).unwrap();
+        blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+        store.write(batch(1..5));
+        store.hurry();
+        if is_in_time {
+            blocker.execute_batch("COMMIT").unwrap();
+            while store.is_writing() {
+                std::thread::yield_now();
+            }
+            assert!(store.was_written());
+        }
+        let lost = finish(store);
+        assert_eq!(lost, if is_in_time { 0 } else { 4 });
+        drop(blocker);
+        assert_eq!(stored(dir.path()), 5 - lost);
+    }
+}
+
+/// What was written long before was counted as lost, where the time was over by then.
+#[test]
+fn what_is_written_is_not_lost_however_late_the_end_is() {
+    let dir = state_dir();
+    let (mut store, _) = open(dir.path());
+    hand_over(&mut store, batch(0..5));
+    while store.is_writing() {
+        std::thread::yield_now();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let lost = runtime.block_on(async { store.finish(tokio::time::Instant::now()).await });
+    assert_eq!(lost, 0);
+}
+
 #[test]
 fn what_waits_to_be_published_and_rings_come_back() {
     let dir = state_dir();

@@ -22,6 +22,8 @@ use crate::{log::warn, store::database::Database};
 /// Between two tries to write: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The same while the watcher stops.
+const HURRIED_RETRY: Duration = Duration::from_millis(100);
 /// Events are safe from a power cut so long after they were written: a node that runs out of memory
 /// may be about to go down.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
@@ -150,9 +152,12 @@ impl Writer {
     }
 
     fn wait_for_retry(&mut self) {
-        let wait = self
+        let mut wait = self
             .failing
             .map_or(FIRST_RETRY, |last| last.saturating_mul(2).min(LAST_RETRY));
+        if self.shared.hurrying.load(Ordering::Acquire) {
+            wait = HURRIED_RETRY;
+        }
         self.failing = Some(wait);
         // Woken when the daemon stops.
         thread::park_timeout(wait);

@@ -4,13 +4,13 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Write},
+    io::Write,
     os::fd::AsFd,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::cli::stream::write_whole;
 
 /// Lines that wait.
 const MAX_LINES: usize = 1024;
@@ -158,27 +158,6 @@ pub(super) fn write(queue: &Queue, mut stream: impl Write + AsFd, notice: impl F
         if write_whole(&mut stream, &line).is_err() {
             queue.lock().unwritten += worth;
         }
-    }
-}
-
-/// As `write_all`, and waits for a stream that another process has made non-blocking.
-fn write_whole(stream: &mut (impl Write + AsFd), mut line: &[u8]) -> io::Result<()> {
-    while !line.is_empty() {
-        match stream.write(line) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => line = line.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(stream)?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn wait_for_room(stream: &impl AsFd) -> io::Result<()> {
-    match poll(&mut [PollFd::new(stream, PollFlags::OUT)], None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -9,6 +9,8 @@ use tracing::{debug, info};
 use super::{super::Report, Task};
 use crate::{log::say_left_out, publish::queue::Queue};
 
+/// How long the store may take to be closed, once all is written.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long the kernel may take to let go of the programs.
 const DETACH_LIMIT: Duration = Duration::from_secs(1);
 
@@ -49,14 +51,17 @@ impl Task {
     /// Lets the store and all publishers come to their end, in the same time.
     async fn finish_publishers(&mut self) {
         let until = Instant::now() + self.grace;
+        // Those that have their events in memory come to their end meanwhile.
+        self.queues.iter_mut().for_each(Queue::close);
         self.save_last(until).await;
         self.persist.close();
-        self.queues.iter_mut().for_each(Queue::close);
         for queue in &mut self.queues {
             queue.finish(until).await;
         }
         if self.persist.has_store() {
-            self.persist.finish(until).await;
+            self.persist
+                .finish(until.max(Instant::now() + CLOSE_LIMIT))
+                .await;
         } else {
             // They have what was in a pinned ring.
             self.save();

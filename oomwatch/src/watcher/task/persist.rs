@@ -33,6 +33,8 @@ const SLOW: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Persist {
     store: Option<Store>,
+    /// One was wanted and cannot be used: what a pinned ring has is for the start that can.
+    is_refused: bool,
     /// Where publishers are who have what a pinned ring is to keep until then: one is done with an event.
     progress: Option<Arc<Notify>>,
     /// Published since the last batch.
@@ -59,11 +61,11 @@ struct UnderWay {
 impl Persist {
     /// Opens the store, if one is wanted; without one, or where it cannot be used, nothing of
     /// what follows does anything.
-    pub(super) fn open(config: Option<StoreConfig>, boot_id: &str) -> (Self, Saved) {
+    pub(super) fn open(config: Option<StoreConfig>, boot_id: &Arc<str>) -> (Self, Saved) {
         let Some(config) = config else {
             return (Self::default(), Saved::default());
         };
-        match Store::open(config, boot_id) {
+        match Store::open_in_time(config, Arc::clone(boot_id)) {
             Ok((store, saved)) => {
                 let persist = Self {
                     store: Some(store),
@@ -75,15 +77,19 @@ impl Persist {
             Err(error) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.map_or_else(String::new, ToString::to_string);
-                warn!(%error, cause, "watching goes on without history");
-                (Self::default(), Saved::default())
+                warn!(%error, cause, "watching goes on without history; what waits in a pinned ring is left to the next start too");
+                let persist = Self {
+                    is_refused: true,
+                    ..Self::default()
+                };
+                (persist, Saved::default())
             }
         }
     }
 
     /// There is a pinned ring: without a store, publishers are to tell what they are done with.
     pub(super) fn follow_publishers(&mut self) {
-        if self.store.is_none() {
+        if self.store.is_none() && !self.is_refused {
             self.progress = Some(Arc::default());
         }
     }
@@ -203,6 +209,9 @@ impl Task {
     /// Hands over what is new: to the store, or where there is none, to the publishers, once they are done with
     /// it. Called by the loop alone.
     pub(super) fn save(&mut self) {
+        if self.persist.is_refused {
+            return;
+        }
         if !self.persist.has_store() {
             if self.engine.is_nothing_waiting() && self.queues.iter().all(Queue::is_idle) {
                 self.hand_over(&self.source.positions());
