@@ -260,6 +260,7 @@ impl Probe {
         }
         if !self.is_pinned {
             ring.consume(ring.position());
+            more |= ring.has_next();
         }
         more
     }

@@ -79,7 +79,7 @@ impl Ring {
     pub(crate) fn next(&mut self) -> Option<&[u8]> {
         while self.cursor < position_at(&self.produced) {
             let at = self.page_bytes + self.cursor % self.data_bytes;
-            let length = word_at(&self.produced, at, Ordering::Acquire);
+            let length = self.header();
             if length & BUSY != 0 {
                 return None;
             }
@@ -90,6 +90,20 @@ impl Ring {
             }
         }
         None
+    }
+
+    /// Whether there is a record that nobody wakes for: it came before the kernel saw how far was consumed. To be
+    /// asked after [`Self::consume`].
+    pub(crate) fn has_next(&self) -> bool {
+        // The kernel writes the record and looks at the position; here it is the other way round.
+        fence(Ordering::SeqCst);
+        self.cursor < position_at(&self.produced) && self.header() & BUSY == 0
+    }
+
+    /// In front of the record at the cursor.
+    fn header(&self) -> u32 {
+        let at = self.page_bytes + self.cursor % self.data_bytes;
+        word_at(&self.produced, at, Ordering::Acquire)
     }
 
     /// A record that was not consumed: the kernel writes nothing there.
