@@ -332,6 +332,11 @@ impl Probe {
         })
     }
 
+    /// Records of victims that found no room in the pinned ring before this daemon began, since it was made.
+    pub(crate) fn lost_before(&self) -> u64 {
+        self.drops_before.victims
+    }
+
     /// Takes the programs' log, to be forwarded beside the probe.
     pub(crate) fn take_log(&mut self) -> Option<ProgramLog> {
         self.log.take()

@@ -98,3 +98,21 @@ fn layout_or_reason(test: &str, oomwatch: &Path) -> Result<Layout, String> {
         None => Ok(layout),
     }
 }
+
+/// Process ids of the victims in the history of a state directory, each as often as it is there.
+pub fn victims_in_history(oomwatch: &Path, state: &Path) -> Result<Vec<u32>> {
+    let output = Command::new(oomwatch)
+        .args(["history", "--limit", "100000", "--output", "json"])
+        .arg("--state-dir")
+        .arg(state)
+        .output()
+        .context("oomwatch history")?;
+    let lines = String::from_utf8(output.stdout).context("the history")?;
+    let mut victims = Vec::new();
+    for line in lines.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).context("an event")?;
+        let pid = event.pointer("/victim/pid").and_then(|pid| pid.as_u64());
+        victims.extend(pid.and_then(|pid| u32::try_from(pid).ok()));
+    }
+    Ok(victims)
+}

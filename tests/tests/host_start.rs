@@ -7,7 +7,6 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -106,27 +105,6 @@ impl<'a> Host<'a> {
         output
     }
 
-    /// Process ids of the victims in the history.
-    fn history(&self) -> Vec<u32> {
-        let mut arguments: Vec<OsString> = vec!["history".into(), "--output".into(), "json".into()];
-        arguments.extend([
-            "--state-dir".into(),
-            self.state.as_ref().unwrap().path().into(),
-        ]);
-        let output = Command::new(self.oomwatch)
-            .args(arguments)
-            .output()
-            .unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
-        let events = lines
-            .lines()
-            .map(|line| -> Value { serde_json::from_str(line).unwrap() });
-        let pid = |event: Value| event.pointer("/victim/pid").and_then(Value::as_u64);
-        events
-            .filter_map(|event| u32::try_from(pid(event)?).ok())
-            .collect()
-    }
-
     /// Others are killed on this machine too.
     fn count(&self, found: &[u32], victim: u32) -> usize {
         found.iter().filter(|pid| **pid == victim).count()
@@ -134,8 +112,8 @@ impl<'a> Host<'a> {
 
     /// With a store each is in the history once; without one each is told, at least once.
     fn check(&self, what: &str) {
-        if self.state.is_some() {
-            let history = self.history();
+        if let Some(state) = &self.state {
+            let history = host::victims_in_history(self.oomwatch, state.path()).unwrap();
             for victim in &self.killed {
                 let kept = self.count(&history, *victim);
                 assert_eq!(

@@ -11,7 +11,6 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,7 +21,6 @@ use oomwatch_tests::daemon::Daemon;
 use oomwatch_tests::event::Event;
 use oomwatch_tests::host::{self, Layout, Limited};
 use rusqlite::Connection;
-use serde_json::Value;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
 const LIMIT: Duration = Duration::from_secs(30);
@@ -33,23 +31,6 @@ const CHURN: usize = 1500;
 fn killed(limited: &Limited, kills: usize) -> BTreeSet<u32> {
     let one = || limited.kill_a_hog(Path::new(HOG), "store-hog", limited.identity());
     (0..kills).map(|_| one().unwrap()).collect()
-}
-
-/// Process ids in the history, each as often as it is there.
-fn history(oomwatch: &Path, state: &Path) -> Vec<u32> {
-    let output = Command::new(oomwatch)
-        .args(["history", "--output", "json", "--state-dir"])
-        .arg(state)
-        .output()
-        .unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let events = lines
-        .lines()
-        .map(|line| -> Value { serde_json::from_str(line).unwrap() });
-    let pid = |event: Value| event.pointer("/victim/pid").and_then(Value::as_u64);
-    events
-        .filter_map(|event| u32::try_from(pid(event)?).ok())
-        .collect()
 }
 
 fn assert_each_once(found: &[u32], victims: &BTreeSet<u32>) {
@@ -95,7 +76,10 @@ fn cgroups_that_come_and_go_cost_the_history_no_kill_while_the_disk_is_slow() {
     held.execute_batch("ROLLBACK").unwrap();
     drop(held);
     daemon.stop().unwrap();
-    assert_each_once(&history(&oomwatch, state.path()), &victims);
+    assert_each_once(
+        &host::victims_in_history(&oomwatch, state.path()).unwrap(),
+        &victims,
+    );
 }
 
 /// A Docker that has no containers and tells of none.
@@ -181,5 +165,8 @@ fn a_container_that_its_runtime_does_not_name_is_told_in_order() {
         .collect();
     assert_eq!(seqs.len(), KILLS);
     assert!(seqs.is_sorted(), "{seqs:?}");
-    assert_each_once(&history(&oomwatch, &state), &victims);
+    assert_each_once(
+        &host::victims_in_history(&oomwatch, &state).unwrap(),
+        &victims,
+    );
 }

@@ -40,12 +40,21 @@ fn open_in(dir: &Path, boot: &str) -> Result<(Store, Saved), StoreError> {
     Store::open(config, boot)
 }
 
-fn finish(store: Store) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .unwrap();
-    runtime.block_on(async { store.finish(deadline()).await })
+        .unwrap()
+}
+
+fn wait_until_written(store: &Store) {
+    while store.is_writing() {
+        std::thread::yield_now();
+    }
+}
+
+fn finish(store: Store) -> u64 {
+    runtime().block_on(async { store.finish(deadline()).await })
 }
 
 fn batch(events: std::ops::Range<u64>) -> Batch {
@@ -272,20 +281,14 @@ fn a_disk_that_hangs_keeps_one_batch_and_nobody_waiting() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
     hand_over(&mut store, batch(0..1));
-    while store.is_writing() {
-        std::thread::yield_now();
-    }
+    wait_until_written(&store);
     let blocker = Connection::open(files::database(dir.path())).unwrap();
     blocker.busy_timeout(DEADLINE).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     hand_over(&mut store, batch(1..5));
     assert!(store.is_writing());
     blocker.execute_batch("COMMIT").unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         while store.is_writing() {
             let wanted = tokio::time::timeout(DEADLINE, store.wanted());
             wanted.await.unwrap();
@@ -303,9 +306,7 @@ fn a_disk_that_is_busy_at_the_end_is_tried_until_the_time_is_over() {
         let dir = state_dir();
         let (mut store, _) = open(dir.path());
         hand_over(&mut store, batch(0..1));
-        while store.is_writing() {
-            std::thread::yield_now();
-        }
+        wait_until_written(&store);
         let blocker = Connection::open(files::database(dir.path())).unwrap();
         blocker.busy_timeout(DEADLINE).unwrap();
         blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -313,9 +314,7 @@ fn a_disk_that_is_busy_at_the_end_is_tried_until_the_time_is_over() {
         store.hurry();
         if is_in_time {
             blocker.execute_batch("COMMIT").unwrap();
-            while store.is_writing() {
-                std::thread::yield_now();
-            }
+            wait_until_written(&store);
             assert!(store.was_written());
         }
         let lost = finish(store);
@@ -331,14 +330,8 @@ fn what_is_written_is_not_lost_however_late_the_end_is() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
     hand_over(&mut store, batch(0..5));
-    while store.is_writing() {
-        std::thread::yield_now();
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    let lost = runtime.block_on(async { store.finish(tokio::time::Instant::now()).await });
+    wait_until_written(&store);
+    let lost = runtime().block_on(async { store.finish(tokio::time::Instant::now()).await });
     assert_eq!(lost, 0);
 }
 
@@ -424,9 +417,7 @@ fn child_that_writes_until_it_is_killed() {
         .first()
         .map_or(0, |book| book.page.unwrap().accounted);
     for round in 0_u64.. {
-        while store.is_writing() {
-            std::thread::yield_now();
-        }
+        wait_until_written(&store);
         let events = 1 + round % 7;
         let batch = Batch {
             all_books: store.wants_all_books(),

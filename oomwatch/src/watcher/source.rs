@@ -213,6 +213,11 @@ impl Source {
         probe.map_or_else(|| Ok(Drops::default()), Probe::drops)
     }
 
+    /// See [`Probe::lost_before`].
+    pub(super) fn lost_before(&self) -> u64 {
+        self.probe.as_ref().map_or(0, Probe::lost_before)
+    }
+
     /// See [`Probe::take_log`].
     pub(super) fn take_log(&mut self) -> Option<ProgramLog> {
         self.probe.as_mut()?.take_log()

@@ -16,6 +16,7 @@ use super::{
     super::{Probe, ProbeConfig, ProbeError, tier::Tier},
     BoxedError, Started, attach_error, finish, load_object, loader,
 };
+use crate::host::may_load_programs;
 
 const MARK: &str = "mark_victim_pid";
 const SIGNAL: &str = "signal_generate_pid";
@@ -34,7 +35,7 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         kernel.mark_victim_pid = events.format("oom/mark_victim")?.offset("pid")?;
         Ok(events)
     });
-    let events = events.map_err(|error| attach_error(MARK, error.into()))?;
+    let events = events.map_err(no_format)?;
     let signal = signal_offsets(&events, &mut kernel);
     let mut programs = load_object(loader, &kernel, config)?;
     // The exit first: a victim that is marked is waited for.
@@ -54,6 +55,15 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
         links: Vec::new(),
     };
     finish(programs, started, config)
+}
+
+/// Who has no privilege sees no tracefs, and is to hear of the first.
+fn no_format(error: FormatError) -> ProbeError {
+    if may_load_programs() {
+        attach_error(MARK, error.into())
+    } else {
+        ProbeError::Privilege(error.into())
+    }
 }
 
 /// Without it a victim that exits before it is marked is told by number only.

@@ -46,12 +46,6 @@ pub(super) fn go_on(
     probe.drops_before = probe
         .drops()
         .map_err(|error| ProbeError::Load(error.into()))?;
-    if probe.drops_before.victims > 0 {
-        warn!(
-            lost = probe.drops_before.victims,
-            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
-        );
-    }
     probe.older = found.older.into_iter().map(Older::open).collect();
     probe.generation = number;
     probe.is_pinned = true;

@@ -26,6 +26,8 @@ use crate::{
 
 /// Events of this boot that no history has, as the store knows it.
 const LOST_EVENTS: &str = "lost_events";
+/// Records of victims that found no room in the pinned ring, as far as a run has said so.
+pub(super) const LOST_IN_RING: &str = "lost_in_ring";
 /// A batch that takes longer is worth a word.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -87,11 +89,12 @@ impl Persist {
         }
     }
 
-    /// There is a pinned ring: without a store, publishers are to tell what they are done with.
-    pub(super) fn follow_publishers(&mut self) {
-        if self.store.is_none() && !self.is_refused {
-            self.progress = Some(Arc::default());
-        }
+    /// There is a pinned ring: without a store, publishers are to tell what they are done with. Tells whether that
+    /// is so.
+    pub(super) fn follow_publishers(&mut self) -> bool {
+        let is_theirs = self.store.is_none() && !self.is_refused;
+        self.progress = is_theirs.then(Arc::default);
+        is_theirs
     }
 
     pub(super) fn has_store(&self) -> bool {
@@ -269,6 +272,8 @@ impl Task {
         persist.lost_stored = lost;
         let lost = persist.lost_before.saturating_add(lost);
         batch.meta.push((LOST_EVENTS, lost));
+        let lost_in_ring = self.source.lost_before() + self.drops.victims;
+        batch.meta.push((LOST_IN_RING, lost_in_ring));
         let told_up_to = self.node.told_up_to(self.engine.node_told());
         let told_up_to = told_up_to.map(|value| (TOLD_UP_TO, value));
         batch.meta.extend(told_up_to);

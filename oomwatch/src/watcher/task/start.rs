@@ -17,7 +17,7 @@ use super::{
     BOOT_ID, Drops, Task,
     drain::understood,
     node,
-    persist::Persist,
+    persist::{LOST_IN_RING, Persist},
     sources::Sources,
 };
 use crate::{
@@ -68,10 +68,9 @@ impl Task {
         });
         let (persist, saved) = Persist::open(store, &boot_id);
         reached("opened");
-        let (told_up_to, rings) = (
-            saved.meta.get(node::TOLD_UP_TO).copied(),
-            positions(&saved.rings),
-        );
+        let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
+        let rings = positions(&saved.rings);
+        warn_of_losses(source.lost_before(), saved.meta.get(LOST_IN_RING).copied());
         let mut task = Self::new(
             options,
             boot_id,
@@ -183,11 +182,6 @@ impl Task {
             records = backlog.len(),
             "going on with the programs that are pinned"
         );
-        if !self.persist.has_store() {
-            info!(
-                "without --state-dir, kills in the pinned ring are reported again if this daemon crashes before it has handed them over"
-            );
-        }
         backlog
     }
 
@@ -200,8 +194,8 @@ impl Task {
     /// The last of the start: from here on it does not fail.
     fn publish_first(&mut self, publishers: Vec<Box<dyn Publisher>>) {
         self.source.keep();
-        if self.source.pinned_at().is_some() {
-            self.persist.follow_publishers();
+        if self.source.pinned_at().is_some() && self.persist.follow_publishers() {
+            info!("--pin without --state-dir: after a crash, a kill may be reported a second time");
         }
         let persist = &mut self.persist;
         let queues = publishers.into_iter();
@@ -225,6 +219,18 @@ impl Task {
         if self.source.lacks_oom_control() {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
+    }
+}
+
+/// Says what of a pinned ring was lost and not said by an earlier run.
+fn warn_of_losses(lost: u64, said: Option<u64>) {
+    // The ring of another generation counts anew.
+    let said = said.filter(|said| *said <= lost).unwrap_or(0);
+    if lost > said {
+        warn!(
+            lost = lost - said,
+            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
+        );
     }
 }
 
