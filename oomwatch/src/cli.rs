@@ -290,7 +290,7 @@ pub(crate) struct StoreArgs {
     #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// How long the history is kept at most.
+    /// How long the history is kept at most, in time that the host ran.
     #[arg(long, value_name = "DURATION", value_parser = time::parse_duration, default_value = "30d", env = "OOMWATCH_HISTORY_MAX_AGE")]
     pub(crate) history_max_age: Duration,
 

@@ -330,8 +330,8 @@ impl Builder {
     /// Pins the programs and their ring in this directory of a BPF file system, such as
     /// `/sys/fs/bpf/oomwatch`: they go on when the watcher stops, however it does, and the next one
     /// reports what happened in between with all details and `while_down`. Another version's
-    /// programs are replaced, after their ring was read. With [`Self::state_dir`], what a watcher that
-    /// was killed had read and not stored is reported again, under the same id. [`crate::unpin`] removes
+    /// programs are replaced, after their ring was read. With [`Self::state_dir`] each kill is
+    /// reported once, however a watcher ends; without, at least once after a crash. [`crate::unpin`] removes
     /// them.
     ///
     /// Where what is there was not made by oomwatch, that is logged and watching goes on without; so in
@@ -352,7 +352,8 @@ impl Builder {
         self
     }
 
-    /// Keeps no older history; default 30 days.
+    /// Keeps no older history; default 30 days. What counts is time that is known to have passed while the host
+    /// ran: no wall clock. For its age alone no event goes that an at-least-once publisher has yet to send.
     #[must_use]
     pub fn history_max_age(mut self, max_age: Duration) -> Self {
         self.options.limits.max_age = max_age;
