@@ -274,6 +274,8 @@ impl Store {
             .try_send(Message::Batch(Box::new(batch)))
             .is_err()
         {
+            // The thread is gone. What is stored is not what the watcher has any more.
+            self.shared.wants_all_books.store(true, Ordering::Release);
             self.shared.done(false);
         }
     }

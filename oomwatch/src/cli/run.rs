@@ -34,7 +34,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         Output::Text if publish::journal_has_stdout(&args.publish) => Output::None,
         output => output,
     };
-    let (builder, stdout_ended) = with_stdout(configure(&args, &counts)?, output, color)?;
+    let (builder, mut stdout_ended) = with_stdout(configure(&args, &counts)?, output, color)?;
     let (builder, api) = api::prepare(builder, &args).await?;
     let mut watcher = builder.start().await?;
     let metrics = Metrics::new(watcher.handle(), counts)
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        ended = wait(stdout_ended) => Some(ended),
+        ended = wait(&mut stdout_ended) => Some(ended),
         // `shutdown` says how.
         () = watcher.ended() => None,
     };
@@ -67,7 +67,10 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         }
     };
     summarize(&report);
-    if report.lost_while_stopping > 0 {
+    // It may have failed while the last events were written.
+    let at_last = stdout_ended.and_then(|mut ended| ended.try_recv().ok());
+    let ended = ended.or(at_last.filter(Result::is_err));
+    if ended.is_none() && report.lost_while_stopping > 0 {
         warn!(
             lost = report.lost_while_stopping,
             "events did not come out before the end"
@@ -141,7 +144,7 @@ fn with_stdout(
 }
 
 /// How writing to stdout ended; never returns where nothing is written.
-async fn wait(ended: Option<Ended>) -> io::Result<()> {
+async fn wait(ended: &mut Option<Ended>) -> io::Result<()> {
     match ended {
         Some(ended) => ended.await.unwrap_or(Ok(())),
         None => std::future::pending().await,

@@ -98,7 +98,11 @@ impl Waiting {
         let line = line_of(&event);
         let entry = Entry {
             event,
-            deadline_ns: now_ns.saturating_add(MAX_WAIT_NS),
+            deadline_ns: if self.in_lines > MAX_WAITING {
+                0
+            } else {
+                now_ns.saturating_add(MAX_WAIT_NS)
+            },
             invocation,
             is_nameless,
             is_pending: false,
@@ -112,7 +116,8 @@ impl Waiting {
         if self.group.held > MAX_MEMBERS {
             self.break_group();
         }
-        if self.in_lines > MAX_WAITING {
+        // Once: those that follow do not wait in the first place.
+        if self.in_lines == MAX_WAITING + 1 {
             self.let_all_go();
         }
     }

@@ -1,6 +1,6 @@
 //! A publisher's own task: one event after the other, and again where that was promised.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tokio::sync::{Notify, mpsc};
 use tracing::debug;
@@ -61,7 +61,7 @@ pub(super) async fn deliver(
 ) {
     match publisher.open().await {
         Ok(()) => {}
-        Err(PublishError::Closed) => return,
+        Err(PublishError::Closed) => return counts.is_unwanted.store(true, Ordering::Relaxed),
         Err(error) => {
             warn!(publisher = publisher.name(), %error, cause = causes(&error), "publisher not opened");
         }

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Counts {
     pub(super) retries: AtomicU64,
     pub(super) lost_in_queue: AtomicU64,
     pub(super) lost_by_publisher: AtomicU64,
+    /// It was closed before its first event, and wants none.
+    pub(super) is_unwanted: AtomicBool,
 }
 
 /// Adds to a count, and returns the sum.
@@ -130,14 +132,22 @@ impl Queue {
         }
     }
 
-    /// Whether no event waits for it in memory.
+    /// Whether nothing in memory is left that something is to become of. Never, where its task ended before that.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.way, Way::Store(_)) || self.queued() == 0
+        matches!(self.way, Way::Store(_)) || self.left() == 0
     }
 
     /// Events in memory that nothing became of yet.
     fn queued(&self) -> u64 {
         if self.task.is_finished() {
+            return 0;
+        }
+        self.left()
+    }
+
+    /// The same, also where nothing will become of them any more.
+    fn left(&self) -> u64 {
+        if self.counts.is_unwanted.load(Ordering::Relaxed) {
             return 0;
         }
         let dealt_with = get(&self.counts.published) + get(&self.counts.lost_by_publisher);
@@ -155,16 +165,18 @@ impl Queue {
     /// store, or is lost.
     pub(crate) async fn finish(&mut self, until: Instant) {
         self.close();
-        if timeout_at(until, &mut self.task).await.is_ok() {
-            return;
-        }
+        let is_over = timeout_at(until, &mut self.task).await.is_ok();
         let left = match &self.way {
-            Way::Memory(_) => self.queued(),
+            Way::Memory(_) => self.left(),
             Way::Store(backlog) => backlog.len(),
         };
-        self.task.abort();
-        // Its outbox is dropped with it.
-        let _ = (&mut self.task).await;
+        if !is_over {
+            self.task.abort();
+            // Its outbox is dropped with it.
+            let _ = (&mut self.task).await;
+        } else if left == 0 || matches!(self.way, Way::Store(_)) {
+            return;
+        }
         match self.way {
             Way::Memory(_) if left > 0 => {
                 add(&self.counts.lost_in_queue, left);

@@ -124,9 +124,13 @@ impl Cursors {
         done.min().unwrap_or(i64::MAX)
     }
 
+    /// The message of a publisher that moved has come: from here on there is room for the next one, and no more.
+    pub(super) fn heard(&self) {
+        self.nudged.store(false, Ordering::Release);
+    }
+
     /// Writes those that moved. What does not work now works the next time.
     pub(super) fn save(&mut self, database: &mut Database) {
-        self.nudged.store(false, Ordering::Release);
         let moved: Vec<(usize, i64)> = self.moved().collect();
         if moved.is_empty() {
             return;

@@ -122,6 +122,16 @@ impl Database {
         Ok(last)
     }
 
+    /// What is written into this new file is of this boot.
+    pub(super) fn begin_boot(&mut self, boot_id: &str) -> Result<(), StoreError> {
+        let kept_ns = self.age.now(clock::now().boottime_ns);
+        self.run("begin", |connection| {
+            let transaction = connection.transaction()?;
+            begin_boot(&transaction, boot_id, kept_ns)?;
+            transaction.commit()
+        })
+    }
+
     /// The number of the last event that was ever stored here.
     pub(super) fn last_number(&self) -> Result<i64, StoreError> {
         cursors::last_number(&self.connection)
@@ -265,7 +275,7 @@ fn begin_boot(
     boot_id: &str,
     kept_ns: u64,
 ) -> Result<(), rusqlite::Error> {
-    let sql = "SELECT NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
+    let sql = "SELECT EXISTS (SELECT 1 FROM boot WHERE id <> ?1)";
     let is_another: bool = transaction.query_row(sql, [boot_id], |row| row.get(0))?;
     if is_another {
         let left = load_pending(transaction)?.into_iter().map(Arc::new);

@@ -81,7 +81,9 @@ impl Writer {
             let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
             match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Message::Batch(batch)) => self.take(&batch),
-                Ok(Message::Cursors) | Err(RecvTimeoutError::Timeout) => {}
+                // Before they are looked at: what moves meanwhile is another message.
+                Ok(Message::Cursors) => self.cursors.heard(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Close) => self.cursors.close(),
                 // Closing the file syncs too.
                 Err(RecvTimeoutError::Disconnected) => return self.save_cursors(),
@@ -193,6 +195,7 @@ impl Writer {
     fn begin_anew(&mut self, batch: &Batch) -> Result<i64, StoreError> {
         let (mut database, _) = Database::open_or_begin(&self.files, &self.boot_id)?;
         self.cursors.begin_anew(&mut database)?;
+        database.begin_boot(&self.boot_id)?;
         let last = database.write(batch, &self.boot_id)?;
         self.database = Some(database);
         if !batch.all_books {

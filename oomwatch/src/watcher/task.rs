@@ -91,13 +91,14 @@ impl Task {
         mut commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) -> Result<Report, WatchError> {
+        self.begin_scan();
         let failure = loop {
-            self.register_finds();
-            self.begin_scan();
             let event = self.next(&mut commands, &stop).await;
             if let Break(failure) = self.handle(event) {
                 break failure;
             }
+            self.register_finds();
+            self.begin_scan();
             self.turn();
             reached("running");
             // A storm keeps the ring readable: let the publishers' tasks have their turn.

@@ -100,6 +100,28 @@ fn a_file_damaged_in_use_is_moved_aside_and_all_books_are_asked_for() {
     assert!(aside, "the damaged file is kept");
 }
 
+/// Each batch that was written let another message in, until they had taken the place of a batch.
+#[test]
+fn publishers_that_move_have_one_message_under_way() {
+    use crate::store::cursors::Nudge;
+    let dir = state_dir();
+    let mut writer = writer(dir.path());
+    let (messages, receiver) = std::sync::mpsc::sync_channel(10);
+    let nudge = Nudge {
+        messages,
+        nudged: writer.cursors.nudged(),
+    };
+    for _ in 0..3 {
+        nudge.nudge();
+        // As after each batch.
+        writer.save_cursors();
+    }
+    assert_eq!(receiver.try_iter().count(), 1);
+    writer.cursors.heard();
+    nudge.nudge();
+    assert_eq!(receiver.try_iter().count(), 1, "it was heard: the next one");
+}
+
 #[tokio::test]
 async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
     use crate::store::{

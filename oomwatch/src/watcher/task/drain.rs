@@ -24,7 +24,9 @@ impl Task {
 
     /// Works through all that is in the ring.
     pub(super) fn drain_ring(&mut self) {
-        while self.drain_batch() {}
+        while self.drain_batch() {
+            self.relieve();
+        }
         self.has_more = false;
     }
 
@@ -32,10 +34,12 @@ impl Task {
     fn drain_batch(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         let more = self.read_ring(BATCH, &mut batch);
-        if !batch.is_empty() {
-            // Something is lost only while there is something to be read. So this sees all that was
-            // lost, and before what came after it.
+        // Something is lost only while there is something to be read, or was and is not handed over. So this
+        // sees all that was lost, and before what came after it.
+        if !batch.is_empty() || self.source.pinned_at().is_some() {
             self.check_drops();
+        }
+        if !batch.is_empty() {
             self.apply_batch(&batch);
             batch.clear();
         }

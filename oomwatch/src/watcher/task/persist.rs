@@ -42,6 +42,8 @@ pub(super) struct Persist {
     /// Published since the last batch.
     events: Vec<Arc<OomEvent>>,
     under_way: Option<UnderWay>,
+    /// The last batch was not written: the store lacks what was in it.
+    is_behind: bool,
     /// Marks were read since the last batch: how far is to be stored, also if nothing came of them.
     has_marks: bool,
     /// Lost by earlier runs.
@@ -160,7 +162,8 @@ impl Persist {
     fn take_written(&mut self) -> Option<Vec<Position>> {
         let store = self.store.as_ref().filter(|store| !store.is_writing())?;
         let under_way = self.under_way.take()?;
-        store.was_written().then_some(under_way.rings)
+        self.is_behind = !store.was_written();
+        (!self.is_behind).then_some(under_way.rings)
     }
 
     /// Says once of a batch that it takes long.
@@ -235,7 +238,10 @@ impl Task {
         let rings = self.source.positions();
         let Some(batch) = self.next_batch(&rings) else {
             // Nothing came of what was read.
-            return self.hand_over(&rings);
+            if !self.persist.is_behind {
+                self.hand_over(&rings);
+            }
+            return;
         };
         if let Some(store) = &mut self.persist.store {
             store.write(batch);
