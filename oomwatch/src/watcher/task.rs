@@ -150,7 +150,7 @@ impl Task {
             }
             Event::Command(Some(command)) => self.command(command),
             Event::Command(None) | Event::Stop => return Break(None),
-            Event::Sighted(source, sighting) => self.sighted(source, sighting),
+            Event::Sighted(source, sighting) => self.sighted_all(source, sighting),
             Event::AuditDeadline => self.audit_after_loss(),
             Event::NodeAudit => self.audit_node(),
             // What they are for follows in any case.

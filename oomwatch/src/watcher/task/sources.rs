@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Sightings taken in before the ring has its turn.
+const TURN: usize = 64;
+
 /// The sources that run; dropping it ends them.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
@@ -73,6 +76,12 @@ impl Sources {
         (0..).zip(sockets)
     }
 
+    /// What a source has told by now, if any has.
+    fn told(&mut self) -> Option<(SourceNumber, Sighting)> {
+        let mut sources = (0..).zip(&mut self.followed);
+        sources.find_map(|(number, followed)| Some((number, followed.sightings.try_recv().ok()?)))
+    }
+
     /// The next thing that a source tells; for ever where there is none.
     pub(super) async fn next(&mut self) -> (SourceNumber, Sighting) {
         poll_fn(|context| {
@@ -93,8 +102,19 @@ impl Sources {
 }
 
 impl Task {
+    /// A source told something, and may have told more meanwhile: a listing comes in one go.
+    pub(super) fn sighted_all(&mut self, source: SourceNumber, sighting: Sighting) {
+        self.sighted(source, sighting);
+        for _ in 1..TURN {
+            let Some((source, sighting)) = self.sources.told() else {
+                return;
+            };
+            self.sighted(source, sighting);
+        }
+    }
+
     /// A source told something.
-    pub(super) fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
+    fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
         let now_ns = clock::now().boottime_ns;
         if let Some((id, cgroup_id)) = self.engine.sighted(source, sighting, now_ns)
             && self

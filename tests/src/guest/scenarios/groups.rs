@@ -24,7 +24,7 @@ const LARGEST_NEEDS_KIB: u64 = 1800 * 1024;
 /// Room for the records of all of them: a busy host gives the reader no time in between.
 const LARGE_RING_BYTES: &str = "16777216";
 /// For thousands to die, on an emulated machine.
-const DEATHS_LIMIT: Duration = Duration::from_secs(150);
+const DEATHS_LIMIT: Duration = Duration::from_secs(400);
 /// Many times what a ring of one page has room for.
 const WITH_HOLES: u32 = 200;
 /// Kills that are more than a ring of one page has room for.
