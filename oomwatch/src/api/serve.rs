@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::log::warn;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{ControlSocket, ReadOnlyListener};
+use crate::log::warn;
 
 /// Connections of one listener; further ones are closed at once.
 const MAX_CONNECTIONS: usize = 256;

@@ -3,7 +3,6 @@
 mod pid;
 mod pinned;
 
-use crate::log::warn;
 use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
 
 use aya::{
@@ -28,6 +27,7 @@ use super::{
     ring::Ring,
     tier::{Tier, TierChoice},
 };
+use crate::log::warn;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
 

@@ -78,7 +78,7 @@ impl Ring {
     /// The next record, if there is one. It stays in the ring.
     pub(crate) fn next(&mut self) -> Option<&[u8]> {
         while self.cursor < position_at(&self.produced) {
-            let at = self.page_bytes + self.cursor % self.data_bytes;
+            let at = self.at();
             let length = self.header();
             if length & BUSY != 0 {
                 return None;
@@ -100,10 +100,14 @@ impl Ring {
         self.cursor < position_at(&self.produced) && self.header() & BUSY == 0
     }
 
+    /// Where in the mapping the cursor is.
+    fn at(&self) -> usize {
+        self.page_bytes + self.cursor % self.data_bytes
+    }
+
     /// In front of the record at the cursor.
     fn header(&self) -> u32 {
-        let at = self.page_bytes + self.cursor % self.data_bytes;
-        word_at(&self.produced, at, Ordering::Acquire)
+        word_at(&self.produced, self.at(), Ordering::Acquire)
     }
 
     /// A record that was not consumed: the kernel writes nothing there.

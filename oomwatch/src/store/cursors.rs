@@ -5,7 +5,6 @@
 //! out. A publisher that was never here begins with what comes from now on; one that was left out
 //! for some runs goes on where it was.
 
-use crate::log::warn;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -16,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
 use super::{Message, StoreError, database::Database};
+use crate::log::warn;
 
 /// Makes the writer look at the cursors.
 #[derive(Clone, Debug)]

@@ -1,6 +1,5 @@
 //! Programs that are pinned: doing without where that is not possible, and going on with them.
 
-use crate::log::warn;
 use tracing::debug;
 
 use super::{
@@ -11,6 +10,7 @@ use super::{
     },
     Started, probe, start_with_btf,
 };
+use crate::log::warn;
 
 /// The classic tracepoint of tier `pid` has no link that every kernel can pin.
 pub(super) fn warn_unpinned(pin: Option<&PinDir>) {

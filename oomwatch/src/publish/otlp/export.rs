@@ -7,7 +7,6 @@ mod http;
 
 use std::time::Duration;
 
-use crate::log::warn;
 use opentelemetry_otlp::{
     LogExporter, MetricExporter, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig,
     tonic_types::transport::ClientTlsConfig,
@@ -16,6 +15,7 @@ use opentelemetry_sdk::{error::OTelSdkError, metrics::Temporality};
 
 use self::http::Client;
 use super::OtlpError;
+use crate::log::warn;
 
 const PROTOCOL: &str = "PROTOCOL";
 const ENDPOINT: &str = "ENDPOINT";
