@@ -7,7 +7,7 @@ mod status;
 
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use oomwatch_tests::daemon::Daemon;
@@ -84,8 +84,9 @@ pub(super) fn registered(subject: &Subject<'_>, table: &mut Table) -> Result<()>
 pub(super) fn listed(subject: &Subject<'_>, table: &mut Table) -> Result<()> {
     let program: PathBuf = subject.workspace.release_binary("oomwatch");
     let runtime = Runtime::create(LISTED)?;
-    let mut best = f64::MAX;
-    for _ in 0..if subject.quick { 1 } else { 3 } {
+    let (mut best, mut best_in_all) = (f64::MAX, f64::MAX);
+    for _ in 0..if subject.quick { 1 } else { 5 } {
+        let started = Instant::now();
         let daemon = Daemon::start(&program, &runtime::arguments(&runtime.socket()))?;
         let asked = runtime.asked()?;
         let listed = format!("\"containers\":{LISTED}");
@@ -95,10 +96,12 @@ pub(super) fn listed(subject: &Subject<'_>, table: &mut Table) -> Result<()> {
         });
         ensure!(all, "the listing did not come through");
         best = best.min(asked.elapsed().as_secs_f64() * 1_000.0);
+        best_in_all = best_in_all.min(started.elapsed().as_secs_f64() * 1_000.0);
         daemon.stop()?;
     }
     let target = Target::AtMost(1_000.0);
     table.add("listed: 5,000 containers of Docker", best, "ms", target);
+    table.add("listed: the same, from exec", best_in_all, "ms", target);
     Ok(())
 }
 

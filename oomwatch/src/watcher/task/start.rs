@@ -54,8 +54,7 @@ impl Task {
         let hierarchy = Hierarchy::find()?;
         let root = hierarchy.root()?;
         let given = given(&hierarchy, containers)?;
-        let sources = Sources::start(&options.sockets, &options.possible_sockets, &hierarchy)
-            .map_err(StartError::Sources)?;
+        let sockets = (options.sockets.clone(), options.possible_sockets.clone());
         reached("checked");
         let mut source = Source::start(&options, &hierarchy)?;
         reached("attached");
@@ -75,7 +74,7 @@ impl Task {
             options,
             boot_id,
             root,
-            (hierarchy, source, sources, persist),
+            (hierarchy, source, Sources::default(), persist),
         );
         task.resume(saved);
         let new = task.scan_tree().map_err(|source| StartError::Scan {
@@ -103,6 +102,9 @@ impl Task {
         task.drain();
         task.engine.start_is_over();
         task.begin_node_audit(told_up_to);
+        // After the scan, so that no name waits for it; it is the last that may fail.
+        task.sources =
+            Sources::start(&sockets.0, &sockets.1, &task.hierarchy).map_err(StartError::Sources)?;
         task.publish_first(publishers);
         task.warn_of_limits(root);
         info!(
