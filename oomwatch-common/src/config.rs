@@ -88,6 +88,8 @@ config! {
     cred_uid,
     /// `signal_struct.oom_score_adj`, a `short`.
     signal_oom_score_adj,
+    /// `signal_struct.oom_mm`: not 0 once a thread of the process was marked.
+    signal_oom_mm,
     /// `mm_struct.owner`.
     mm_owner,
     /// `mm_struct.total_vm`, pages.
@@ -128,6 +130,8 @@ config! {
     memcg_counters,
     /// `oom_kill` in `mem_cgroup.memory_events_local`.
     memcg_local_oom_kill,
+    /// `mem_cgroup.events_local_file`, at its `kn`: the file `memory.events.local`.
+    memcg_events_local_kn,
     /// 1 where `oom` is right before `oom_kill`, as on every kernel so far.
     counts_oom,
     /// 1 where `oom_group_kill` is right after it, as on every kernel so far; since v5.17.

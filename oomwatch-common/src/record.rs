@@ -7,7 +7,7 @@
 use core::mem::{align_of, size_of};
 
 /// Version of the layouts in this module. Changes with any of them.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// Kind of [`Victim`].
 pub const KIND_VICTIM: u16 = 1;
@@ -17,6 +17,8 @@ pub const KIND_CGROUP_CREATED: u16 = 2;
 pub const KIND_CGROUP_REMOVED: u16 = 3;
 /// Kind of [`InvocationEnd`].
 pub const KIND_INVOCATION_END: u16 = 4;
+/// Kind of [`DoubleCount`].
+pub const KIND_DOUBLE_COUNT: u16 = 5;
 
 /// Bytes of a task's name, as `TASK_COMM_LEN`.
 pub const COMM_LEN: usize = 16;
@@ -25,14 +27,14 @@ pub const NAME_LEN: usize = 256;
 /// Memory cgroups kept of a victim's chain, from the one that owns its memory up.
 pub const MAX_CHAIN: usize = 16;
 
-/// Index of the drop counter for victims and invocation ends.
+/// Index of the drop counter for victims, double counts and invocation ends.
 pub const DROP_VICTIM: u32 = 0;
 /// Index of the drop counter for cgroup changes.
 pub const DROP_CGROUP: u32 = 1;
 /// Number of drop counters.
 pub const DROP_KINDS: u32 = 2;
 
-/// Bits of [`Victim::fields`]: set where the field was read.
+/// Bits of [`Victim::fields`] and [`DoubleCount::fields`]: set where the field was read.
 pub mod field {
     /// `tgid`.
     pub const TGID: u64 = 1 << 0;
@@ -76,14 +78,20 @@ pub mod field {
     pub const GROUP_COUNTER: u64 = 1 << 23;
     /// `oom_groups`.
     pub const OOM_GROUPS: u64 = 1 << 19;
-    /// The counter of the victim's memory cgroup moved since the last mark in it.
+    /// The kernel counted this victim: it had sent it SIGKILL right before the mark.
     pub const COUNTED: u64 = 1 << 21;
-    /// It did not move.
+    /// It did not: the task was dying already, or its process was marked and counted before.
     pub const NOT_COUNTED: u64 = 1 << 22;
+    /// `charged`, but for its `inode`.
+    pub const CHARGED: u64 = 1 << 24;
+    /// The `inode` of `charged`, where it is not 0.
+    pub const CSS_INODE: u64 = 1 << 25;
     /// What is read of the victim's `mm`.
     pub const OF_MM: u64 = TOTAL_VM | PGTABLES | RSS;
     /// What is read of its memory cgroups.
     pub const OF_CHAIN: u64 = CHAIN | OOM_COUNTER | GROUP_COUNTER | OOM_GROUPS;
+    /// What is read of the one that the kill was charged to.
+    pub const OF_CHARGED: u64 = CHARGED | CSS_INODE;
     /// What is read of a call of `out_of_memory()`.
     pub const OF_INVOCATION: u64 = LIMIT | LIMIT_USAGE | OOM_CONTROL;
     /// What is read of the victim itself.
@@ -111,8 +119,8 @@ pub struct Header {
     pub kind: u16,
     /// Bytes of the whole record.
     pub size: u32,
-    /// Sequence number, from 1. Victims and invocation ends share one sequence (both
-    /// happen under `oom_lock`), cgroup changes another (under `cgroup_mutex`). A number
+    /// Sequence number, from 1. Victims, double counts and invocation ends share one sequence
+    /// (all happen under `oom_lock`), cgroup changes another (under `cgroup_mutex`). A number
     /// is used up by a record that found no room too, so a gap is a loss.
     pub seq: u64,
     /// `CLOCK_BOOTTIME` in ns.
@@ -160,6 +168,30 @@ pub struct Counters {
     pub oom_kill: u64,
     /// `oom_group_kill`; since v5.17.
     pub oom_group_kill: u64,
+}
+
+/// The memory cgroup that kills are charged to, with its own counter: descendants' kills are not in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct Charged {
+    /// Id of the cgroup.
+    pub cgroup_id: u64,
+    /// Inode number of its `memory.events.local`, another one for every css; 0 where it has no such
+    /// file: in a v1 hierarchy, and in a removal, before which the file went.
+    pub inode: u64,
+    /// Serial number of the css.
+    pub serial: u64,
+    /// Its local `oom_kill`, already raised by what this record tells of.
+    pub oom_kill: u64,
 }
 
 /// One `mark_victim`: the OOM killer marked a task.
@@ -235,18 +267,24 @@ pub struct Victim {
     pub comm: [u8; COMM_LEN],
     /// The trigger's name.
     pub trigger_comm: [u8; COMM_LEN],
+    /// What the kill was charged to: the first of `chain`, when the mark was made.
+    pub charged: Charged,
     /// Memory cgroups from the owner of the victim's memory up; ends where an id is 0.
     pub chain: [ChainLink; MAX_CHAIN],
 }
 
-/// Bits of [`CgroupChange::fields`] and [`InvocationEnd::fields`].
+/// Bits of [`CgroupChange::fields`].
 pub mod change_field {
     /// `parent_id`.
     pub const PARENT: u64 = 1 << 0;
     /// `name`.
     pub const NAME: u64 = 1 << 1;
-    /// The counters of `last` or `first`.
+    /// The counters of `last`.
     pub const COUNTERS: u64 = 1 << 2;
+    /// `charged`, but for its `inode`.
+    pub const CHARGED: u64 = 1 << 3;
+    /// The `inode` of `charged`, where it is not 0.
+    pub const CSS_INODE: u64 = 1 << 4;
 }
 
 /// A cgroup of the v2 hierarchy was created or removed.
@@ -271,8 +309,41 @@ pub struct CgroupChange {
     /// Id and final hierarchical counters; only the id in a creation, or where the
     /// memory controller is off.
     pub last: ChainLink,
+    /// Its own counter: the final one in a removal, and in a creation the key by which it is known
+    /// later. Not where the memory controller is off.
+    pub charged: Charged,
     /// Name of the directory, NUL-terminated.
     pub name: [u8; NAME_LEN],
+}
+
+/// The kernel counted a process that was marked before: the first victim of a group kill, as a rule,
+/// which it meets again among the members.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(
+        zerocopy::FromBytes,
+        zerocopy::IntoBytes,
+        zerocopy::Immutable,
+        zerocopy::KnownLayout
+    )
+)]
+pub struct DoubleCount {
+    /// Kind [`KIND_DOUBLE_COUNT`].
+    pub header: Header,
+    /// Bits of [`field`]: `TGID`, `START` and `CSS_INODE`. The rest of `charged` is always there.
+    pub fields: u64,
+    /// Number of the call, as in [`Victim::invocation`]; 0 where it is not known.
+    pub invocation: u64,
+    /// When the process started, `CLOCK_BOOTTIME` in ns.
+    pub start_boottime_ns: u64,
+    /// What it was charged to.
+    pub charged: Charged,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// A call of `out_of_memory()` that may have killed a group is over.
@@ -292,25 +363,23 @@ pub struct InvocationEnd {
     pub header: Header,
     /// Number of the call, as in [`Victim::invocation`].
     pub invocation: u64,
-    /// Bits of [`change_field`].
-    pub fields: u64,
     /// Marks made in this call, whether their records found room or not.
     pub marks: u32,
-    /// Second counts of the first victim that no record of a mark tells of, because its own, or the
-    /// one before it, found no room; and those after the last mark.
-    pub unseen_recounts: u32,
-    /// The first victim's memory cgroup, when the call was over.
-    pub first: ChainLink,
+    /// Zero.
+    pub padding: u32,
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<ChainLink>() == 40);
-    assert!(size_of::<Victim>() == 872);
-    assert!(size_of::<CgroupChange>() == 336);
-    assert!(size_of::<InvocationEnd>() == 88);
+    assert!(size_of::<Charged>() == 32);
+    assert!(size_of::<Victim>() == 904);
+    assert!(size_of::<CgroupChange>() == 368);
+    assert!(size_of::<DoubleCount>() == 88);
+    assert!(size_of::<InvocationEnd>() == 40);
     // The ring aligns records to 8 bytes and no more.
     assert!(align_of::<Victim>() == 8);
     assert!(align_of::<CgroupChange>() == 8);
+    assert!(align_of::<DoubleCount>() == 8);
     assert!(align_of::<InvocationEnd>() == 8);
 };

@@ -1,7 +1,8 @@
 //! Cgroups of the v2 hierarchy that are created and removed.
 //!
 //! `cgroup_rmdir` fires under `cgroup_mutex` before the controllers go offline, so the
-//! removal carries the final memory counters (confirmed on 5.10, 6.18 and 7.3).
+//! removal carries the final memory counters (confirmed on 5.10, 6.18 and 7.3). The files are gone by
+//! then, `memory.events.local` too; `cgroup_mkdir` comes after them.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use oomwatch_common::record::{
@@ -36,7 +37,14 @@ fn emit(cgroup: Address, kind: u16) {
         return;
     }
     let seq = maps::next_sequence(DROP_CGROUP);
-    if !maps::has_room_beside_victims() {
+    let css = kernel::read(cgroup, config!(cgroup_memory));
+    // The last word on kills has a victim's right to room. A cgroup that counted none has not.
+    let has_room = if kind == KIND_CGROUP_REMOVED && kernel::sum_of_kills(css) != 0 {
+        maps::has_room_beside_ends()
+    } else {
+        maps::has_room_beside_victims()
+    };
+    if !has_room {
         maps::count_drop(DROP_CGROUP);
         return;
     }
@@ -45,11 +53,10 @@ fn emit(cgroup: Address, kind: u16) {
         return;
     };
     let change = entry.as_mut_ptr();
-    let css = kernel::read(cgroup, config!(cgroup_memory));
     // SAFETY: the ring gave the memory for one `CgroupChange`, and every field is written.
     unsafe {
         (*change).header = maps::header::<CgroupChange>(kind, seq, bpf_ktime_get_boot_ns());
-        (*change).fields = describe_place(cgroup, change);
+        (*change).fields = describe_place(cgroup, change) | describe_charged(css, change);
         if kind == KIND_CGROUP_REMOVED && css != 0 && known_fields(field::CHAIN) != 0 {
             kernel::write_chain_link(&raw mut (*change).last, css);
             (*change).fields |= change_field::COUNTERS;
@@ -66,6 +73,23 @@ fn emit(cgroup: Address, kind: u16) {
         }
     }
     entry.submit(u64::from(config!(submit_flags)));
+}
+
+/// Writes the own counter of the memory cgroup; returns the bits of what is known.
+///
+/// # Safety
+/// As [`describe_place`].
+#[inline(always)]
+unsafe fn describe_charged(css: Address, change: *mut CgroupChange) -> u64 {
+    // SAFETY: as this function's own. Where there is no css this writes zeros.
+    unsafe { kernel::write_charged(&raw mut (*change).charged, css) };
+    if css == 0 || known_fields(field::CHARGED) == 0 {
+        0
+    } else if known_fields(field::CSS_INODE) == 0 {
+        change_field::CHARGED
+    } else {
+        change_field::CHARGED | change_field::CSS_INODE
+    }
 }
 
 /// Writes parent and name; returns the bits of what is known.

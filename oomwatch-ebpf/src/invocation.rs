@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
 use oomwatch_common::{
     config::ABSENT,
-    record::{DROP_VICTIM, InvocationEnd, KIND_INVOCATION_END, Victim, change_field, field},
+    record::{DROP_VICTIM, InvocationEnd, KIND_INVOCATION_END, Victim, field},
 };
 
 use crate::{
@@ -23,17 +23,15 @@ pub(crate) struct Invocation {
     caller: u64,
     oom_control: Address,
     number: u64,
-    /// Memory css of the first victim, and its cgroup's id to know it again.
-    first_css: Address,
-    first_memcg_id: u64,
     /// 0 where this call cannot kill a group, or where that is not known.
     group: u64,
     marks: u32,
-    /// For [`InvocationEnd`].
-    unseen_recounts: u32,
-    /// Not 0 if the last mark's record found no room.
-    gap: u64,
 }
+
+/// What [`number`] says where `out_of_memory()` is not hooked, or was not entered since.
+pub(crate) const UNHOOKED: u64 = 0;
+/// What [`number`] says where `current` is in no call.
+pub(crate) const OUTSIDE: u64 = u64::MAX;
 
 /// `out_of_memory(oc)` was entered.
 #[inline(always)]
@@ -46,12 +44,8 @@ pub(crate) fn begin(oom_control: Address) {
     invocation.caller = bpf_get_current_pid_tgid();
     invocation.oom_control = oom_control;
     invocation.number += 1;
-    invocation.first_css = 0;
-    invocation.first_memcg_id = 0;
     invocation.marks = 0;
     invocation.group = 0;
-    invocation.unseen_recounts = 0;
-    invocation.gap = 0;
 }
 
 /// The call that `current` is in.
@@ -63,6 +57,22 @@ pub(crate) fn current() -> Option<&'static mut Invocation> {
     // The caller of the idle task's pid 0 never runs the OOM killer.
     (invocation.caller != 0 && invocation.caller == bpf_get_current_pid_tgid())
         .then_some(invocation)
+}
+
+/// Number of the call that `current` is in, or [`UNHOOKED`], or [`OUTSIDE`].
+#[inline(always)]
+pub(crate) fn number() -> u64 {
+    let Some(slot) = maps::INVOCATION.get_ptr_mut(0) else {
+        return UNHOOKED;
+    };
+    // SAFETY: a map value; who is not in the call may read it while it changes, and never finds
+    // itself there.
+    let (number, caller) = unsafe { ((*slot).number, (*slot).caller) };
+    if number == UNHOOKED || caller == bpf_get_current_pid_tgid() {
+        number
+    } else {
+        OUTSIDE
+    }
 }
 
 impl Invocation {
@@ -109,43 +119,16 @@ impl Invocation {
         }
     }
 
-    /// A mark whose record found room: user space sees what was counted beyond it, unless the record
-    /// before it found none.
-    #[inline(always)]
-    pub(crate) fn saw(&mut self, css: Address, moved: u64) {
-        if self.gap != 0 {
-            self.unseen_recounts += self.recounts(css, moved);
-        }
-        self.gap = 0;
-    }
-
     /// Takes the place of a mark whose record found no room.
     #[inline(always)]
-    pub(crate) fn missed(&mut self, css: Address, moved: u64) {
+    pub(crate) fn missed(&mut self) {
         self.marks += 1;
-        self.unseen_recounts += self.recounts(css, moved);
-        self.gap = 1;
     }
 
-    /// What the first victim's memory cgroup counted before this mark and beyond it: that victim
-    /// again. Nothing before the first mark is of this call.
+    /// Keeps whether a victim's group may go with it: not 0 where it may.
     #[inline(always)]
-    fn recounts(&self, css: Address, moved: u64) -> u32 {
-        if self.marks > 1 && css == self.first_css && moved != maps::NO_PAST && moved > 1 {
-            moved as u32 - 1
-        } else {
-            0
-        }
-    }
-
-    /// Keeps what the end of a group kill needs from its first victim.
-    #[inline(always)]
-    pub(crate) fn note_victim(&mut self, css: Address, memcg_id: u64, oom_groups: u64) {
-        if self.first_css == 0 {
-            self.first_css = css;
-            self.first_memcg_id = memcg_id;
-            self.group = oom_groups;
-        }
+    pub(crate) fn note_group(&mut self, oom_groups: u64) {
+        self.group |= oom_groups;
     }
 }
 
@@ -156,22 +139,7 @@ pub(crate) fn end() {
         return;
     };
     invocation.caller = 0;
-    if invocation.marks == 0 {
-        return;
-    }
-    let first = kernel::chain_link(invocation.first_css);
-    // The cgroup may be gone, and its memory used for something else.
-    let known = known_fields(field::CHAIN) != 0
-        && first.cgroup_id != 0
-        && first.cgroup_id == invocation.first_memcg_id;
-    if known {
-        // The kernel may have counted its first victim again after the last mark.
-        let moved = kernel::note_count(invocation.first_css, &first);
-        if moved != maps::NO_PAST {
-            invocation.unseen_recounts += moved as u32;
-        }
-    }
-    if invocation.group == 0 && invocation.marks == 1 && invocation.unseen_recounts == 0 {
+    if invocation.group == 0 && invocation.marks <= 1 {
         return;
     }
     let seq = maps::next_sequence(VICTIM_SEQUENCE);
@@ -184,10 +152,8 @@ pub(crate) fn end() {
     entry.write(InvocationEnd {
         header: maps::header::<InvocationEnd>(KIND_INVOCATION_END, seq, now),
         invocation: invocation.number,
-        fields: if known { change_field::COUNTERS } else { 0 },
         marks: invocation.marks,
-        unseen_recounts: invocation.unseen_recounts,
-        first,
+        padding: 0,
     });
     entry.submit(u64::from(config!(submit_flags)));
 }

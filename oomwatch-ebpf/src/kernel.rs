@@ -15,12 +15,7 @@ use aya_ebpf::{
     bindings::bpf_raw_tracepoint_args,
     helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use oomwatch_common::{
-    config::ABSENT,
-    record::{COMM_LEN, ChainLink, Counters},
-};
-
-use crate::maps;
+use oomwatch_common::record::{COMM_LEN, ChainLink, Charged, Counters, field};
 
 /// Address of a kernel object; 0 where it is unknown, which nothing can be read from.
 pub(crate) type Address = u64;
@@ -141,34 +136,23 @@ pub(crate) fn hierarchy_id(cgroup: Address) -> i32 {
     )
 }
 
+/// A memory cgroup's hierarchical `oom_kill`; 0 where there is none.
+#[inline(always)]
+pub(crate) fn sum_of_kills(css: Address) -> u64 {
+    if css == 0 || known_fields(field::CHAIN) == 0 {
+        return 0;
+    }
+    read::<Counters>(css_memcg(css), config!(memcg_counters)).oom_kill
+}
+
 /// The `mem_cgroup` that a memory css is part of.
 #[inline(always)]
 pub(crate) fn css_memcg(css: Address) -> Address {
     css - u64::from(config!(memcg_css))
 }
 
-/// Compares a memory cgroup's local `oom_kill` with that at its last mark: see [`maps::note_count`].
-#[inline(always)]
-pub(crate) fn note_count(css: Address, link: &ChainLink) -> u64 {
-    let local = config!(memcg_local_oom_kill);
-    if local == ABSENT {
-        return maps::NO_PAST;
-    }
-    maps::note_count(link.cgroup_id, link.serial, read(css_memcg(css), local))
-}
-
-/// Id and hierarchical counters of one memory cgroup; id 0 where it cannot be read.
-#[inline(always)]
-pub(crate) fn chain_link(css: Address) -> ChainLink {
-    let mut link = MaybeUninit::<ChainLink>::uninit();
-    // SAFETY: all of it is written.
-    unsafe {
-        write_chain_link(link.as_mut_ptr(), css);
-        link.assume_init()
-    }
-}
-
-/// Writes what [`chain_link`] returns, without a detour over the stack.
+/// Writes id and hierarchical counters of one memory cgroup; zeros where it cannot be read. Without
+/// a detour over the stack.
 ///
 /// # Safety
 /// `into` points to memory of its own.
@@ -182,5 +166,28 @@ pub(crate) unsafe fn write_chain_link(into: *mut ChainLink, css: Address) {
         read_into(&raw mut (*into).serial, css, config!(css_serial_nr));
         let counters = &raw mut (*into).counters;
         read_into(counters, css_memcg(css), config!(memcg_counters));
+    }
+}
+
+/// Writes a memory cgroup with its own counter; zeros where it cannot be read.
+///
+/// `inode` is that of the file wherever there is one; in `cgroup_rmdir` the files are gone already, and
+/// it is 0 (5.10, 6.1, 6.12 and 7.3; on v1, where there is none, 6.18).
+///
+/// # Safety
+/// As [`write_chain_link`].
+#[inline(always)]
+pub(crate) unsafe fn write_charged(into: *mut Charged, css: Address) {
+    let memcg = css_memcg(css);
+    let cgroup = read(css, config!(css_cgroup));
+    let kn = read(cgroup, config!(cgroup_kn));
+    let events_kn = read(memcg, config!(memcg_events_local_kn));
+    // SAFETY: as this function's own.
+    unsafe {
+        read_into(&raw mut (*into).cgroup_id, kn, config!(kernfs_id));
+        read_into(&raw mut (*into).inode, events_kn, config!(kernfs_id));
+        read_into(&raw mut (*into).serial, css, config!(css_serial_nr));
+        let oom_kill = &raw mut (*into).oom_kill;
+        read_into(oom_kill, memcg, config!(memcg_local_oom_kill));
     }
 }

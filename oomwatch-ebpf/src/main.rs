@@ -20,6 +20,7 @@ mod invocation;
 mod kernel;
 mod maps;
 mod pid;
+mod signal;
 mod victim;
 
 use aya_ebpf::{
@@ -46,11 +47,11 @@ pub fn mark_victim_log(ctx: RawTracePointContext) -> u32 {
     0
 }
 
-/// `signal:signal_generate`: keeps the task that the OOM killer has just sent SIGKILL
-/// to, for kernels whose `mark_victim` passes a pid only.
+/// `signal:signal_generate`: keeps the task that the OOM killer has just sent SIGKILL to, for that is
+/// whom it counts; and on kernels whose `mark_victim` passes a pid only, who it is.
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub fn signal_generate(ctx: RawTracePointContext) -> u32 {
-    victim::signalled(&ctx);
+    signal::generated(&ctx);
     0
 }
 

@@ -6,7 +6,12 @@ use aya_ebpf::{
 };
 use oomwatch_common::record::{DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
 
-use crate::{invocation::Invocation, pid::Suspect, victim::Deferred, victim::Signalled};
+use crate::{
+    invocation::Invocation,
+    pid::Suspect,
+    signal::{LastCount, Signalled},
+    victim::Deferred,
+};
 
 /// All records. User space sets the size.
 #[map]
@@ -25,7 +30,12 @@ pub(crate) static INVOCATION: Array<Invocation> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SEQUENCE: Array<u64> = Array::with_max_entries(DROP_KINDS, 0);
 
-/// The task that this CPU's last OOM SIGKILL went to.
+/// What was counted last. One is enough: it is written under `oom_lock`.
+#[map]
+pub(crate) static LAST_COUNT: Array<LastCount> = Array::with_max_entries(1, 0);
+
+/// The task that this CPU's last OOM SIGKILL went to. Between that and its mark nobody moves to
+/// another CPU: the victim's `alloc_lock` is held.
 #[map]
 pub(crate) static SIGNALLED: PerCpuArray<Signalled> = PerCpuArray::with_max_entries(1, 0);
 
@@ -42,12 +52,6 @@ pub(crate) static MARKED: LruHashMap<u32, Deferred> = LruHashMap::with_max_entri
 /// are marked within microseconds, unless the OOM killer is preempted.
 #[map]
 pub(crate) static SUSPECTS: LruHashMap<u32, Suspect> = LruHashMap::with_max_entries(1024, 0);
-
-/// Counter of each memory cgroup at its last mark, with its serial. Kept here, so that it tells a
-/// counted mark from another even where the records between found no room. Cgroups that are
-/// displaced are judged in user space again.
-#[map]
-pub(crate) static LAST_COUNTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Flag of `bpf_ringbuf_query`: bytes not read yet.
 const BPF_RB_AVAIL_DATA: u64 = 0;
@@ -76,27 +80,6 @@ pub(crate) fn count_drop(drop_kind: u32) {
     }
 }
 
-/// What [`note_count`] returns for a memory cgroup without a mark before.
-pub(crate) const NO_PAST: u64 = u64::MAX;
-
-/// Keeps a memory cgroup's local `oom_kill` for its next mark; returns by how much it moved since the
-/// last. The local one, because cgroups below have marks of their own.
-#[inline(always)]
-pub(crate) fn note_count(memcg_id: u64, serial: u64, oom_kill: u64) -> u64 {
-    // Their lower halves: no boot exceeds them.
-    let oom_kill = oom_kill & u64::from(u32::MAX);
-    let count = serial << 32 | oom_kill;
-    // SAFETY: the value is copied at once, and `oom_lock` is held.
-    let moved = match unsafe { LAST_COUNTS.get(memcg_id) } {
-        Some(&last) if last >> 32 == count >> 32 => count.wrapping_sub(last),
-        // Counters that began again.
-        Some(_) => oom_kill,
-        None => NO_PAST,
-    };
-    let _ = LAST_COUNTS.insert(memcg_id, count, 0);
-    moved
-}
-
 /// Whether a record that is not a victim may take room: a storm of cgroup creation
 /// must leave the last quarter of the ring to victims.
 #[inline(always)]
@@ -104,8 +87,8 @@ pub(crate) fn has_room_beside_victims() -> bool {
     leaves_free(4)
 }
 
-/// Whether a victim may take room: the last eighth is for the ends of group kills, ten times as small,
-/// without which the kernel's second count of a victim cannot be told from a kill that was lost.
+/// Whether a victim may take room: the last eighth is for double counts and the ends of group kills,
+/// ten times as small. Without the former a second count cannot be told from a kill that was lost.
 #[inline(always)]
 pub(crate) fn has_room_beside_ends() -> bool {
     leaves_free(8)
@@ -130,5 +113,5 @@ pub(crate) fn header<T>(kind: u16, seq: u64, boottime_ns: u64) -> Header {
     }
 }
 
-/// The sequence of victims and invocation ends.
+/// The sequence of victims, double counts and invocation ends.
 pub(crate) const VICTIM_SEQUENCE: u32 = DROP_VICTIM;

@@ -23,7 +23,8 @@ use oomwatch_common::record::{COMM_LEN, DROP_VICTIM, KIND_VICTIM, Victim, field}
 use crate::{
     kernel::{self, config},
     maps::{self, MARKED, RECORDS, SUSPECTS},
-    victim::{Deferred, SIGKILL},
+    signal::SIGKILL,
+    victim::Deferred,
 };
 
 /// `si_code` of a signal that the kernel sent.

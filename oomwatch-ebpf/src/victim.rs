@@ -15,29 +15,18 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use oomwatch_common::{
     config::MARK_VICTIM_TASK,
-    record::{COMM_LEN, ChainLink, DROP_VICTIM, KIND_VICTIM, MAX_CHAIN, Victim, field},
+    record::{COMM_LEN, ChainLink, Charged, DROP_VICTIM, KIND_VICTIM, MAX_CHAIN, Victim, field},
 };
 
 use crate::{
     invocation,
     kernel::{self, Address, argument, config, known_fields},
-    maps::{self, DEFERRED, RECORDS, SIGNALLED, VICTIM_SEQUENCE},
+    maps::{self, DEFERRED, LAST_COUNT, RECORDS, VICTIM_SEQUENCE},
+    signal::{self, charged_css},
 };
 
-pub(crate) const SIGKILL: u64 = 9;
-/// `SEND_SIG_PRIV`: a signal from the kernel itself.
-const SEND_SIG_PRIV: u64 = 1;
 /// Highest nesting of pid namespaces (`MAX_PID_NS_LEVEL`).
 const MAX_PID_LEVEL: u32 = 32;
-
-/// What [`signalled`] keeps.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Signalled {
-    sender: u64,
-    task: Address,
-    tid: u64,
-}
 
 /// What is known when a mark is made: all but the victim itself.
 #[repr(C)]
@@ -45,6 +34,8 @@ pub(crate) struct Signalled {
 pub(crate) struct Deferred {
     pub(crate) seq: u64,
     pub(crate) boottime_ns: u64,
+    /// [`field::COUNTED`] or [`field::NOT_COUNTED`]; 0 where that is not known.
+    verdict: u64,
     trigger_pid_tgid: u64,
     trigger_cgroup_id: u64,
     trigger_comm: [u8; COMM_LEN],
@@ -56,7 +47,9 @@ pub(crate) struct Deferred {
 #[inline(always)]
 pub(crate) fn marked(ctx: &RawTracePointContext) {
     let (tid, task) = victim_of(argument(ctx, 0));
-    let mark = Deferred::now(tid);
+    let mut mark = Deferred::now(tid);
+    mark.verdict = signal::judge(tid);
+    signal::note_mark(task);
     if task != 0 {
         emit(task, &mark, 0);
     } else if DEFERRED.insert(tid, mark, 0).is_err() {
@@ -82,24 +75,6 @@ fn victim_of(first: u64) -> (u32, Address) {
     }
 }
 
-/// `signal_generate(sig, info, task, group, result)`.
-#[inline(always)]
-pub(crate) fn signalled(ctx: &RawTracePointContext) {
-    if argument(ctx, 0) != SIGKILL || argument(ctx, 1) != SEND_SIG_PRIV {
-        return;
-    }
-    let task = argument(ctx, 2);
-    let Some(slot) = SIGNALLED.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: a per-CPU value.
-    unsafe {
-        (*slot).sender = bpf_get_current_pid_tgid();
-        (*slot).task = task;
-        (*slot).tid = u64::from(kernel::read::<u32>(task, config!(task_pid)));
-    }
-}
-
 /// `sched_process_exit` of `current`.
 #[inline(always)]
 pub(crate) fn exited() {
@@ -117,15 +92,11 @@ pub(crate) fn exited() {
 /// The task with thread id `tid` that is being marked; 0 where nothing names it.
 #[inline(always)]
 fn find_task(tid: u32) -> Address {
-    let current = bpf_get_current_pid_tgid();
-    if let Some(slot) = SIGNALLED.get_ptr_mut(0) {
-        // SAFETY: a per-CPU value.
-        let signalled = unsafe { *slot };
-        if signalled.sender == current && signalled.tid == u64::from(tid) {
-            return signalled.task;
-        }
+    let signalled = signal::signalled_task(tid);
+    if signalled != 0 {
+        return signalled;
     }
-    if current as u32 == tid {
+    if bpf_get_current_pid_tgid() as u32 == tid {
         // SAFETY: the helper needs nothing.
         return unsafe { bpf_get_current_task() };
     }
@@ -144,6 +115,7 @@ impl Deferred {
         Self {
             seq: maps::next_sequence(VICTIM_SEQUENCE),
             boottime_ns,
+            verdict: 0,
             trigger_pid_tgid: bpf_get_current_pid_tgid(),
             trigger_cgroup_id,
             trigger_comm: kernel::current_comm(),
@@ -167,54 +139,43 @@ impl Deferred {
 #[inline(always)]
 fn emit(task: Address, mark: &Deferred, flags: u64) {
     if !maps::has_room_beside_ends() {
-        return lost(task, flags);
+        return lost(flags);
     }
     let Some(mut entry) = RECORDS.reserve::<Victim>(0) else {
-        return lost(task, flags);
+        return lost(flags);
     };
     // SAFETY: the ring gave the memory for one `Victim`. All of it but the end of the chain is
     // written below, and integers have no invalid bit patterns.
     let victim = unsafe { &mut *entry.as_mut_ptr() };
     victim.header = maps::header::<Victim>(KIND_VICTIM, mark.seq, mark.boottime_ns);
-    victim.fields = flags | field::TRIGGER_COMM | known_fields(field::OF_TASK);
+    victim.fields = flags | mark.verdict | field::TRIGGER_COMM | known_fields(field::OF_TASK);
     victim.tid = mark.tid;
     mark.describe_trigger(victim);
     describe_task(task, victim);
     let mm = kernel::read(task, config!(task_mm));
     describe_memory(mm, victim);
     let first = describe_chain(task, mm, victim);
-    clear_invocation(victim);
+    clear_call(victim);
     // A record made at the victim's exit is in no call of the OOM killer, and its counter may have
     // moved for others.
     if flags & field::AT_EXIT == 0 {
-        let moved = describe_count(first, victim);
+        describe_charged(first, victim);
         if let Some(invocation) = invocation::current() {
             invocation.describe(victim);
-            invocation.note_victim(first, victim.chain[0].cgroup_id, any_group(victim));
-            invocation.saw(first, moved);
+            invocation.note_group(any_group(victim));
         }
     }
     entry.submit(u64::from(config!(submit_flags)));
 }
 
-/// Keeps what later marks are judged by, though the record of this one found no room: else the next
-/// mark of a dying task would look counted, and lost members of a group kill like second counts.
+/// Counts a record that found no room; its place in the call is taken all the same.
 #[inline(always)]
-fn lost(task: Address, flags: u64) {
+fn lost(flags: u64) {
     maps::count_drop(DROP_VICTIM);
-    if flags & field::AT_EXIT != 0 {
-        return;
-    }
-    let first = charged_css(task, kernel::read(task, config!(task_mm)));
-    let link = kernel::chain_link(first);
-    let moved = if first != 0 && known_fields(field::CHAIN) != 0 {
-        kernel::note_count(first, &link)
-    } else {
-        maps::NO_PAST
-    };
-    if let Some(invocation) = invocation::current() {
-        invocation.note_victim(first, link.cgroup_id, 0);
-        invocation.missed(first, moved);
+    if flags & field::AT_EXIT == 0
+        && let Some(invocation) = invocation::current()
+    {
+        invocation.missed();
     }
 }
 
@@ -277,7 +238,13 @@ fn describe_memory(mm: Address, victim: &mut Victim) {
 
 /// What is not known outside of a call of the OOM killer.
 #[inline(always)]
-fn clear_invocation(victim: &mut Victim) {
+fn clear_call(victim: &mut Victim) {
+    victim.charged = Charged {
+        cgroup_id: 0,
+        inode: 0,
+        serial: 0,
+        oom_kill: 0,
+    };
     victim.invocation = 0;
     victim.index = 0;
     victim.limit_memcg_id = 0;
@@ -287,14 +254,6 @@ fn clear_invocation(victim: &mut Victim) {
     victim.constraint = 0;
     victim.order = 0;
     victim.gfp_mask = 0;
-}
-
-/// The memory css that a kill is charged to: that of the `mm`'s owner, which is another task only
-/// where processes share an `mm` across cgroups.
-#[inline(always)]
-fn charged_css(task: Address, mm: Address) -> Address {
-    let owner: Address = kernel::read(mm, config!(mm_owner));
-    kernel::task_memory_css(if owner == 0 { task } else { owner })
 }
 
 /// The memory cgroups that this kill was charged to, with their counters. Returns the first one's
@@ -320,21 +279,17 @@ fn any_group(victim: &Victim) -> u64 {
     groups as u64 | (groups >> 64) as u64
 }
 
-/// Tells whether the counter moved since the last mark in this memory cgroup, which may be one
-/// whose record was lost; returns by how much.
+/// The first of them with its own counter, as [`signal::note_mark`] has just read it.
 #[inline(always)]
-fn describe_count(first: Address, victim: &mut Victim) -> u64 {
-    if first == 0 || known_fields(field::CHAIN) == 0 {
-        return maps::NO_PAST;
+fn describe_charged(first: Address, victim: &mut Victim) {
+    if first == 0 {
+        return;
     }
-    let moved = kernel::note_count(first, &victim.chain[0]);
-    let bits = match moved {
-        maps::NO_PAST => 0,
-        0 => field::NOT_COUNTED,
-        _ => field::COUNTED,
-    };
-    kernel::add_bits(&mut victim.fields, bits);
-    moved
+    if let Some(last) = LAST_COUNT.get_ptr_mut(0) {
+        // SAFETY: a map value, written under `oom_lock`.
+        victim.charged = unsafe { (*last).charged };
+        kernel::add_bits(&mut victim.fields, known_fields(field::OF_CHARGED));
+    }
 }
 
 /// Copies the chain from `first` up. Beyond the root there is nothing to read, and the links stay

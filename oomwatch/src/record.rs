@@ -5,6 +5,8 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 
+use std::cmp::Ordering;
+
 use crate::CgroupId;
 
 /// One record of the probe, in kernel order.
@@ -13,6 +15,7 @@ pub(crate) enum Record {
     Victim(Box<VictimRecord>),
     CgroupCreated(CgroupChanged),
     CgroupRemoved(CgroupChanged),
+    DoubleCount(DoubleCount),
     GroupEnd(GroupEnd),
 }
 
@@ -29,13 +32,15 @@ pub(crate) struct VictimRecord {
     pub(crate) trigger: Task,
     /// Memory cgroups that the kill was charged to, from the owner of the memory up.
     pub(crate) chain: Vec<Memcg>,
+    /// The first of them, with its own counter.
+    pub(crate) charged: Option<Charged>,
     /// The chain is in a v1 hierarchy, so its ids mean nothing on v2.
     pub(crate) chain_is_v1: bool,
     pub(crate) invocation: Option<Invocation>,
     pub(crate) limit: Option<LimitHit>,
     pub(crate) allocation: Option<Allocation>,
-    /// Whether the counter of the victim's own memory cgroup moved since the last mark in it, as
-    /// the kernel side saw it; `None` for a first mark.
+    /// Whether the kernel counted it: it sends SIGKILL right before it marks whom it counts. `None` where that
+    /// cannot be seen.
     pub(crate) counted: Option<bool>,
     /// Made when the victim exited: its memory was gone and its counters may have moved.
     pub(crate) at_exit: bool,
@@ -70,6 +75,35 @@ pub(crate) struct Memcg {
     pub(crate) oom_kill: Option<u64>,
     pub(crate) oom: Option<u64>,
     pub(crate) oom_group_kill: Option<u64>,
+}
+
+/// Which counters of a memory cgroup: switching the controller off and on makes others, which begin at 0.
+/// Either number says so by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Css {
+    /// Inode of its `memory.events.local`: the higher one is the younger.
+    pub(crate) inode: Option<u64>,
+    /// The kernel's serial number of the css.
+    pub(crate) serial: Option<u64>,
+}
+
+impl Css {
+    /// Which are the younger ones. Equal where nothing tells them apart.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        let by_inode = self.inode.zip(other.inode);
+        let numbers = by_inode.or_else(|| self.serial.zip(other.serial));
+        numbers.map_or(Ordering::Equal, |(own, others)| own.cmp(&others))
+    }
+}
+
+/// The memory cgroup that an increment was charged to, with its own counter, descendants apart
+/// (`memory.events.local`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Charged {
+    pub(crate) cgroup_id: CgroupId,
+    pub(crate) css: Css,
+    /// Local `oom_kill`, with the increment of this record.
+    pub(crate) oom_kill: u64,
 }
 
 /// The call of the OOM killer that a mark belongs to.
@@ -132,6 +166,16 @@ impl Constraint {
 }
 
 impl Record {
+    /// When it was made, `CLOCK_BOOTTIME`.
+    pub(crate) fn boottime_ns(&self) -> u64 {
+        match self {
+            Self::Victim(victim) => victim.boottime_ns,
+            Self::CgroupCreated(change) | Self::CgroupRemoved(change) => change.boottime_ns,
+            Self::DoubleCount(count) => count.boottime_ns,
+            Self::GroupEnd(end) => end.boottime_ns,
+        }
+    }
+
     /// Programs that were loaded later number their calls from 1 again: here all numbers differ.
     pub(crate) fn set_generation(&mut self, generation: u64) {
         let before = generation.saturating_sub(1) << 32;
@@ -139,6 +183,11 @@ impl Record {
             Self::Victim(victim) => {
                 if let Some(call) = &mut victim.invocation {
                     call.number += before;
+                }
+            }
+            Self::DoubleCount(count) => {
+                if let Some(number) = &mut count.invocation {
+                    *number += before;
                 }
             }
             Self::GroupEnd(end) => end.invocation += before,
@@ -157,6 +206,21 @@ pub(crate) struct CgroupChanged {
     pub(crate) name: Option<Box<[u8]>>,
     /// Final counters of a removed cgroup; `None` where the memory controller was off.
     pub(crate) counters: Option<Memcg>,
+    /// Its own counter: the final one of a removed cgroup, without the inode, for its files are gone by then;
+    /// that of a created one has the key of both kinds.
+    pub(crate) charged: Option<Charged>,
+}
+
+/// The kernel counted a process that it had marked before: that mark was counted too, unless the process was
+/// dying already.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DoubleCount {
+    pub(crate) seq: u64,
+    pub(crate) boottime_ns: u64,
+    pub(crate) invocation: Option<u64>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) start_boottime_ns: Option<u64>,
+    pub(crate) charged: Charged,
 }
 
 /// A group kill is over.
@@ -167,8 +231,4 @@ pub(crate) struct GroupEnd {
     pub(crate) invocation: u64,
     /// Marks made, received or not.
     pub(crate) marks: u32,
-    /// Second counts of the first victim that no mark's record tells of.
-    pub(crate) unseen_recounts: u64,
-    /// Counters of the first victim's memory cgroup afterwards.
-    pub(crate) first: Option<Memcg>,
 }

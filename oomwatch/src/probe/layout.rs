@@ -50,7 +50,7 @@ enum Expect {
 }
 
 const LONG: u32 = 8;
-const STRUCTS: [&str; 16] = [
+const STRUCTS: [&str; 17] = [
     "task_struct",
     "pid",
     "upid",
@@ -63,6 +63,7 @@ const STRUCTS: [&str; 16] = [
     "cgroup",
     "cgroup_root",
     "cgroup_subsys_state",
+    "cgroup_file",
     "kernfs_node",
     "mem_cgroup",
     "page_counter",
@@ -134,7 +135,9 @@ impl Resolver<'_> {
         config.upid_nr = self.member("upid", "nr", Scalar(4));
         config.upid_size = self.size("upid");
         config.cred_uid = self.member("cred", "uid", Scalar(4));
-        config.signal_oom_score_adj = self.member("signal_struct", "oom_score_adj", Scalar(2));
+        let signal = "signal_struct";
+        config.signal_oom_score_adj = self.member(signal, "oom_score_adj", Scalar(2));
+        config.signal_oom_mm = self.member(signal, "oom_mm", Pointer("mm_struct"));
     }
 
     fn memory(&mut self, config: &mut Config) {
@@ -187,7 +190,7 @@ impl Resolver<'_> {
     }
 
     fn memcg(&mut self, config: &mut Config) {
-        use Expect::{Scalar, Struct};
+        use Expect::{Pointer, Scalar, Struct};
         let memcg = "mem_cgroup";
         config.memcg_css = self.member(memcg, "css", Struct("cgroup_subsys_state"));
         config.memcg_oom_group = self.member(memcg, "oom_group", Scalar(1));
@@ -196,6 +199,9 @@ impl Resolver<'_> {
         let max = self.member("page_counter", "max", Scalar(LONG));
         config.memcg_usage = sum(counter, usage);
         config.memcg_max = sum(counter, max);
+        let file = self.member(memcg, "events_local_file", Struct("cgroup_file"));
+        let kn = self.member("cgroup_file", "kn", Pointer("kernfs_node"));
+        config.memcg_events_local_kn = sum(file, kn);
         self.counters(config);
     }
 
@@ -351,7 +357,7 @@ impl Resolver<'_> {
 /// The bits of [`field`] for which every member on the way is known.
 fn known_fields(config: &Config) -> u32 {
     let leader = config.task_group_leader;
-    let ways: [(u64, &[u32]); 17] = [
+    let ways: [(u64, &[u32]); 19] = [
         (field::TGID, &[config.task_tgid]),
         (field::COMM, &[config.task_comm]),
         (field::UID, &[config.task_cred, config.cred_uid]),
@@ -397,6 +403,19 @@ fn known_fields(config: &Config) -> u32 {
                 config.css_serial_nr,
             ],
         ),
+        (
+            field::CHARGED,
+            &[
+                config.task_mm,
+                config.mm_owner,
+                config.css_set_memory,
+                config.cgroup_memory,
+                config.memcg_css,
+                config.memcg_local_oom_kill,
+                config.css_serial_nr,
+            ],
+        ),
+        (field::CSS_INODE, &[config.memcg_events_local_kn]),
         (field::OOM_COUNTER, &[config.counts_oom]),
         (field::GROUP_COUNTER, &[config.counts_group_kill]),
         (field::OOM_GROUPS, &[config.memcg_oom_group]),

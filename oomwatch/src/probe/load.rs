@@ -37,6 +37,7 @@ const LOG_LEVEL_ALL: u8 = 0xff;
 const IDLE_LOG_BYTES: u32 = 4096;
 const LOG_BYTES: u32 = 128 * 1024;
 const OUT_OF_MEMORY: &str = "out_of_memory";
+const MARK_VICTIM: &str = "mark_victim";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -180,6 +181,10 @@ fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<
 }
 
 fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Probe, ProbeError> {
+    // They go in this order: a mark that is seen when its helpers are gone would pass for one that was
+    // not counted.
+    let mut links = started.links;
+    links.sort_by_key(|(name, _)| *name != MARK_VICTIM);
     Ok(Probe {
         tier: started.tier,
         sees_oom_control: started.sees_oom_control,
@@ -189,7 +194,7 @@ fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Pro
         log: None,
         gaps: started.gaps,
         attached: Attached {
-            _links: started.links.into_iter().map(|(_, link)| link).collect(),
+            _links: links.into_iter().map(|(_, link)| link).collect(),
             _programs: programs,
         },
         older: Vec::new(),
@@ -255,25 +260,8 @@ fn load_object(
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("AYA_LOGS", log_bytes)
         .map_max_entries("RECORDS", config.ring_bytes)
-        .map_max_entries("LAST_COUNTS", last_counts(possible_cpus()))
         .load(OBJECT)
         .map_err(load_error)
-}
-
-/// Memory cgroups whose count at their last mark is kept, and places that each CPU takes for itself: until 6.17 or
-/// so it takes `LOCAL_FREE_TARGET` (128) free ones at a time (`kernel/bpf/bpf_lru_list.c`), and where none are left,
-/// entries that live give way.
-const COUNTS: u32 = 1024;
-const COUNTS_OF_A_CPU: u32 = 128;
-
-fn last_counts(cpus: u32) -> u32 {
-    COUNTS.saturating_add(cpus.saturating_mul(COUNTS_OF_A_CPU))
-}
-
-/// CPUs that the kernel is prepared for, which may be more than there are.
-fn possible_cpus() -> u32 {
-    let cpus = aya::util::nr_cpus().unwrap_or(1);
-    u32::try_from(cpus).unwrap_or(u32::MAX)
 }
 
 /// What holds a program of this name attached.
@@ -288,17 +276,17 @@ const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
     ("cgroup_rmdir", "cgroup_rmdir"),
 ];
 
-/// The tracepoints of the OOM killer, the helpers of `mark_victim` before itself.
+/// The tracepoints of the OOM killer, the helpers of `mark_victim` before itself: a mark whose signal
+/// was not seen passes for one that the kernel did not count.
 fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
-    let mut tracepoints = Vec::new();
+    let mut tracepoints = vec![("signal_generate", "signal_generate")];
     if tier == Tier::BtfPid {
-        tracepoints.push(("signal_generate", "signal_generate"));
         tracepoints.push(("sched_process_exit", "sched_process_exit"));
     }
     if config.log {
         tracepoints.push(("mark_victim_log", "mark_victim"));
     }
-    tracepoints.push(("mark_victim", "mark_victim"));
+    tracepoints.push((MARK_VICTIM, MARK_VICTIM));
     tracepoints
 }
 
@@ -406,8 +394,10 @@ fn hook_out_of_memory(
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;
     exit.load(OUT_OF_MEMORY, &btf)?;
-    let links = (entry.attach()?, exit.attach()?);
-    let links = (entry.take_link(links.0)?, exit.take_link(links.1)?);
+    // The exit first: a call whose end is not seen would go on for ever.
+    let exit_link = exit.attach()?;
+    let entry_link = entry.attach()?;
+    let links = (entry.take_link(entry_link)?, exit.take_link(exit_link)?);
     debug!(function = OUT_OF_MEMORY, verified = ?verified(exit.info()), "hooked");
     Ok([
         ("out_of_memory_entry", links.0.into()),

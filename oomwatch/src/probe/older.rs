@@ -1,6 +1,7 @@
 //! A generation of pinned programs that a newer one takes over from: read to its end, and removed once that is
 //! handed over. Until then its programs stay attached, and see what the newer ones see too.
 
+use oomwatch_common::record::WIRE_VERSION;
 use tracing::debug;
 
 use super::{
@@ -20,6 +21,17 @@ pub(super) struct Older {
 impl Older {
     /// Opens what there is of it.
     pub(super) fn open(generation: Generation) -> Self {
+        // Each of its records says so too: it is counted as one that was not understood, never misread.
+        if let Some(version) = generation.wire_version()
+            && version != WIRE_VERSION
+        {
+            warn!(
+                path = %generation.path().display(),
+                version,
+                reads = WIRE_VERSION,
+                "a pinned ring has records of another wire version: kills while no daemon ran have no details"
+            );
+        }
         let ring = match generation.open() {
             Ok(opened) => Some(opened.ring),
             Err(error) => {

@@ -358,6 +358,15 @@ impl Generation {
         self.number
     }
 
+    /// Version of the records in its ring, if it says one.
+    pub(crate) fn wire_version(&self) -> Option<u16> {
+        self.about.as_ref().map(About::wire_version)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn sees_oom_control(&self) -> bool {
         self.about
             .as_ref()

@@ -3,8 +3,8 @@
 //! Invariant: nothing behind this module sees a wire field whose bit was not set.
 
 use oomwatch_common::record::{
-    CgroupChange, ChainLink, Header, InvocationEnd, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED,
-    KIND_INVOCATION_END, KIND_VICTIM, Victim, WIRE_VERSION, change_field, field,
+    self, CgroupChange, ChainLink, Header, InvocationEnd, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED,
+    KIND_DOUBLE_COUNT, KIND_INVOCATION_END, KIND_VICTIM, Victim, WIRE_VERSION, change_field, field,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -12,8 +12,8 @@ use crate::{
     CgroupId,
     id::printable,
     record::{
-        Allocation, CgroupChanged, Constraint, GroupEnd, Invocation, LimitHit, Memcg, Memory,
-        Record, Task, VictimRecord,
+        Allocation, CgroupChanged, Charged, Constraint, Css, DoubleCount, GroupEnd, Invocation,
+        LimitHit, Memcg, Memory, Record, Task, VictimRecord,
     },
 };
 
@@ -56,6 +56,8 @@ pub(crate) fn decode(bytes: &[u8], page_bytes: u64) -> Result<Record, DecodeErro
         KIND_INVOCATION_END => {
             exactly::<InvocationEnd>(bytes, header).map(|wire| Record::GroupEnd(group_end(wire)))
         }
+        KIND_DOUBLE_COUNT => exactly::<record::DoubleCount>(bytes, header)
+            .map(|wire| Record::DoubleCount(double_count(wire))),
         kind => Err(DecodeError::Kind(kind)),
     }
 }
@@ -115,6 +117,7 @@ fn victim(wire: &Victim, page_bytes: u64) -> VictimRecord {
             cgroup_id: Some(CgroupId(wire.trigger_cgroup_id)),
         },
         chain: chain(wire),
+        charged: has(field::CHARGED).then(|| charged(&wire.charged, has(field::CSS_INODE))),
         chain_is_v1: has(field::CHAIN_V1),
         invocation: has(field::INVOCATION).then_some(Invocation {
             number: wire.invocation,
@@ -207,6 +210,8 @@ fn change(wire: &CgroupChange) -> CgroupChanged {
         parent_id: has(change_field::PARENT).then_some(CgroupId(wire.parent_id)),
         name: has(change_field::NAME).then(|| until_nul(&wire.name).into()),
         counters: has(change_field::COUNTERS).then(|| memcg(&wire.last, field::CHAIN)),
+        charged: has(change_field::CHARGED)
+            .then(|| charged(&wire.charged, has(change_field::CSS_INODE))),
     }
 }
 
@@ -216,9 +221,29 @@ fn group_end(wire: &InvocationEnd) -> GroupEnd {
         boottime_ns: wire.header.boottime_ns,
         invocation: wire.invocation,
         marks: wire.marks,
-        unseen_recounts: u64::from(wire.unseen_recounts),
-        first: (wire.fields & change_field::COUNTERS != 0)
-            .then(|| memcg(&wire.first, field::CHAIN)),
+    }
+}
+
+fn double_count(wire: &record::DoubleCount) -> DoubleCount {
+    let has = |bit| wire.fields & bit != 0;
+    DoubleCount {
+        seq: wire.header.seq,
+        boottime_ns: wire.header.boottime_ns,
+        invocation: Some(wire.invocation).filter(|&number| number != 0),
+        pid: has(field::TGID).then_some(wire.tgid),
+        start_boottime_ns: has(field::START).then_some(wire.start_boottime_ns),
+        charged: charged(&wire.charged, has(field::CSS_INODE)),
+    }
+}
+
+fn charged(wire: &record::Charged, knows_inode: bool) -> Charged {
+    Charged {
+        cgroup_id: CgroupId(wire.cgroup_id),
+        css: Css {
+            inode: Some(wire.inode).filter(|&inode| knows_inode && inode != 0),
+            serial: Some(wire.serial),
+        },
+        oom_kill: wire.oom_kill,
     }
 }
 

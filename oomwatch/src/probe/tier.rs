@@ -72,7 +72,8 @@ impl Tier {
 
     /// The best tier that a kernel with this layout allows.
     pub(crate) fn of(config: &Config) -> Option<Self> {
-        // Without these a victim has no cgroup, and there is nothing to attribute.
+        // Without these a victim has no cgroup, and there is nothing to attribute; or nothing tells
+        // who was counted, and by which counter.
         let needed = [
             config.task_pid,
             config.task_tgid,
@@ -85,6 +86,9 @@ impl Tier {
             config.css_cgroup,
             config.css_parent,
             config.kernfs_id,
+            config.task_signal,
+            config.signal_oom_mm,
+            config.memcg_local_oom_kill,
         ];
         if needed.contains(&ABSENT) {
             return None;

@@ -1,7 +1,8 @@
 //! Records for tests of the pure modules.
 
 use super::{
-    Allocation, CgroupChanged, Constraint, Invocation, LimitHit, Memcg, Memory, Task, VictimRecord,
+    Allocation, CgroupChanged, Charged, Constraint, Css, Invocation, LimitHit, Memcg, Memory, Task,
+    VictimRecord,
 };
 use crate::CgroupId;
 
@@ -14,6 +15,18 @@ pub(crate) fn memcg(id: u64, oom_kill: u64) -> Memcg {
         oom: Some(0),
         oom_group_kill: Some(0),
     }
+}
+
+/// The first memory cgroup of a chain, whose own counter is what it has.
+pub(crate) fn charged(id: u64, oom_kill: u64) -> Option<Charged> {
+    Some(Charged {
+        cgroup_id: CgroupId(id),
+        css: Css {
+            inode: None,
+            serial: Some(1),
+        },
+        oom_kill,
+    })
 }
 
 /// A victim in the first cgroup of `chain`, whose limit was hit.
@@ -47,6 +60,9 @@ pub(crate) fn victim(pid: u32, at_ns: u64, chain: &[Memcg]) -> VictimRecord {
             cgroup_id: Some(CgroupId::ROOT),
         },
         chain: chain.to_vec(),
+        charged: chain
+            .first()
+            .and_then(|memcg| charged(memcg.cgroup_id.0, memcg.oom_kill?)),
         chain_is_v1: false,
         invocation: Some(Invocation {
             number: at_ns,
@@ -63,7 +79,7 @@ pub(crate) fn victim(pid: u32, at_ns: u64, chain: &[Memcg]) -> VictimRecord {
             order: 0,
             gfp_mask: 0xcc0,
         }),
-        counted: None,
+        counted: Some(true),
         at_exit: false,
     }
 }
@@ -77,5 +93,6 @@ pub(crate) fn change(id: u64, parent: u64, name: &str, at_ns: u64) -> CgroupChan
         parent_id: Some(CgroupId(parent)),
         name: Some(name.as_bytes().into()),
         counters: None,
+        charged: None,
     }
 }

@@ -12,6 +12,16 @@ struct Kernel {
     group_kill_event: bool,
     tgid_bytes: u32,
     second_css_set: bool,
+    marks_oom_mm: bool,
+    local_events: LocalEvents,
+}
+
+/// What a memory cgroup has of its own counters.
+#[derive(Clone, Copy, PartialEq)]
+enum LocalEvents {
+    None,
+    Counter,
+    CounterAndFile,
 }
 
 const NEW: Kernel = Kernel {
@@ -20,6 +30,8 @@ const NEW: Kernel = Kernel {
     group_kill_event: true,
     tgid_bytes: 4,
     second_css_set: false,
+    marks_oom_mm: true,
+    local_events: LocalEvents::CounterAndFile,
 };
 
 const OLD: Kernel = Kernel {
@@ -40,6 +52,8 @@ fn image(kernel: Kernel) -> Vec<u8> {
     let comm = w.array(char_, 16);
     let css_set = w.forward("css_set");
     let css_set = w.pointer(css_set);
+    let signal = w.forward("signal_struct");
+    let signal = w.pointer(signal);
     let task = w.structure(
         "task_struct",
         64,
@@ -48,11 +62,13 @@ fn image(kernel: Kernel) -> Vec<u8> {
             ("tgid", tgid, 32),
             ("comm", comm, 64),
             ("cgroups", css_set, 256),
+            ("signal", signal, 320),
         ],
     );
     let task_pointer = w.pointer(task);
     mm_struct(&mut w, kernel, atomic, task_pointer, long);
-    cgroups(&mut w, kernel, long, int, char_);
+    let kn = cgroups(&mut w, kernel, long, int, char_);
+    mem_cgroup(&mut w, kernel, atomic, kn);
     let mut events = vec![("MEMCG_OOM", 3), ("MEMCG_OOM_KILL", 4)];
     if kernel.group_kill_event {
         events.push(("MEMCG_OOM_GROUP_KILL", 5));
@@ -91,9 +107,32 @@ fn mm_struct(w: &mut Writer, kernel: Kernel, atomic: u32, task: u32, long: u32) 
             ("rss_stat", rss, 128),
         ],
     );
+    let mm = w.forward("mm_struct");
+    let mm = w.pointer(mm);
+    let oom_mm = if kernel.marks_oom_mm { "oom_mm" } else { "mm" };
+    w.structure(
+        "signal_struct",
+        64,
+        &[("count", long, 0), (oom_mm, mm, 192)],
+    );
 }
 
-fn cgroups(w: &mut Writer, kernel: Kernel, long: u32, int: u32, char_: u32) {
+fn mem_cgroup(w: &mut Writer, kernel: Kernel, atomic: u32, kn: u32) {
+    let css = w.forward("cgroup_subsys_state");
+    let file = w.structure("cgroup_file", 48, &[("kn", kn, 64)]);
+    let events = w.array(atomic, 9);
+    let mut members = vec![("css", css, 0), ("memory_events", events, 1024)];
+    if kernel.local_events != LocalEvents::None {
+        members.push(("memory_events_local", events, 2048));
+    }
+    if kernel.local_events == LocalEvents::CounterAndFile {
+        members.push(("events_local_file", file, 512));
+    }
+    w.structure("mem_cgroup", 400, &members);
+}
+
+/// Returns the pointer to `struct kernfs_node`.
+fn cgroups(w: &mut Writer, kernel: Kernel, long: u32, int: u32, char_: u32) -> u32 {
     let constant = w.constant(char_);
     let name = w.pointer(constant);
     let kn = w.structure("kernfs_node", 32, &[("name", name, 64), ("id", long, 128)]);
@@ -141,6 +180,7 @@ fn cgroups(w: &mut Writer, kernel: Kernel, long: u32, int: u32, char_: u32) {
             &[("subsys", subsys, 0), ("dfl_cgrp", cgroup_pointer, 960)],
         );
     }
+    kn
 }
 
 fn resolved(kernel: Kernel) -> Layout {
@@ -219,4 +259,43 @@ fn two_structures_of_one_name_must_agree() {
     );
     // The member that both have in the same place is still good.
     assert_eq!(layout.config.css_set_memory, 4 * 8);
+}
+
+#[test]
+fn the_own_counter_and_its_file() {
+    let config = resolved(NEW).config;
+    assert_eq!(config.signal_oom_mm, 24);
+    assert_eq!(config.memcg_local_oom_kill, 256 + 4 * 8);
+    assert_eq!(config.memcg_events_local_kn, 64 + 8);
+    assert_ne!(u64::from(config.known_fields) & field::CSS_INODE, 0);
+}
+
+#[test]
+fn without_the_file_there_is_no_inode() {
+    let config = resolved(Kernel {
+        local_events: LocalEvents::Counter,
+        ..NEW
+    })
+    .config;
+    assert_eq!(config.memcg_events_local_kn, ABSENT);
+    assert_eq!(u64::from(config.known_fields) & field::CSS_INODE, 0);
+    assert_eq!(Tier::of(&config), Some(Tier::Btf));
+}
+
+/// Nothing would tell who was counted, or by what.
+#[test]
+fn without_a_judge_there_is_no_tier() {
+    let unjudged = [
+        Kernel {
+            marks_oom_mm: false,
+            ..NEW
+        },
+        Kernel {
+            local_events: LocalEvents::None,
+            ..NEW
+        },
+    ];
+    for kernel in unjudged {
+        assert_eq!(Tier::of(&resolved(kernel).config), None);
+    }
 }

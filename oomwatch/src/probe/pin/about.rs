@@ -47,6 +47,11 @@ impl About {
         }
     }
 
+    /// Version of the records that they write.
+    pub(crate) fn wire_version(&self) -> u16 {
+        self.wire
+    }
+
     /// Whether programs like this can be gone on with by one who would load `wanted`. The log's
     /// ring is not pinned, so programs that log are not.
     pub(crate) fn is_good_for(&self, wanted: &Self) -> bool {

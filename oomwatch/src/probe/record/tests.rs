@@ -125,7 +125,7 @@ fn cut_records_name_their_length() {
     let wire = wire_victim();
     let bytes = wire.as_bytes();
     assert_eq!(decode_aligned(&bytes[..8]), Err(DecodeError::NoHeader(8)));
-    for length in [24, 600, 871] {
+    for length in [24, 600, 872, 903] {
         let expected = DecodeError::Length {
             kind: KIND_VICTIM,
             expected: size_of::<Victim>(),
@@ -165,9 +165,101 @@ fn a_name_without_an_end_is_taken_whole() {
     assert_eq!(change.counters, None);
 }
 
+fn wire_charged() -> record::Charged {
+    record::Charged {
+        cgroup_id: 10,
+        inode: 77,
+        serial: 1 << 40,
+        oom_kill: 3,
+    }
+}
+
+#[test]
+fn a_victim_says_what_it_was_charged_to_and_whether() {
+    let decoded = |fields| {
+        let mut wire = wire_victim();
+        wire.fields |= fields;
+        wire.charged = wire_charged();
+        match decode_aligned(wire.as_bytes()) {
+            Ok(Record::Victim(victim)) => (victim.charged, victim.counted),
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut charged = Charged {
+        cgroup_id: CgroupId(10),
+        css: Css {
+            inode: Some(77),
+            serial: Some(1 << 40),
+        },
+        oom_kill: 3,
+    };
+    assert_eq!(decoded(0), (None, None));
+    assert_eq!(
+        decoded(field::OF_CHARGED | field::COUNTED),
+        (Some(charged), Some(true))
+    );
+    charged.css.inode = None;
+    assert_eq!(
+        decoded(field::CHARGED | field::NOT_COUNTED),
+        (Some(charged), Some(false))
+    );
+}
+
+#[test]
+fn a_removal_has_no_inode_any_more() {
+    let mut wire = CgroupChange {
+        header: header::<CgroupChange>(KIND_CGROUP_REMOVED),
+        fields: change_field::CHARGED | change_field::CSS_INODE,
+        charged: wire_charged(),
+        ..CgroupChange::new_zeroed()
+    };
+    wire.charged.inode = 0;
+    let Ok(Record::CgroupRemoved(change)) = decode_aligned(wire.as_bytes()) else {
+        panic!("a removal");
+    };
+    let charged = change.charged.unwrap();
+    assert_eq!((charged.css.inode, charged.oom_kill), (None, 3));
+    assert_eq!(charged.css.serial, Some(1 << 40));
+}
+
+#[test]
+fn a_double_count_has_a_call_where_one_is_known() {
+    let mut wire = record::DoubleCount {
+        header: header::<record::DoubleCount>(KIND_DOUBLE_COUNT),
+        fields: field::TGID | field::CSS_INODE,
+        charged: wire_charged(),
+        tgid: 7,
+        ..record::DoubleCount::new_zeroed()
+    };
+    for (invocation, expected) in [(0, None), (4, Some(4))] {
+        wire.invocation = invocation;
+        let Ok(Record::DoubleCount(count)) = decode_aligned(wire.as_bytes()) else {
+            panic!("a double count");
+        };
+        assert_eq!(count.invocation, expected);
+        assert_eq!((count.pid, count.start_boottime_ns), (Some(7), None));
+        assert_eq!(count.charged.css.inode, Some(77));
+        assert_eq!(count.charged.oom_kill, 3);
+    }
+}
+
+#[test]
+fn the_end_of_a_group_says_how_many() {
+    let wire = InvocationEnd {
+        header: header::<InvocationEnd>(KIND_INVOCATION_END),
+        invocation: 4,
+        marks: 3,
+        ..InvocationEnd::new_zeroed()
+    };
+    let Ok(Record::GroupEnd(end)) = decode_aligned(wire.as_bytes()) else {
+        panic!("an end");
+    };
+    assert_eq!((end.invocation, end.marks), (4, 3));
+}
+
 proptest::proptest! {
     #[test]
-    fn any_bytes_end_in_a_record_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..700)) {
+    fn any_bytes_end_in_a_record_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..1000)) {
         let _ = decode_aligned(&bytes);
     }
 }
