@@ -10,11 +10,13 @@ use zerocopy::IntoBytes as _;
 
 use self::wire::Storm;
 use crate::{
-    CgroupDiscovery, CgroupId, OomEvent, ProbeError, Tier, TierChoice, clock,
+    CgroupDiscovery, CgroupId, OomEvent, ProbeError, Tier, TierChoice,
+    cgroup::counter_walk::Counters,
+    clock,
     engine::{Engine, Setting},
     event::build::Origin,
+    ledger::Counting,
     probe::{Probe, ProbeConfig, bench},
-    reconcile::Counting,
     record::Record,
 };
 
@@ -39,7 +41,6 @@ impl Host {
         let mut engine = engine();
         for (id, parent, name) in wire::topology(containers, CONTAINERS_OF_A_POD) {
             engine.learn(id, parent, name.as_bytes());
-            engine.baseline(id, 0, 0);
         }
         Self {
             engine,
@@ -52,7 +53,6 @@ impl Host {
     pub fn with_inner_cgroups(mut self) -> Self {
         for (id, parent, name) in wire::inner(self.storm.containers) {
             self.engine.learn(id, parent, name.as_bytes());
-            self.engine.baseline(id, 0, 0);
         }
         self
     }
@@ -142,7 +142,7 @@ fn apply(engine: &mut Engine, batch: &[Record], publish: &mut impl FnMut(&Arc<Oo
 }
 
 fn engine() -> Engine {
-    Engine::new(Setting {
+    let mut engine = Engine::new(Setting {
         origin: Origin {
             boot_id: "5f2f0d37-6a5c-4f4e-9a0e-3a4a2f9a4a11".into(),
             node: Some("node-1".into()),
@@ -152,5 +152,8 @@ fn engine() -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
-    })
+    });
+    // Nothing was counted before.
+    engine.begin(&Counters::default());
+    engine
 }

@@ -2,6 +2,7 @@
 //! ([`hierarchy`]), the way through them ([`scan`]), what that finds as plain data ([`walk`]), names as they are
 //! kept ([`name`], pure), and the text of `memory.events` ([`memory_events`], pure).
 
+pub(crate) mod counter_walk;
 pub(crate) mod hierarchy;
 pub(crate) mod memory_events;
 mod name;

@@ -3,13 +3,13 @@
 //! Records and counter readings in, events out; topology, attribution and reconciliation in
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
-pub(crate) mod books;
 mod claim;
 mod discovery;
-mod found;
+mod missing;
 pub(crate) mod naming;
-mod nested;
+mod numbers;
 pub(crate) mod reading;
+pub(crate) mod resume;
 pub(crate) mod waiting;
 mod walked;
 
@@ -21,25 +21,30 @@ use std::{
 use tracing::debug;
 
 use self::{
+    numbers::Numbers,
     reading::Cause,
+    resume::ByHand,
     waiting::{Pending, Waiting},
 };
 use crate::{
     CgroupDiscovery, CgroupId, Container, ContainerId, OomEvent,
-    account::Numbers,
     attribute::attribute,
-    cgroup::tree::Tree,
+    cgroup::tree::{TOMBSTONE_NS, Tree},
     discover::names::{Names, SourceNumber},
     event::{
         Kind,
         build::{Known, Now, Origin},
     },
     late::Late,
-    reconcile::{Counting, Reconciler, Verdict},
-    record::{CgroupChanged, Record, VictimRecord},
+    ledger::{Counting, Increment},
+    reconcile::{Judged, Reconciler, Verdict},
+    record::{CgroupChanged, Charged, DoubleCount, Memcg, Record, VictimRecord},
     recount::Recounts,
     registry::{Registry, RegistryError},
 };
+
+/// Levels of cgroups at most, as far as sums go.
+const MAX_LEVELS: usize = 65_536;
 
 /// What was seen since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,26 +90,35 @@ pub(crate) struct Engine {
     tree: Tree,
     /// Cgroups below which no walk has been since the start, for want of descriptors and the like.
     unseen: HashSet<CgroupId>,
+    /// Cgroups below which counters were not read at the start.
+    unread: HashSet<CgroupId>,
     registry: Registry,
     reconciler: Reconciler,
     waiting: Waiting,
     late: Late,
     /// Since the last claim.
     newly_registered: bool,
-    finds: found::Finds,
-    kept: books::Kept,
+    /// Of containers that lost a process.
+    numbers: HashMap<CgroupId, Numbers>,
+    by_hand: ByHand,
     /// Only where counters are read and not carried by records.
     recounts: Recounts,
+    /// Which counters were read last of each cgroup; as `recounts`.
+    serials: HashMap<CgroupId, u32>,
     /// As `recounts`.
     causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
     /// What happened before it did so while no daemon ran.
     watching_since_ns: u64,
+    /// All cgroups that were there at the start are known.
+    is_start_over: bool,
 }
 
 impl Engine {
     pub(crate) fn new(setting: Setting) -> Self {
+        let mut reconciler = Reconciler::new(setting.counting);
+        reconciler.ledgers.set_root(setting.root);
         Self {
             origin: setting.origin,
             discovery: setting.discovery,
@@ -113,18 +127,21 @@ impl Engine {
             wanted: Vec::new(),
             tree: Tree::new(setting.root),
             unseen: HashSet::new(),
+            unread: HashSet::new(),
             registry: Registry::new(setting.units),
-            reconciler: Reconciler::new(setting.counting),
+            reconciler,
             waiting: Waiting::default(),
             late: Late::default(),
             newly_registered: false,
-            finds: found::Finds::default(),
-            kept: books::Kept::default(),
+            numbers: HashMap::new(),
+            by_hand: ByHand::default(),
             recounts: Recounts::default(),
+            serials: HashMap::new(),
             causes: HashMap::new(),
             totals: Totals::default(),
             last_seq: 0,
             watching_since_ns: 0,
+            is_start_over: false,
         }
     }
 
@@ -148,100 +165,103 @@ impl Engine {
 
     pub(crate) fn totals(&self) -> Totals {
         Totals {
-            recounts: self.reconciler.all_recounts(),
+            recounts: self.reconciler.ledgers.double_counts(),
             ..self.totals
         }
     }
 
-    /// The numbers of all containers that lost a process in this run, by id.
-    pub(crate) fn numbers(&self) -> Vec<(Arc<Container>, Numbers)> {
-        let mut numbers: Vec<_> = self
-            .reconciler
-            .numbers()
-            .filter(|(_, numbers)| numbers.rise() > 0 || numbers.residual() != 0)
-            .filter_map(|(cgroup, numbers)| Some((self.registry.get(&self.tree, cgroup)?, numbers)))
-            .collect();
-        numbers.sort_by(|(left, _), (right, _)| {
-            (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
-        });
-        numbers
+    /// Takes in that a cgroup exists, from whichever source, and registers it as a container
+    /// if its path says so. So are those below it that were known before. Tells whether it was new.
+    pub(crate) fn learn(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
+        if !self.insert(id, parent, name) {
+            return false;
+        }
+        self.discover(id);
+        true
     }
 
-    /// Takes in that a cgroup exists, from whichever source, and registers it as a container
-    /// if its path says so. Tells whether it was new.
-    pub(crate) fn learn(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
+    /// Takes in where cgroups are whose parents were learnt after them.
+    fn learn_placed(&mut self) {
+        for below in self.tree.take_placed() {
+            self.link(below);
+            if !self.registry.contains(below) {
+                self.discover(below);
+            }
+        }
+    }
+
+    /// Puts a cgroup into the tree, and what it counted into the sums above it.
+    fn insert(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
         if !self.tree.insert(id, parent, name) {
             return false;
         }
         self.leaf_gained_child(parent);
-        self.discover(id, &[]);
+        self.link(id);
         true
+    }
+
+    fn link(&mut self, id: CgroupId) {
+        let ledgers = &mut self.reconciler.ledgers;
+        if ledgers.counting() == Counting::Hierarchical && ledgers.is_unlinked(id) {
+            let lineage: Vec<CgroupId> = self.tree.lineage(id).collect();
+            ledgers.link(&lineage);
+        }
     }
 
     /// How many increments of the node's `oom_kill` were spoken of so far.
     pub(crate) fn node_told(&self) -> u64 {
-        self.reconciler.node_told()
+        self.reconciler.ledgers.reported()
     }
 
-    /// A counter was read, not before `as_of_ns`.
-    pub(crate) fn baseline(&mut self, id: CgroupId, oom_kill: u64, as_of_ns: u64) {
-        self.reconciler.baseline(id, oom_kill, as_of_ns);
-        self.read_resumed(id, oom_kill);
-        // A container found by a scan is registered before its counter is read.
-        if self.registry.contains(id) {
-            self.open_account(id, &[(id, oom_kill)]);
+    /// The cgroup that an increment was charged to, and those whose sums have it. Where the tree does not know what
+    /// is above one, the record's chain does, or what an earlier record said.
+    fn charged_lineage(&self, charged: CgroupId, chain: &[Memcg]) -> Vec<CgroupId> {
+        let ledgers = &self.reconciler.ledgers;
+        if ledgers.counting() != Counting::Hierarchical {
+            return vec![charged];
         }
+        let in_chain = |id: CgroupId| {
+            let mut links = chain.iter().skip_while(|link| link.cgroup_id != id);
+            links.nth(1).map(|link| link.cgroup_id)
+        };
+        let above = |&id: &CgroupId| {
+            let known = self.tree.parent(id).or_else(|| in_chain(id));
+            known.or_else(|| ledgers.parent(id))
+        };
+        let lineage = std::iter::successors(Some(charged), above);
+        // No way up is longer: more would be a loop made of wrong records.
+        lineage.take(MAX_LEVELS).collect()
     }
 
-    /// Registers a container whose counter, as far as known, is what records said last.
+    /// Registers a container: from now on what is reported in its cgroup is its own.
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
-        self.register_late(container, &[])
-    }
-
-    /// As [`Self::register`], with the counters of [`Self::to_be_read`].
-    pub(crate) fn register_late(
-        &mut self,
-        container: Container,
-        read: &[(CgroupId, u64)],
-    ) -> Result<(), RegistryError> {
-        let (cgroup, id) = (container.cgroup_id, container.id.clone());
         self.registry.add(&self.tree, container)?;
-        self.registered(cgroup, &id, read);
+        self.newly_registered = true;
         Ok(())
     }
 
     /// As [`Self::register`], for a container that is what its path says.
-    fn register_found(
-        &mut self,
-        container: Container,
-        read: &[(CgroupId, u64)],
-    ) -> Result<(), RegistryError> {
-        let (cgroup, id) = (container.cgroup_id, container.id.clone());
+    fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
+        let id = container.id.clone();
         let asked = self.names.askable(&container);
         self.registry.add_found(&self.tree, container)?;
         let wanted = asked.into_iter().map(|source| (source, id.clone()));
         self.wanted.extend(wanted);
-        self.registered(cgroup, &id, read);
-        Ok(())
-    }
-
-    fn registered(&mut self, cgroup: CgroupId, id: &ContainerId, read: &[(CgroupId, u64)]) {
-        if self.kept.registered(cgroup, id) {
-            self.reconciler.close_account(cgroup);
-        } else if self.reconciler.is_resumed(cgroup) {
-            self.want_audit(cgroup);
-        }
-        self.open_account(cgroup, read);
         self.newly_registered = true;
+        Ok(())
     }
 
     pub(crate) fn unregister(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
         let container = self.registry.remove(&self.tree, id)?;
-        self.reconciler.close_account(container.cgroup_id);
-        self.kept.unregistered(container.cgroup_id);
-        self.reconciler.touch(container.cgroup_id);
+        self.numbers.remove(&container.cgroup_id);
+        self.forget_by_hand(container.cgroup_id);
         self.recounts.forget(container.cgroup_id);
         Ok(container)
+    }
+
+    /// All cgroups that were there at the start are known, and so is what was counted before.
+    pub(crate) fn start_is_over(&mut self) {
+        self.is_start_over = true;
     }
 
     /// Records may come that are older than this: of kills while no daemon ran.
@@ -265,6 +285,7 @@ impl Engine {
                 self.learn_from(change, true);
             }
         }
+        self.learn_placed();
     }
 
     /// Works through records in kernel order; their events are in the waiting room then.
@@ -273,46 +294,38 @@ impl Engine {
         for record in records {
             match record {
                 Record::Victim(victim) => {
-                    let event = self.victim(victim, now);
+                    let events = self.victim(victim, now);
+                    self.admit(events, now);
+                }
+                Record::DoubleCount(count) => {
+                    let event = self.double_count(count, now);
                     self.admit(event, now);
                 }
                 // Its counters are known since it was learnt of.
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
-                    self.find_removed(change.cgroup_id);
                     // The last word on its kills, and all their records came before.
-                    if let Some(last) = &change.counters
-                        && let Some(oom_kill) = last.oom_kill
-                    {
-                        let serial = Some(last.serial);
-                        let told = self.audit_one(change.cgroup_id, oom_kill, serial, now);
-                        let is_past = change.boottime_ns < self.watching_since_ns;
-                        let told = told.map(|mut event| {
-                            event.while_down |= is_past;
-                            event
-                        });
-                        self.admit(told, now);
-                    }
+                    let events = self.settle_removed(change, now);
+                    self.admit(events, now);
                     self.removed(change);
                 }
-                Record::GroupEnd(end) => {
-                    let first = end.first.map(|memcg| memcg.cgroup_id);
-                    let lineage = first.map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
-                    self.reconciler.group_end(end, &lineage);
-                    self.waiting.group_end(end.invocation, end.marks);
-                }
+                Record::GroupEnd(end) => self.waiting.group_end(end.invocation, end.marks),
             }
         }
         if self.may_claim() {
             let claimed = self.claim(now);
             self.admit(claimed, now);
         }
+        let ledgers = &mut self.reconciler.ledgers;
+        ledgers.forget_gone_before(now.boottime_ns, TOMBSTONE_NS);
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
-            self.reconciler.forget(id);
-            self.kept.unregistered(id);
+            self.reconciler.ledgers.forget(id);
+            self.numbers.remove(&id);
+            self.forget_by_hand(id);
             self.recounts.forget(id);
             self.causes.remove(&id);
+            self.serials.remove(&id);
         }
         self.forget_names(now.boottime_ns);
     }
@@ -387,89 +400,15 @@ impl Engine {
         std::iter::from_fn(|| self.next_ready()).collect()
     }
 
-    /// Containers with a counter to be held against what was said of them, the lowest first.
-    pub(crate) fn audited(&self) -> Vec<CgroupId> {
-        let mut audited: Vec<(usize, CgroupId)> = self
-            .tree
-            .live()
-            .filter(|&id| self.reconciler.has_account(id) && self.registry.contains(id))
-            .map(|id| (self.tree.lineage(id).count(), id))
-            .collect();
-        audited.sort_unstable_by(|left, right| right.cmp(left));
-        audited.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// A container's counter was read, to be compared by [`Self::audit_noted`] later. To be called
-    /// for the lowest containers first, and with all records worked through that were there before.
-    pub(crate) fn note_counter(&mut self, cgroup: CgroupId, oom_kill: u64) {
-        self.reconciler.note_counter(cgroup, oom_kill);
-    }
-
-    /// Compares one container's counter, as it was noted, with what was said of it by now. Kills
-    /// are counted before they are marked: so long after that all marks of the time have arrived.
-    pub(crate) fn audit_noted(&mut self, cgroup: CgroupId, now: Now) -> Option<OomEvent> {
-        let container = self.registry.get(&self.tree, cgroup)?;
-        let lineage = self.tree.lineage(cgroup);
-        let (missing, oom_kill) = self.reconciler.audit_noted(lineage, cgroup)?;
-        let while_down = self.reconciler.take_resumed(cgroup);
-        self.counter_only(container, (missing, oom_kill), while_down, now)
-    }
-
-    /// Compares one container's counter with what was said of it. The counter must have been read
-    /// before the ring was drained for the last time, and nothing may be under way, or nothing be
-    /// read any more: then every kill in it was seen, or lost.
-    pub(crate) fn audit_one(
-        &mut self,
-        cgroup: CgroupId,
-        oom_kill: u64,
-        serial: Option<u32>,
-        now: Now,
-    ) -> Option<OomEvent> {
-        // A book from an earlier run may be there before its container: it waits for it.
-        let container = self.container(cgroup)?;
-        let while_down = self.reconciler.take_resumed(cgroup);
-        let lineage = self.tree.lineage(cgroup);
-        let missing = self.reconciler.audit(lineage, cgroup, oom_kill, serial);
-        self.counter_only(container, (missing, oom_kill), while_down, now)
-    }
-
-    /// Speaks of what is `missing` from a container's counter, if anything is.
-    fn counter_only(
-        &mut self,
-        container: Arc<Container>,
-        (missing, oom_kill): (u64, u64),
-        while_down: bool,
-        now: Now,
-    ) -> Option<OomEvent> {
-        if missing == 0 {
-            return None;
-        }
-        let while_down = self.give_up_below(container.cgroup_id) || while_down;
-        self.totals.counter_only += missing;
-        self.last_seq += 1;
-        let mut event = self
-            .known(now)
-            .counter_only(self.last_seq, container, missing, oom_kill);
-        event.while_down = while_down;
-        Some(event)
-    }
-
     /// `is_new` where the record is that of its creation: its counters start at 0.
     fn learn_from(&mut self, change: &CgroupChanged, is_new: bool) {
         match (change.parent_id, &change.name) {
+            (Some(parent), Some(name)) if is_new => {
+                self.learn(change.cgroup_id, parent, name);
+            }
             (Some(parent), Some(name)) => {
-                if is_new {
-                    self.reconciler
-                        .created(change.cgroup_id, change.boottime_ns);
-                }
-                if is_new {
-                    self.learn(change.cgroup_id, parent, name);
-                } else if self.tree.insert(change.cgroup_id, parent, name) {
-                    self.discover_removed(change.cgroup_id, parent);
-                }
-                // Where its removal was learnt of first, or a scan that read no counter.
-                if is_new && self.registry.contains(change.cgroup_id) {
-                    self.open_account(change.cgroup_id, &[]);
+                if self.insert(change.cgroup_id, parent, name) {
+                    self.discover_removed(change.cgroup_id);
                 }
             }
             _ => debug!(
@@ -481,14 +420,14 @@ impl Engine {
 
     fn removed(&mut self, change: &CgroupChanged) {
         let parent = self.tree.parent(change.cgroup_id);
+        self.reconciler.ledgers.remove(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
             self.registry.cgroup_removed(&self.tree, change.cgroup_id);
-            // Its book is not needed in another run.
-            self.reconciler.touch(change.cgroup_id);
+            self.forget_by_hand(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
                 && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
             {
-                self.find(parent, false);
+                self.discover(parent);
             }
         }
     }
@@ -498,24 +437,75 @@ impl Engine {
         Known {
             origin: &self.origin,
             tree: &self.tree,
-            reconciler: &self.reconciler,
+            ledgers: &self.reconciler.ledgers,
             now,
         }
     }
 
-    fn victim(&mut self, record: &VictimRecord, now: Now) -> Option<OomEvent> {
+    fn victim(&mut self, record: &VictimRecord, now: Now) -> Vec<OomEvent> {
         if let Some(call) = record.invocation.filter(|call| call.kills_group) {
             self.waiting.group_mark(call.number);
         }
-        let (kind, counted) = match self.reconciler.victim(record) {
+        let charged = record.charged.as_ref();
+        let lineage = charged.map_or_else(Vec::new, |charged| {
+            self.charged_lineage(charged.cgroup_id, &record.chain)
+        });
+        let is_new = charged.is_some_and(|charged| self.began_at_zero(charged));
+        let Judged { verdict, missing } = self.reconciler.victim(record, &lineage, is_new);
+        let mut events = Vec::new();
+        if missing > 0 {
+            // Of v1 only the victim says where that was.
+            let place = charged.filter(|_| !record.chain_is_v1);
+            let place = place.map(|charged| charged.cgroup_id);
+            let while_down = record.boottime_ns < self.watching_since_ns;
+            let place = place.or(record.victim.cgroup_id);
+            events.push(self.missing(place, missing, while_down, now));
+        }
+        let judged = match verdict {
             Verdict::Kill { counted } => (Kind::Kill, counted),
             Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
             Verdict::SameProcess => {
                 self.totals.folded += 1;
-                return None;
+                return events;
             }
+            Verdict::Before => return events,
         };
-        Some(self.reported(record, (kind, counted), now))
+        if judged.0 == Kind::Kill
+            && let Some(cgroup) = record.victim.cgroup_id
+        {
+            self.count(cgroup, Increment::Kill, 1);
+        }
+        events.push(self.reported(record, judged, now));
+        events
+    }
+
+    /// Whether all that a memory cgroup counted was counted while it was watched.
+    fn began_at_zero(&self, charged: &Charged) -> bool {
+        let is_seen = self.unseen.is_empty() || self.tree.contains(charged.cgroup_id);
+        let mut above = self.tree.lineage(charged.cgroup_id);
+        let was_read = self.unread.is_empty() || !above.any(|id| self.unread.contains(&id));
+        // In a foreign cgroup namespace nothing is read outside of it.
+        let root = self.tree.root();
+        let mut above = self.tree.lineage(charged.cgroup_id);
+        let is_inside = root == CgroupId::ROOT || above.any(|id| id == root);
+        is_seen && was_read && is_inside && self.reconciler.ledgers.is_past_known()
+    }
+
+    fn double_count(&mut self, record: &DoubleCount, now: Now) -> Option<OomEvent> {
+        let cgroup = record.charged.cgroup_id;
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let is_new = self.began_at_zero(&record.charged);
+        let before = self.reconciler.ledgers.double_counts();
+        let missing = self.reconciler.counted_again(record, &lineage, is_new);
+        let doubles = self.reconciler.ledgers.double_counts() - before;
+        // Of v1 nothing says where that was.
+        let is_v1 = self.reconciler.ledgers.counting() == Counting::LocalV1;
+        let place = (!is_v1).then_some(cgroup);
+        if let Some(cgroup) = place {
+            self.count(cgroup, Increment::DoubleCount, doubles);
+        }
+        let while_down = record.boottime_ns < self.watching_since_ns;
+        (missing > 0).then(|| self.missing(place, missing, while_down, now))
     }
 
     /// Counts a judged mark, and makes its event.
@@ -547,7 +537,7 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

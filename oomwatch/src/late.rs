@@ -25,8 +25,8 @@ pub(crate) struct Waiting {
     pub(crate) kind: Kind,
     /// Whether a counter confirmed it.
     pub(crate) counted: bool,
-    /// Double counts before it, of those cgroups of its chain that had any.
-    pub(crate) recounts_before: Vec<(CgroupId, u64)>,
+    /// Double counts before it, of those cgroups above it that had any.
+    pub(crate) double_counts_before: Vec<(CgroupId, u64)>,
     /// What its event said of its group, and whether it was of an earlier time.
     pub(crate) group: Option<Group>,
     pub(crate) while_down: bool,
@@ -36,8 +36,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// Double counts of a cgroup before this victim.
-    pub(crate) fn recounts_before(&self, cgroup: CgroupId) -> u64 {
-        let mut known = self.recounts_before.iter();
+    pub(crate) fn double_counts_before(&self, cgroup: CgroupId) -> u64 {
+        let mut known = self.double_counts_before.iter();
         known
             .find(|(id, _)| *id == cgroup)
             .map_or(0, |(_, recounts)| *recounts)
@@ -115,7 +115,7 @@ mod tests {
             record: victim(seq as u32, at_ns, &[]),
             kind: Kind::Kill,
             counted: true,
-            recounts_before: vec![(CgroupId(5), 2)],
+            double_counts_before: vec![(CgroupId(5), 2)],
             group: None,
             while_down: false,
             unix_time_ns: None,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn double_counts_before_it_are_those_of_the_cgroup() {
-        assert_eq!(waiting(1, 1).recounts_before(CgroupId(5)), 2);
-        assert_eq!(waiting(1, 1).recounts_before(CgroupId(6)), 0);
+        assert_eq!(waiting(1, 1).double_counts_before(CgroupId(5)), 2);
+        assert_eq!(waiting(1, 1).double_counts_before(CgroupId(6)), 0);
     }
 }

@@ -18,10 +18,10 @@ mod cgroup;
 mod counters;
 mod registry;
 
-mod account;
 mod attribute;
 mod event;
 mod late;
+mod ledger;
 mod node;
 mod reconcile;
 mod recount;

@@ -15,16 +15,16 @@ use crate::{
     Attribution, CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, Kind,
     OomEvent, PublishError, PublishFuture, Publisher, RegistryError, Tier,
     cgroup::{hierarchy::Hierarchy, memory_events::MemoryEvents},
-    engine::{Engine, Setting, reading::Reading},
+    engine::{Engine, Setting, fixture::begin_at, reading::Reading},
     event::{
         build::{Now, Origin},
         fixture::event_at,
     },
+    ledger::Counting,
     publish::queue::Queue,
-    reconcile::Counting,
     record::{
         Record,
-        fixture::{change, memcg, victim},
+        fixture::{change, charged, memcg, victim},
     },
 };
 
@@ -52,9 +52,13 @@ fn engine(tier: Tier, oom_kill: u64) -> Engine {
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     });
+    let both = oom_kill * 2;
+    begin_at(
+        &mut engine,
+        &[(POD, 1, both), (WEB, POD, oom_kill), (OTHER, POD, oom_kill)],
+    );
     for (id, parent, name) in [(POD, 1, "pod"), (WEB, POD, "web"), (OTHER, POD, "other")] {
         engine.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
-        engine.baseline(CgroupId(id), oom_kill, 1);
     }
     engine
 }
@@ -262,6 +266,7 @@ fn a_kill_in_a_cgroup_that_is_gone_at_once_is_told() {
     let mut engine = watching(Tier::Btf, 0);
     let mut last = change(OTHER, POD, "other", 6);
     last.counters = Some(memcg(OTHER, 2));
+    last.charged = charged(OTHER, 2);
     let events = engine.apply(&[Record::CgroupRemoved(last)], now(7));
     assert_eq!(told(&events), [("other", 2)]);
 }
@@ -317,7 +322,9 @@ fn whose_allocation_it_was_is_not_who_was_killed() {
 #[test]
 fn a_task_that_was_dying_already_is_no_kill() {
     let mut engine = watching(Tier::Btf, 3);
-    let events = engine.apply(&[mark(7, 5, WEB, 3, 3)], now(6));
+    let mut record = victim(7, 5, &[memcg(WEB, 3), memcg(POD, 6)]);
+    record.counted = Some(false);
+    let events = engine.apply(&[Record::Victim(Box::new(record))], now(6));
     assert_eq!(events[0].kind, Kind::AlreadyExiting);
     assert_eq!(told(&events), [("web", 0)]);
 }

@@ -47,7 +47,12 @@ use self::{
     outbox::Outbox,
     writer::Writer,
 };
-use crate::{CgroupId, OomEvent, account::Book, log::warn};
+use crate::{
+    CgroupId, ContainerId, OomEvent,
+    engine::resume::{Change, Registration},
+    ledger::Ledger,
+    log::warn,
+};
 
 /// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost
 /// to the history, and counted.
@@ -86,7 +91,9 @@ impl Default for Limits {
 /// What an earlier run of this boot left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
-    pub(crate) books: Vec<Book>,
+    /// All of them; `None` where the store has none to go on with.
+    pub(crate) ledgers: Option<Vec<(CgroupId, Ledger)>>,
+    pub(crate) by_hand: Vec<(CgroupId, ContainerId)>,
     /// Numbers of the node by name; of this boot too.
     pub(crate) meta: HashMap<String, u64>,
     /// Events that are in the books and were not published.
@@ -99,10 +106,10 @@ pub(crate) struct Saved {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Arc<OomEvent>>,
-    /// The books are all there are: those that are stored already go.
-    pub(crate) all_books: bool,
-    pub(crate) books: Vec<Book>,
-    pub(crate) closed: Vec<CgroupId>,
+    /// Ledgers and registrations are all there are: those that are stored already go.
+    pub(crate) is_whole: bool,
+    pub(crate) ledgers: Vec<Change>,
+    pub(crate) registrations: Vec<Registration>,
     pub(crate) meta: Vec<(&'static str, u64)>,
     /// Events that are in these books and wait to be published; and numbers of those that did.
     pub(crate) pending: Vec<Arc<OomEvent>>,
@@ -114,10 +121,10 @@ pub(crate) struct Batch {
 impl Batch {
     /// Whether writing it would change nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all_books
+        !self.is_whole
             && self.events.is_empty()
-            && self.books.is_empty()
-            && self.closed.is_empty()
+            && self.ledgers.is_empty()
+            && self.registrations.is_empty()
             && self.meta.is_empty()
             && self.pending.is_empty()
             && self.gone.is_empty()
@@ -143,7 +150,7 @@ struct Shared {
     was_written: AtomicBool,
     lost_events: AtomicU64,
     /// The stored books are not those of the engine any more: only all of them help.
-    wants_all_books: AtomicBool,
+    wants_whole: AtomicBool,
     wanted: Notify,
     /// The watcher stops, and has some time; and has none.
     hurrying: AtomicBool,
@@ -193,7 +200,7 @@ impl Store {
         let shared = Arc::new(Shared::default());
         // The first batch of a run has all books: those of another boot, or of containers that
         // went away, are gone with it.
-        shared.wants_all_books.store(true, Ordering::Relaxed);
+        shared.wants_whole.store(true, Ordering::Relaxed);
         let (messages, receiver) = sync_channel(MESSAGES);
         let (end, done) = oneshot::channel();
         let mut cursors = Cursors::new(database.last_number()?);
@@ -240,8 +247,8 @@ impl Store {
     }
 
     /// Whether the next batch must have all books.
-    pub(crate) fn wants_all_books(&self) -> bool {
-        self.shared.wants_all_books.load(Ordering::Acquire)
+    pub(crate) fn wants_whole(&self) -> bool {
+        self.shared.wants_whole.load(Ordering::Acquire)
     }
 
     /// Waits until the writer is done with a batch, or can do something with all books.
@@ -261,13 +268,13 @@ impl Store {
 
     /// Hands a batch over. None may be with the writer.
     pub(crate) fn write(&mut self, batch: Batch) {
-        let (events, all_books) = (batch.events.len(), batch.all_books);
+        let (events, is_whole) = (batch.events.len(), batch.is_whole);
         self.is_overflowing = false;
         self.shared.events.store(events, Ordering::Release);
         self.shared.is_writing.store(true, Ordering::Release);
-        if all_books {
+        if is_whole {
             // Before it is handed over: the writer may ask anew as soon as it has it.
-            self.shared.wants_all_books.store(false, Ordering::Release);
+            self.shared.wants_whole.store(false, Ordering::Release);
         }
         if self
             .messages
@@ -275,7 +282,7 @@ impl Store {
             .is_err()
         {
             // The thread is gone. What is stored is not what the watcher has any more.
-            self.shared.wants_all_books.store(true, Ordering::Release);
+            self.shared.wants_whole.store(true, Ordering::Release);
             self.shared.done(false);
         }
     }

@@ -1,7 +1,7 @@
 //! A made-up node under Kubernetes, and a storm of kills on it, as the kernel side writes them.
 
 use oomwatch_common::record::{
-    COMM_LEN, ChainLink, Header, KIND_VICTIM, MAX_CHAIN, Victim, WIRE_VERSION, field,
+    COMM_LEN, ChainLink, Charged, Header, KIND_VICTIM, MAX_CHAIN, Victim, WIRE_VERSION, field,
 };
 use zerocopy::FromZeros as _;
 
@@ -18,6 +18,8 @@ const FIRST_INNER: u64 = 2_000_000;
 const FIELDS: u64 = field::OF_TASK
     | field::OF_MM
     | field::OF_CHAIN
+    | field::CHARGED
+    | field::CSS_INODE
     | field::OF_INVOCATION
     | field::INVOCATION
     | field::TRIGGER_COMM;
@@ -123,6 +125,13 @@ impl Storm {
             ..Victim::new_zeroed()
         };
         victim.chain = self.chain(container, is_counted);
+        let charged = victim.chain[0];
+        victim.charged = Charged {
+            cgroup_id: charged.cgroup_id,
+            inode: charged.cgroup_id + 1,
+            serial: charged.serial,
+            oom_kill: charged.counters.oom_kill,
+        };
         let own = usize::from(!container.is_multiple_of(2));
         victim.cgroup_id = victim.chain.get(own).map_or(0, |link| link.cgroup_id);
         victim

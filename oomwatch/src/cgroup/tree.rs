@@ -41,6 +41,10 @@ pub(crate) struct Tree {
     tombstones: VecDeque<(u64, CgroupId)>,
     /// When the youngest of the forgotten tombstones was made; 0 where there is none.
     forgotten_ns: u64,
+    /// Cgroups by their parent, while that one is not known.
+    orphans: HashMap<CgroupId, Vec<CgroupId>>,
+    /// Those whose parent became known, since they were asked for.
+    placed: Vec<CgroupId>,
 }
 
 impl Tree {
@@ -50,6 +54,8 @@ impl Tree {
             nodes: HashMap::new(),
             tombstones: VecDeque::new(),
             forgotten_ns: 0,
+            orphans: HashMap::new(),
+            placed: Vec::new(),
         }
     }
 
@@ -58,19 +64,38 @@ impl Tree {
         if id == self.root || self.nodes.contains_key(&id) {
             return false;
         }
-        self.nodes.insert(
-            id,
-            Node {
-                parent,
-                name: Name::new(name),
-                live_children: 0,
-                removed: false,
-            },
-        );
+        let children = self.orphans.remove(&id).unwrap_or_default();
+        let live = children.iter().filter(|&&child| self.is_live(child));
+        let node = Node {
+            parent,
+            name: Name::new(name),
+            live_children: u32::try_from(live.count()).unwrap_or(u32::MAX),
+            removed: false,
+        };
+        self.nodes.insert(id, node);
+        self.placed.extend(children);
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.live_children += 1;
+        } else if parent != self.root {
+            self.orphans.entry(parent).or_default().push(id);
         }
         true
+    }
+
+    /// Cgroups that are placed now: their parent became known after them, or one above that. Those above come
+    /// before those below.
+    pub(crate) fn take_placed(&mut self) -> Vec<CgroupId> {
+        if self.placed.is_empty() {
+            return Vec::new();
+        }
+        let tops: HashSet<CgroupId> = self.placed.drain(..).collect();
+        let placed = self.within(self.nodes.keys().copied(), &tops);
+        let mut placed: Vec<(usize, CgroupId)> = placed
+            .into_iter()
+            .map(|id| (self.lineage(id).count(), id))
+            .collect();
+        placed.sort_unstable();
+        placed.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Makes a cgroup a tombstone; tells whether it was alive.
@@ -102,7 +127,14 @@ impl Tree {
                 break;
             }
             self.tombstones.pop_front();
-            self.nodes.remove(&id);
+            if let Some(node) = self.nodes.remove(&id)
+                && let Some(orphans) = self.orphans.get_mut(&node.parent)
+            {
+                orphans.retain(|orphan| *orphan != id);
+                if orphans.is_empty() {
+                    self.orphans.remove(&node.parent);
+                }
+            }
             self.forgotten_ns = self.forgotten_ns.max(removed_ns);
             expired.push(id);
         }
@@ -150,12 +182,6 @@ impl Tree {
     /// would be a loop made of wrong records.
     pub(crate) fn lineage(&self, id: CgroupId) -> impl Iterator<Item = CgroupId> + '_ {
         std::iter::successors(Some(id), |&id| self.parent(id)).take(self.nodes.len() + 1)
-    }
-
-    /// How many cgroups the lineage has; `None` for more than `most`.
-    pub(crate) fn depth_within(&self, id: CgroupId, most: usize) -> Option<usize> {
-        let depth = self.lineage(id).take(most + 1).count();
-        (depth <= most).then_some(depth)
     }
 
     /// Those of `ids` that are in `tops` or below. Each cgroup is looked at once, however deep it is.
@@ -278,6 +304,25 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_that_is_learnt_late_places_what_is_below_it() {
+        let mut tree = Tree::new(CgroupId::ROOT);
+        tree.insert(CgroupId(5), CgroupId(4), b"c");
+        tree.insert(CgroupId(4), CgroupId(3), b"b");
+        tree.insert(CgroupId(6), CgroupId(3), b"d");
+        tree.remove(CgroupId(6), 1);
+        assert_eq!(tree.take_placed(), [CgroupId(5)]);
+        assert_eq!(tree.path(CgroupId(5)), None);
+        tree.insert(CgroupId(3), CgroupId::ROOT, b"a");
+        assert_eq!(tree.take_placed(), [CgroupId(4), CgroupId(6), CgroupId(5)]);
+        assert!(!tree.is_leaf(CgroupId(3)) && !tree.is_leaf(CgroupId(4)));
+        assert_eq!(
+            tree.path(CgroupId(5)).as_deref(),
+            Some(b"/a/b/c".as_slice())
+        );
+        assert_eq!(tree.take_placed(), []);
+    }
+
+    #[test]
     fn removed_cgroups_keep_their_path_for_a_while() {
         let mut tree = tree();
         assert!(tree.remove(CgroupId(3), 10));
@@ -330,8 +375,6 @@ mod tests {
         assert_eq!(tree.path(CgroupId(257)).map(|path| path.len()), Some(512));
         assert_eq!(tree.path(CgroupId(258)), None);
         assert_eq!(tree.path_within(CgroupId(4), 2), None);
-        assert_eq!(tree.depth_within(CgroupId(4), 4), Some(4));
-        assert_eq!(tree.depth_within(CgroupId(4), 3), None);
     }
 
     #[test]

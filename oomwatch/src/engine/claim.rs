@@ -1,14 +1,13 @@
-//! Containers that are registered after a kill of theirs: the kill is told once more, under the
-//! same id, and is in the container's book as if the registration had come first.
+//! Containers that are registered after a kill of theirs: the kill is reported once more, under the
+//! same id, and is among the container's numbers. No ledger moves.
 
 use super::Engine;
 use crate::{
-    OomEvent,
+    CgroupId, OomEvent,
     attribute::{Attributed, Attribution, attribute},
     event::{Kind, build::Now},
     late::Waiting,
     record::VictimRecord,
-    registry::Container,
 };
 
 impl Engine {
@@ -49,16 +48,18 @@ impl Engine {
         (kind, counted): (Kind, bool),
         now: Now,
     ) {
-        let recounts = record.chain.iter().filter_map(|memcg| {
-            let recounts = self.reconciler.recounts(memcg.cgroup_id);
-            (recounts > 0).then_some((memcg.cgroup_id, recounts))
-        });
+        let ledgers = &self.reconciler.ledgers;
+        let above = record.victim.cgroup_id.into_iter();
+        let doubles = above
+            .flat_map(|id| self.tree.lineage(id))
+            .map(|id| (id, ledgers.double_counts_of(id)))
+            .filter(|(_, doubles)| *doubles > 0);
         let waiting = Waiting {
             seq: self.last_seq,
             record: record.clone(),
             kind,
             counted,
-            recounts_before: recounts.collect(),
+            double_counts_before: doubles.collect(),
             group: None,
             while_down: false,
             unix_time_ns: None,
@@ -76,8 +77,9 @@ impl Engine {
         if waiting.kind == Kind::Kill {
             self.totals.unregistered -= 1;
             self.totals.late += 1;
+            let before = |id: CgroupId| waiting.double_counts_before(id);
+            self.count_claimed(container.cgroup_id, before);
         }
-        self.enter_claim(&container, waiting);
         self.last_seq += 1;
         let mut event = self.known(now).event(
             self.last_seq,
@@ -92,18 +94,6 @@ impl Engine {
         event.unix_time_ns = waiting.unix_time_ns.unwrap_or(event.unix_time_ns);
         event.supersedes = Some(waiting.seq);
         Some(event)
-    }
-
-    /// The container's book begins before the kill, and has it; so do those above it, which were not
-    /// there either.
-    fn enter_claim(&mut self, container: &Container, waiting: &Waiting) {
-        let counted = waiting.kind == Kind::Kill && waiting.counted;
-        for cgroup in self.tree.lineage(container.cgroup_id) {
-            let recounts = self.reconciler.recounts(cgroup);
-            let recounts = recounts.saturating_sub(waiting.recounts_before(cgroup));
-            self.reconciler
-                .enter_claim(cgroup, u64::from(counted), recounts);
-        }
     }
 }
 

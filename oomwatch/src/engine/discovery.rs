@@ -27,37 +27,31 @@ impl Engine {
         let live = self.tree.live();
         let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
         for id in unknown {
-            // A leaf may have been one before.
-            self.find(id, self.discovery != CgroupDiscovery::Leaves);
+            self.discover(id);
         }
     }
 
     /// Registers a cgroup as the container that it is by its path, if it is one.
-    pub(super) fn discover(&mut self, id: CgroupId, read: &[(CgroupId, u64)]) {
+    pub(super) fn discover(&mut self, id: CgroupId) {
         if self.discovers()
             && let Some(container) = self.container_at(id)
-            && let Err(error) = self.register_found(container, read)
+            && let Err(error) = self.register_found(container)
         {
             warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
         }
     }
 
     /// The same for a cgroup whose removal is the first word of it.
-    pub(super) fn discover_removed(&mut self, id: CgroupId, parent: CgroupId) {
-        self.leaf_gained_child(parent);
+    pub(super) fn discover_removed(&mut self, id: CgroupId) {
         if self.discovers()
             && let Some(container) = self.container_at(id)
         {
             self.register_removed(container);
-            self.open_account_of_removed(id);
         }
     }
 
     /// Registers a container whose cgroup is gone, for what happened in it.
     pub(crate) fn register_removed(&mut self, container: Container) {
-        if self.kept.registered(container.cgroup_id, &container.id) {
-            self.reconciler.close_account(container.cgroup_id);
-        }
         self.registry.add_removed(container);
         self.newly_registered = true;
     }

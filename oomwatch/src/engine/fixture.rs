@@ -1,7 +1,13 @@
 //! What the tests of the engine begin with.
 
-use super::Setting;
-use crate::{CgroupDiscovery, CgroupId, Tier, event::build::Origin, reconcile::Counting};
+use super::{Engine, Setting};
+use crate::{
+    CgroupDiscovery, CgroupId, Tier,
+    cgroup::counter_walk::Counters,
+    event::build::Origin,
+    ledger::{Counting, Reading},
+    record::Css,
+};
 
 /// A host with hierarchical counters, seen in full, without a name.
 pub(super) fn setting(discovery: CgroupDiscovery) -> Setting {
@@ -16,4 +22,27 @@ pub(super) fn setting(discovery: CgroupDiscovery) -> Setting {
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     }
+}
+
+/// Ledgers begin at these hierarchical counters: `(cgroup, parent, counter)`.
+pub(crate) fn begin_at(engine: &mut Engine, counters: &[(u64, u64, u64)]) {
+    let readings = counters.iter().map(|&(id, parent, sum)| {
+        let below = counters.iter().filter(|(_, parent, _)| *parent == id);
+        let children: Vec<_> = below.map(|&(id, _, sum)| (CgroupId(id), sum)).collect();
+        let living: u64 = children.iter().map(|(_, sum)| sum).sum();
+        Reading {
+            parent: Some(CgroupId(parent)),
+            children,
+            ..Reading::of(
+                CgroupId(id),
+                Css::default(),
+                sum.saturating_sub(living),
+                Some(sum),
+            )
+        }
+    });
+    engine.begin(&Counters {
+        readings: readings.collect(),
+        unread: Vec::new(),
+    });
 }

@@ -79,24 +79,15 @@ impl Engine {
     }
 
     /// Registers a container that a source told of, if nobody did so before. What was registered for
-    /// want of something better, a leaf or a unit, gives way. `read` are the counters of
-    /// [`Self::to_be_read`].
-    pub(crate) fn register_seen(
-        &mut self,
-        id: ContainerId,
-        cgroup_id: CgroupId,
-        read: &[(CgroupId, u64)],
-    ) {
+    /// want of something better, a leaf or a unit, gives way.
+    pub(crate) fn register_seen(&mut self, id: ContainerId, cgroup_id: CgroupId) {
         if !self.tree.is_live(cgroup_id) || self.registry.find(&self.tree, &id).is_some() {
             return;
         }
-        let mut owed = 0;
         if let Some(other) = self.container(cgroup_id) {
             if !is_makeshift(&other) {
                 return;
             }
-            // What it had yet to tell is for the one that takes its place.
-            owed = self.untold(cgroup_id, read);
             let _ = self.unregister(&other.id);
         }
         info!(container = %id, cgroup = cgroup_id.0, "registered");
@@ -105,10 +96,9 @@ impl Engine {
             cgroup_id,
             details: ContainerDetails::default(),
         };
-        if let Err(error) = self.register_late(container, read) {
+        if let Err(error) = self.register(container) {
             warn!(%error, "a container of a runtime cannot be registered");
         }
-        self.reconciler.take_over(cgroup_id, owed);
     }
 
     /// Containers whose cgroups appeared, and that a source should be asked for.
@@ -142,14 +132,14 @@ impl Engine {
     /// A registered container as it is now, by its cgroup.
     pub(crate) fn describe(&self, cgroup: CgroupId) -> Option<Registered> {
         let container = self.container(cgroup)?;
-        let numbers = self.reconciler.numbers_of(cgroup).unwrap_or_default();
+        let numbers = self.numbers_of(cgroup);
         let path = self.tree.path(cgroup);
         Some(Registered {
             container: self.names.name(&container).unwrap_or(container),
             cgroup_path: path.map(|path| crate::printable(&path)),
             kills: numbers.kills,
             counter_only: numbers.counter_only,
-            recounts: numbers.recounts,
+            recounts: numbers.double_counts,
         })
     }
 

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::{
     CgroupId, Counter, Kind, OomEvent, Scope, cgroup::memory_events::MemoryEvents,
-    event::build::Now, reconcile::Verdict, record::VictimRecord,
+    event::build::Now, ledger::Increment, reconcile::Verdict, record::VictimRecord,
 };
 
 /// What `memory.events` of one cgroup said.
@@ -38,6 +38,10 @@ impl Engine {
             .map(|reading| (self.tree.lineage(reading.cgroup_id).count(), reading))
             .collect();
         lowest_first.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        // Where counters began again, so did those of all below.
+        for (_, reading) in lowest_first.iter().rev() {
+            self.meet(reading);
+        }
         lowest_first
             .into_iter()
             .filter_map(|(_, reading)| self.read_one(reading, now))
@@ -74,10 +78,19 @@ impl Engine {
     /// Whether a reading tells of increments that nobody spoke of.
     pub(crate) fn is_unexplained(&mut self, reading: &Reading) -> bool {
         let oom_kill = reading.events.oom_kill.unwrap_or(0);
-        let cgroup = reading.cgroup_id;
-        self.reconciler
-            .unexplained(cgroup, oom_kill, reading.serial)
-            > 0
+        self.meet(reading);
+        self.reconciler.ledgers.beyond(reading.cgroup_id, oom_kill) > 0
+    }
+
+    /// Other counters than before began at 0.
+    fn meet(&mut self, reading: &Reading) {
+        let Some(serial) = reading.serial else {
+            return;
+        };
+        let known = self.serials.insert(reading.cgroup_id, serial);
+        if known.is_some_and(|known| known != serial) {
+            self.reconciler.ledgers.begin_again(reading.cgroup_id);
+        }
     }
 
     /// Takes in victims that told of themselves when they exited, each with the counter of its
@@ -91,7 +104,7 @@ impl Engine {
         let kind = match self.judge(record, reading) {
             Verdict::Kill { counted } => (Kind::Kill, counted),
             Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
-            Verdict::SameProcess => {
+            Verdict::SameProcess | Verdict::Before => {
                 self.totals.folded += 1;
                 return None;
             }
@@ -110,7 +123,7 @@ impl Engine {
                 recounts: reading
                     .events
                     .oom_group_kill
-                    .map(|_| self.reconciler.recounts(reading.cgroup_id)),
+                    .map(|_| self.reconciler.ledgers.double_counts_of(reading.cgroup_id)),
             };
         }
         Some(event)
@@ -121,20 +134,21 @@ impl Engine {
         let charged = reading
             .map(|reading| reading.cgroup_id)
             .or_else(|| self.owner(own?));
-        let lineage: Vec<CgroupId> = charged
+        let lineage = charged
             .or(own)
-            .map_or_else(Vec::new, |id| self.tree.lineage(id).collect());
-        let counter = reading.and_then(|reading| Some((reading.events.oom_kill?, reading.serial)));
+            .map_or_else(Vec::new, |id| self.charged_lineage(id, &[]));
+        if let Some(reading) = reading {
+            self.meet(reading);
+        }
+        let counter = reading.and_then(|reading| reading.events.oom_kill);
         let verdict = self.reconciler.exited(record, &lineage, counter);
         if matches!(verdict, Verdict::Kill { .. }) {
             self.recounts.told(&lineage);
+            if let Some(own) = own.or(charged) {
+                self.count(own, Increment::Kill, 1);
+            }
         }
         verdict
-    }
-
-    /// Whether somebody wants to know of this cgroup's counter.
-    pub(crate) fn has_account(&self, cgroup: CgroupId) -> bool {
-        self.reconciler.has_account(cgroup)
     }
 
     /// The nearest registered cgroup at or above this one, dead or alive.
@@ -145,8 +159,8 @@ impl Engine {
     }
 
     /// The last known value of a cgroup's counter: what it was read to be, or known to rise to.
-    pub(crate) fn last_known(&self, cgroup: CgroupId) -> Option<u64> {
-        self.reconciler.last_known(cgroup)
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> u64 {
+        self.reconciler.ledgers.sum(cgroup)
     }
 
     /// Takes in what a container counted last, as its parent tells.
@@ -169,50 +183,54 @@ impl Engine {
 
     /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
     pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let only_counted = Some(Increment::CounterOnly);
+        self.reconciler.ledgers.enter(&lineage, count, only_counted);
         self.totals.counter_only += count;
-        self.reconciler.tell_outside(count);
         self.last_seq += 1;
-        self.known(now).residual(self.last_seq, cgroup, count)
+        self.known(now).residual(self.last_seq, Some(cgroup), count)
     }
 
     fn read_one(&mut self, reading: &Reading, now: Now) -> Option<OomEvent> {
         let cgroup = reading.cgroup_id;
         let oom_kill = reading.events.oom_kill?;
-        let container = self.container(cgroup);
-        if container.is_none() && self.reconciler.has_account(cgroup) {
-            // A book from an earlier run waits for its container.
+        self.meet(reading);
+        let missing = self.reconciler.ledgers.beyond(cgroup, oom_kill);
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let Some(container) = self.container(cgroup) else {
+            // Nobody asks. A container above has it in its own counter, and tells of it.
+            let owner = self.owner(cgroup);
+            let own = lineage.split(|id| Some(*id) == owner).next();
+            let own = own.unwrap_or_default();
+            self.reconciler.ledgers.enter(own, missing, None);
+            self.reconciler.ledgers.hold(&lineage, own.len(), missing);
             return None;
-        }
-        let while_down = self.reconciler.take_resumed(cgroup);
-        let lineage: Vec<CgroupId> = self.tree.lineage(cgroup).collect();
-        let missing =
-            self.reconciler
-                .audit(lineage.iter().copied(), cgroup, oom_kill, reading.serial);
-        self.reconciler
-            .read(&lineage, oom_kill, reading.serial, missing, now.boottime_ns);
-        if !self.reconciler.has_account(cgroup) {
-            return None;
-        }
+        };
         let groups = reading.serial.zip(reading.events.oom_group_kill);
-        let recounts = groups.map(|(serial, groups)| {
+        let doubles = groups.map(|(serial, groups)| {
             let is_new = missing == oom_kill;
             self.recounts
                 .share_out(&lineage, serial, groups, missing, is_new)
         });
-        self.reconciler.recounted(&lineage, recounts.unwrap_or(0));
-        let count = missing - recounts.unwrap_or(0);
-        let while_down = missing > 0 && self.give_up_below(cgroup) || while_down;
-        let container = container.filter(|_| count > 0)?;
+        let double_counts = doubles.unwrap_or(0);
+        let count = missing - double_counts;
+        let ledgers = &mut self.reconciler.ledgers;
+        ledgers.enter(&lineage, double_counts, Some(Increment::DoubleCount));
+        ledgers.enter(&lineage, count, Some(Increment::CounterOnly));
+        self.count(cgroup, Increment::DoubleCount, double_counts);
+        self.count(cgroup, Increment::CounterOnly, count);
+        if count == 0 {
+            return None;
+        }
         self.totals.counter_only += count;
         self.last_seq += 1;
         let mut event = self
             .known(now)
-            .counter_only(self.last_seq, container, count, oom_kill);
-        event.while_down = while_down;
+            .counter_only(self.last_seq, container, count);
         event.scope = self.scope(cgroup, now);
         event.counter.oom = reading.events.oom;
         event.counter.oom_group_kill = reading.events.oom_group_kill;
-        if recounts.is_none() {
+        if doubles.is_none() {
             // Before v5.17, and of a cgroup that is gone, nothing tells a group kill, so the count
             // may have one too many.
             event.counter.recounts = None;

@@ -1,11 +1,11 @@
 //! Whole paths through the engine: records in kernel order in, events out.
 
-use super::*;
+use super::{fixture::begin_at, *};
 use crate::{
     Attribution, ContainerDetails, ContainerId, Scope, Tier,
     record::{
-        GroupEnd, Invocation,
-        fixture::{change, memcg, victim},
+        DoubleCount, GroupEnd, Invocation,
+        fixture::{change, charged, memcg, victim},
     },
 };
 
@@ -28,6 +28,7 @@ fn engine(discovery: CgroupDiscovery) -> Engine {
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
     });
+    begin_at(&mut engine, &[]);
     engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");
     engine
 }
@@ -147,14 +148,24 @@ fn member(pid: u32, index: u32, oom_kill: u64) -> Record {
     Record::Victim(Box::new(record))
 }
 
-fn group_end(oom_kill: u64) -> Record {
+fn group_end() -> Record {
     Record::GroupEnd(GroupEnd {
         seq: 20,
         boottime_ns: 20,
         invocation: 5,
         marks: 3,
-        unseen_recounts: 1,
-        first: Some(memcg(CONTAINER, oom_kill)),
+    })
+}
+
+/// The kernel counted its first victim again.
+fn counted_again(oom_kill: u64) -> Record {
+    Record::DoubleCount(DoubleCount {
+        seq: 19,
+        boottime_ns: 19,
+        invocation: Some(5),
+        pid: Some(1),
+        start_boottime_ns: Some(1),
+        charged: charged(CONTAINER, oom_kill).unwrap(),
     })
 }
 
@@ -165,7 +176,7 @@ fn members_of_a_group_kill_know_their_number() {
     let held = engine.apply(&[member(1, 0, 1), member(2, 1, 2)], now(12));
     assert!(held.is_empty());
     assert!(engine.deadline_ns().is_some());
-    let events = engine.apply(&[member(3, 2, 3), group_end(4)], now(21));
+    let events = engine.apply(&[member(3, 2, 3), counted_again(4), group_end()], now(21));
     let groups: Vec<_> = events
         .iter()
         .map(|event| {
@@ -185,7 +196,13 @@ fn members_of_a_group_kill_know_their_number() {
     // The kernel counted its first victim again after the last mark: 3 kills, `oom_kill` 4. Each
     // event has the counters of its own moment.
     assert!(events.iter().all(|event| event.counter.recounts == Some(0)));
-    assert_eq!(engine.reconciler.recounts(CgroupId(CONTAINER)), 1);
+    assert_eq!(
+        engine
+            .reconciler
+            .ledgers
+            .double_counts_of(CgroupId(CONTAINER)),
+        1
+    );
     assert_eq!(engine.totals().kills, 3);
     assert_eq!(engine.deadline_ns(), None);
 }
@@ -198,7 +215,7 @@ fn a_slow_group_is_let_go_without_its_number() {
     engine.let_all_go();
     let released = engine.take_ready(now(13));
     assert_eq!(released.len(), 1);
-    let rest = engine.apply(&[member(2, 1, 3), group_end(3)], now(21));
+    let rest = engine.apply(&[counted_again(2), member(2, 1, 3), group_end()], now(21));
     assert_eq!(rest.len(), 1);
     assert!(
         rest.iter()
@@ -210,9 +227,12 @@ fn a_slow_group_is_let_go_without_its_number() {
 fn one_process_is_one_event() {
     let mut engine = engine(CgroupDiscovery::Off);
     engine.apply(&[created(CONTAINER, "c", 1)], now(1));
-    let records: Vec<Record> = (0..12)
-        .map(|tid| killed(7, 2 + tid, CONTAINER, 1))
-        .collect();
+    let mut records = vec![killed(7, 2, CONTAINER, 1)];
+    records.extend((1..12).map(|tid| {
+        let mut thread = victim(7, 2 + tid, &[memcg(CONTAINER, 1), memcg(SYSTEM, 1)]);
+        thread.counted = Some(false);
+        Record::Victim(Box::new(thread))
+    }));
     let events = engine.apply(&records, now(20));
     assert_eq!(events.len(), 1);
     assert_eq!(engine.totals().folded, 11);

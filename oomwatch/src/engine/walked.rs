@@ -34,6 +34,8 @@ impl Engine {
         let mut walked = self.take_in(walk, now, |engine, found| {
             engine.learn(found.id, found.parent, &found.name)
         });
+        let tree = &self.tree;
+        self.reconciler.ledgers.found(|id| tree.is_live(id));
         self.note_skipped(walk);
         walked.unread.clone_from(&walked.new);
         walked
@@ -46,16 +48,7 @@ impl Engine {
     pub(crate) fn walked_again(&mut self, walk: &Walk, now: Now) -> Walked {
         let old = self.old_ones(walk);
         let mut walked = self.take_in(walk, now, |engine, found| {
-            let is_new = engine.tree.insert(found.id, found.parent, &found.name);
-            if is_new {
-                let is_young = !old.contains(&found.id);
-                if is_young {
-                    engine.reconciler.created(found.id, 0);
-                }
-                engine.leaf_gained_child(found.parent);
-                engine.find(found.id, is_young);
-            }
-            is_new
+            engine.learn(found.id, found.parent, &found.name)
         });
         self.note_skipped(walk);
         let new = walked.new.iter().copied();
@@ -99,7 +92,7 @@ impl Engine {
     /// Where no walk has been yet: of what this one skipped, only what those before it skipped too.
     fn note_skipped(&mut self, walk: &Walk) {
         let skipped: HashSet<CgroupId> = walk.skipped.below.iter().copied().collect();
-        if !self.is_start_over() {
+        if !self.is_start_over {
             self.unseen = skipped;
             return;
         }
@@ -126,6 +119,7 @@ impl Engine {
                 new.push(found.id);
             }
         }
+        self.learn_placed();
         if any_gone {
             self.discover_refused();
         }
@@ -142,7 +136,8 @@ impl Engine {
         for &id in gone {
             if self.tree.remove(id, now.boottime_ns) {
                 self.registry.cgroup_removed(&self.tree, id);
-                self.reconciler.touch(id);
+                self.reconciler.ledgers.remove(id);
+                self.forget_by_hand(id);
                 any = true;
             }
         }

@@ -8,8 +8,8 @@ use crate::{
     attribute::{Attributed, Attribution, Scope},
     cgroup::tree::Tree,
     id::printable,
+    ledger::{Counting, Ledgers},
     probe::tier::Tier,
-    reconcile::Reconciler,
     record::{Constraint, LimitHit, Memcg, VictimRecord},
     registry::Container,
 };
@@ -41,7 +41,7 @@ impl Now {
 pub(crate) struct Known<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) tree: &'a Tree,
-    pub(crate) reconciler: &'a Reconciler,
+    pub(crate) ledgers: &'a Ledgers,
     pub(crate) now: Now,
 }
 
@@ -97,19 +97,13 @@ impl Known<'_> {
     }
 
     /// Makes the event of kills that only a container's counter told of.
-    pub(crate) fn counter_only(
-        &self,
-        seq: u64,
-        container: Arc<Container>,
-        count: u64,
-        oom_kill: u64,
-    ) -> OomEvent {
+    pub(crate) fn counter_only(&self, seq: u64, container: Arc<Container>, count: u64) -> OomEvent {
         let cgroup = container.cgroup_id;
-        let mut event = self.nameless(seq, cgroup, count);
+        let mut event = self.nameless(seq, Some(cgroup), count);
         event.counter = Counter {
             cgroup_id: Some(cgroup),
-            oom_kill: Some(oom_kill),
-            recounts: Some(self.reconciler.recounts(cgroup)),
+            oom_kill: self.sum(cgroup),
+            recounts: Some(self.ledgers.double_counts_of(cgroup)),
             ..Counter::default()
         };
         event.container = Some(container);
@@ -117,9 +111,13 @@ impl Known<'_> {
         event
     }
 
-    /// The event of `count` kills somewhere below `cgroup`, of which nothing else is known.
-    fn nameless(&self, seq: u64, cgroup: CgroupId, count: u64) -> OomEvent {
-        let cgroup_id = Some(cgroup);
+    /// A cgroup's hierarchical counter as it is known; `None` where there are no sums.
+    fn sum(&self, cgroup: CgroupId) -> Option<u64> {
+        (self.ledgers.counting() != Counting::LocalV1).then(|| self.ledgers.sum(cgroup))
+    }
+
+    /// The event of `count` kills in `cgroup_id` or below it, of which nothing else is known.
+    fn nameless(&self, seq: u64, cgroup_id: Option<CgroupId>, count: u64) -> OomEvent {
         OomEvent {
             id: format!("{}-{}-{seq}", self.origin.boot_id, self.now.boottime_ns),
             seq,
@@ -152,8 +150,8 @@ impl Known<'_> {
         }
     }
 
-    /// Makes the event of kills somewhere below `cgroup` that can be assigned to no container.
-    pub(crate) fn residual(&self, seq: u64, cgroup: CgroupId, count: u64) -> OomEvent {
+    /// Makes the event of kills in a cgroup or below it that can be assigned to no container.
+    pub(crate) fn residual(&self, seq: u64, cgroup: Option<CgroupId>, count: u64) -> OomEvent {
         let mut event = self.nameless(seq, cgroup, count);
         event.victim.cgroup_id = None;
         event.quality.missing.extend(["container", "recounts"]);
@@ -232,7 +230,7 @@ impl Known<'_> {
             oom_kill: memcg.oom_kill,
             oom: memcg.oom,
             oom_group_kill: memcg.oom_group_kill,
-            recounts: Some(self.reconciler.recounts(memcg.cgroup_id)),
+            recounts: Some(self.ledgers.double_counts_of(memcg.cgroup_id)),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Reconciler, Verdict};
-use crate::{CgroupId, account::Told, record::VictimRecord};
+use crate::{CgroupId, ledger::Increment, record::VictimRecord};
 
 /// Threads of one process are marked and exit within this time; after it the id may be another's.
 const SAME_PROCESS_NS: u64 = 60_000_000_000;
@@ -18,23 +18,13 @@ const MAX_EXITS: usize = 1024;
 pub(super) type Exits = HashMap<u32, (u64, bool)>;
 
 impl Reconciler {
-    /// How far a container's counter is beyond what was said of it.
-    pub(crate) fn unexplained(
-        &mut self,
-        cgroup: CgroupId,
-        oom_kill: u64,
-        serial: Option<u32>,
-    ) -> u64 {
-        self.accounts.missing(cgroup, oom_kill, serial)
-    }
-
     /// Judges a victim by the `counter` of the cgroup that its kill was charged to (`lineage`,
     /// itself first); without one nobody can tell.
     pub(crate) fn exited(
         &mut self,
         record: &VictimRecord,
         lineage: &[CgroupId],
-        counter: Option<(u64, Option<u32>)>,
+        counter: Option<u64>,
     ) -> Verdict {
         let pid = record.victim.pid.unwrap_or(record.victim.tid);
         let before = self
@@ -48,7 +38,7 @@ impl Reconciler {
         let counted = lineage
             .first()
             .zip(counter)
-            .and_then(|(&cgroup, (oom_kill, serial))| self.is_left(cgroup, oom_kill, serial));
+            .map(|(&cgroup, oom_kill)| self.ledgers.beyond(cgroup, oom_kill) > 0);
         self.remember_exit(pid, record.boottime_ns, counted != Some(false));
         if counted == Some(false) {
             return match before {
@@ -56,25 +46,10 @@ impl Reconciler {
                 None => Verdict::AlreadyExiting,
             };
         }
-        self.accounts
-            .enter_missing(lineage.iter().copied(), Told::Kill, 1);
-        for id in lineage {
-            if let Some(ledger) = self.ledgers.get_mut(id) {
-                ledger.oom_kill += 1;
-            }
-        }
+        self.ledgers.enter(lineage, 1, Some(Increment::Kill));
         Verdict::Kill {
             counted: counted.is_some(),
         }
-    }
-
-    /// Whether a counter has an increment that was not told of; `None` where its past is unknown.
-    fn is_left(&mut self, cgroup: CgroupId, oom_kill: u64, serial: Option<u32>) -> Option<bool> {
-        if self.accounts.has(cgroup) {
-            return Some(self.accounts.missing(cgroup, oom_kill, serial) > 0);
-        }
-        let known = self.ledgers.get(&cgroup)?;
-        Some(oom_kill > known.oom_kill)
     }
 
     fn remember_exit(&mut self, pid: u32, at_ns: u64, killed: bool) {
@@ -89,7 +64,10 @@ impl Reconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{reconcile::Counting, record::fixture::victim};
+    use crate::{
+        ledger::{Counting, Reading},
+        record::{Css, fixture::victim},
+    };
 
     const C: CgroupId = CgroupId(10);
     const POD: CgroupId = CgroupId(5);
@@ -97,16 +75,25 @@ mod tests {
 
     fn reconciler() -> Reconciler {
         let mut reconciler = Reconciler::new(Counting::Hierarchical);
-        for cgroup in [C, POD] {
-            reconciler.baseline(cgroup, 3, 1);
-            reconciler.open_account(cgroup, None, 0);
-        }
+        let reading = |cgroup_id, parent, own, children| Reading {
+            parent,
+            children,
+            ..Reading::of(cgroup_id, Css::default(), own, Some(3))
+        };
+        reconciler.ledgers.begin(&[
+            reading(POD, None, 0, vec![(C, 3)]),
+            reading(C, Some(POD), 3, Vec::new()),
+        ]);
         reconciler
+    }
+
+    fn unexplained(reconciler: &mut Reconciler, cgroup: CgroupId, oom_kill: u64) -> u64 {
+        reconciler.ledgers.beyond(cgroup, oom_kill)
     }
 
     fn exit(reconciler: &mut Reconciler, pid: u32, at_ns: u64, oom_kill: u64) -> Verdict {
         let record = victim(pid, at_ns, &[]);
-        reconciler.exited(&record, &[C, POD], Some((oom_kill, Some(1))))
+        reconciler.exited(&record, &[C, POD], Some(oom_kill))
     }
 
     #[test]
@@ -114,8 +101,8 @@ mod tests {
         let mut reconciler = reconciler();
         assert_eq!(exit(&mut reconciler, 1, 10, 5), KILL);
         assert_eq!(exit(&mut reconciler, 2, 11, 5), KILL);
-        assert_eq!(reconciler.unexplained(C, 5, Some(1)), 0);
-        assert_eq!(reconciler.unexplained(POD, 5, Some(1)), 0);
+        assert_eq!(unexplained(&mut reconciler, C, 5), 0);
+        assert_eq!(unexplained(&mut reconciler, POD, 5), 0);
     }
 
     #[test]
@@ -132,7 +119,7 @@ mod tests {
         let mut reconciler = reconciler();
         assert_eq!(exit(&mut reconciler, 1, 10, 5), KILL);
         assert_eq!(exit(&mut reconciler, 1, 11, 5), Verdict::SameProcess);
-        assert_eq!(reconciler.unexplained(C, 5, Some(1)), 1);
+        assert_eq!(unexplained(&mut reconciler, C, 5), 1);
     }
 
     #[test]
@@ -149,14 +136,6 @@ mod tests {
         let verdict = reconciler.exited(&record, &[C, POD], None);
         assert_eq!(verdict, Verdict::Kill { counted: false });
         // What its parent tells of it later is this kill.
-        assert_eq!(reconciler.unexplained(C, 4, None), 0);
-    }
-
-    #[test]
-    fn cgroups_without_a_book_are_judged_by_their_baseline() {
-        let mut reconciler = Reconciler::new(Counting::Hierarchical);
-        reconciler.baseline(C, 3, 1);
-        assert_eq!(exit(&mut reconciler, 1, 10, 4), KILL);
-        assert_eq!(exit(&mut reconciler, 2, 11, 4), Verdict::AlreadyExiting);
+        assert_eq!(unexplained(&mut reconciler, C, 4), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 use tracing::debug;
 
 use super::{
@@ -20,13 +20,11 @@ use super::{
     schema::{self, MIGRATIONS, Version},
 };
 use crate::{
-    CgroupId, ContainerId, OomEvent,
-    account::{Book, Page},
-    clock,
-    log::warn,
-    printable,
+    CgroupId, ContainerId, OomEvent, clock, ledger::Ledger, log::warn, printable, record::Css,
 };
 
+/// The name in `meta` that says that the ledgers are all there are.
+const HAS_LEDGERS: &str = "has_ledgers";
 /// Readers do not keep a writer waiting; whoever copies the file might.
 const BUSY: Duration = Duration::from_millis(500);
 
@@ -106,11 +104,12 @@ impl Database {
         let kept_ns = self.age.now(boottime_ns);
         let transaction = self.connection.transaction()?;
         insert_events(&transaction, &batch.events, kept_ns)?;
-        if batch.all_books {
+        if batch.is_whole {
             begin_boot(&transaction, boot_id, kept_ns)?;
         }
         self.age.save(&transaction, boot_id, boottime_ns)?;
-        insert_books(&transaction, batch)?;
+        keep_ledgers(&transaction, batch)?;
+        keep_registrations(&transaction, batch)?;
         keep_pending(&transaction, batch)?;
         keep_rings(&transaction, &batch.rings)?;
         for (key, value) in &batch.meta {
@@ -200,28 +199,15 @@ fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error
     if boot.is_none_or(|boot| boot != boot_id) {
         return Ok(Saved::default());
     }
-    let mut books = Vec::new();
-    let mut statement = connection.prepare(
-        "SELECT cgroup_id, container_id, by_hand, serial, base, accounted, recounts FROM book",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let container_id: String = row.get(1)?;
-        // Only a changed file has a bad one.
-        let Ok(container_id) = ContainerId::new(&container_id) else {
-            continue;
-        };
-        books.push(Book {
-            cgroup_id: CgroupId(row.get::<_, i64>(0)?.cast_unsigned()),
-            container_id,
-            by_hand: row.get(2)?,
-            page: page(row)?,
-            recounts: row.get::<_, i64>(6)?.cast_unsigned(),
-        });
-    }
+    let meta = load_meta(connection)?;
+    let ledgers = match meta.contains_key(HAS_LEDGERS) {
+        true => Some(load_ledgers(connection)?),
+        false => None,
+    };
     Ok(Saved {
-        books,
-        meta: load_meta(connection)?,
+        ledgers,
+        by_hand: load_registrations(connection)?,
+        meta,
         pending: load_pending(connection)?,
         rings: load_rings(connection)?,
     })
@@ -251,14 +237,48 @@ fn load_rings(connection: &Connection) -> Result<Vec<(u32, u64)>, rusqlite::Erro
     rows.collect()
 }
 
-fn page(row: &Row<'_>) -> Result<Option<Page>, rusqlite::Error> {
-    let (base, accounted): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
-    let serial = row.get(3)?;
-    Ok(base.zip(accounted).map(|(base, accounted)| Page {
-        serial,
-        base: base.cast_unsigned(),
-        accounted: accounted.cast_unsigned(),
-    }))
+fn load_ledgers(connection: &Connection) -> Result<Vec<(CgroupId, Ledger)>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT cgroup_id, parent_id, inode, serial, base, counter, reported, double_counts, below
+         FROM ledger",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+        let maybe = |column| {
+            let value: Option<i64> = row.get(column)?;
+            Ok::<_, rusqlite::Error>(value.map(i64::cast_unsigned))
+        };
+        let ledger = Ledger {
+            parent: maybe(1)?.map(CgroupId),
+            css: Css {
+                inode: maybe(2)?,
+                serial: maybe(3)?,
+            },
+            base: number(4)?,
+            counter: number(5)?,
+            reported: number(6)?,
+            double_counts: number(7)?,
+            below: number(8)?,
+        };
+        Ok((CgroupId(number(0)?), ledger))
+    })?;
+    rows.collect()
+}
+
+/// Only a changed file has an id that is none.
+fn load_registrations(
+    connection: &Connection,
+) -> Result<Vec<(CgroupId, ContainerId)>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT cgroup_id, container_id FROM registration")?;
+    let rows = statement.query_map([], |row| {
+        let cgroup = CgroupId(row.get::<_, i64>(0)?.cast_unsigned());
+        Ok((cgroup, ContainerId::new(&row.get::<_, String>(1)?)))
+    })?;
+    let known = rows.filter_map(|row| {
+        let valid = row.map(|(cgroup, id)| Some((cgroup, id.ok()?)));
+        valid.transpose()
+    });
+    known.collect()
 }
 
 fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::Error> {
@@ -281,7 +301,9 @@ fn begin_boot(
         let left = load_pending(transaction)?.into_iter().map(Arc::new);
         insert_events(transaction, &left.collect::<Vec<_>>(), kept_ns)?;
     }
-    transaction.execute_batch("DELETE FROM book; DELETE FROM pending; DELETE FROM ring")?;
+    transaction.execute_batch(
+        "DELETE FROM ledger; DELETE FROM registration; DELETE FROM pending; DELETE FROM ring",
+    )?;
     let sql = "DELETE FROM meta WHERE NOT EXISTS (SELECT 1 FROM boot WHERE id = ?1)";
     transaction.execute(sql, [boot_id])?;
     let sql = "INSERT OR REPLACE INTO boot (one, id) VALUES (1, ?1)";
@@ -363,30 +385,53 @@ fn insert_events(
     Ok(())
 }
 
-fn insert_books(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
-    if !batch.books.is_empty() {
-        let mut insert = transaction.prepare(
-            "INSERT OR REPLACE INTO book
-             (cgroup_id, container_id, by_hand, serial, base, accounted, recounts)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?;
-        for book in &batch.books {
-            insert.execute(params![
-                book.cgroup_id.0.cast_signed(),
-                book.container_id.as_str(),
-                book.by_hand,
-                book.page.and_then(|page| page.serial),
-                book.page.map(|page| page.base.cast_signed()),
-                book.page.map(|page| page.accounted.cast_signed()),
-                book.recounts.cast_signed(),
-            ])?;
-        }
+fn keep_ledgers(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
+    if batch.is_whole {
+        let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, 1)";
+        transaction.execute(sql, [HAS_LEDGERS])?;
     }
-    if !batch.closed.is_empty() {
-        let mut delete = transaction.prepare("DELETE FROM book WHERE cgroup_id = ?1")?;
-        for cgroup in &batch.closed {
-            delete.execute([cgroup.0.cast_signed()])?;
-        }
+    if batch.ledgers.is_empty() {
+        return Ok(());
+    }
+    let mut delete = transaction.prepare("DELETE FROM ledger WHERE cgroup_id = ?1")?;
+    let mut insert = transaction.prepare(
+        "INSERT OR REPLACE INTO ledger
+         (cgroup_id, parent_id, inode, serial, base, counter, reported, double_counts, below)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for (cgroup, ledger) in &batch.ledgers {
+        let cgroup = cgroup.0.cast_signed();
+        match ledger {
+            None => delete.execute([cgroup])?,
+            Some(ledger) => insert.execute(params![
+                cgroup,
+                ledger.parent.map(|parent| parent.0.cast_signed()),
+                ledger.css.inode.map(u64::cast_signed),
+                ledger.css.serial.map(u64::cast_signed),
+                ledger.base.cast_signed(),
+                ledger.counter.cast_signed(),
+                ledger.reported.cast_signed(),
+                ledger.double_counts.cast_signed(),
+                ledger.below.cast_signed(),
+            ])?,
+        };
+    }
+    Ok(())
+}
+
+fn keep_registrations(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), rusqlite::Error> {
+    if batch.registrations.is_empty() {
+        return Ok(());
+    }
+    let mut delete = transaction.prepare("DELETE FROM registration WHERE cgroup_id = ?1")?;
+    let mut insert = transaction
+        .prepare("INSERT OR REPLACE INTO registration (cgroup_id, container_id) VALUES (?1, ?2)")?;
+    for (cgroup, container) in &batch.registrations {
+        let cgroup = cgroup.0.cast_signed();
+        match container {
+            None => delete.execute([cgroup])?,
+            Some(container) => insert.execute(params![cgroup, container.as_str()])?,
+        };
     }
     Ok(())
 }

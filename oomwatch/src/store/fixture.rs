@@ -1,31 +1,37 @@
-//! Books, and a place for them, for tests of the store.
+//! Ledgers, and a place for them, for tests of the store.
 
 use std::path::Path;
 
 use super::{Batch, Store, database::Database, files::Files};
 use crate::{
-    CgroupId, ContainerId, OomEvent,
-    account::{Book, Page},
-    event::fixture::BOOT,
+    CgroupId, OomEvent, engine::resume::Change, event::fixture::BOOT, ledger::Ledger, record::Css,
 };
 
 pub(super) fn state_dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A book whose container lost `accounted` processes.
-pub(super) fn book(cgroup: u64, accounted: u64) -> Book {
-    Book {
-        cgroup_id: CgroupId(cgroup),
-        container_id: ContainerId::new(&format!("c{cgroup}")).unwrap(),
-        by_hand: cgroup.is_multiple_of(2),
-        page: Some(Page {
-            serial: Some(7),
-            base: 1,
-            accounted,
-        }),
-        recounts: 1,
-    }
+/// A ledger of a cgroup that lost `reported` processes.
+pub(super) fn ledger(cgroup: u64, reported: u64) -> (CgroupId, Ledger) {
+    let ledger = Ledger {
+        parent: Some(CgroupId(1)),
+        css: Css {
+            inode: Some(cgroup ^ 0xff),
+            serial: None,
+        },
+        base: 1,
+        counter: 1 + reported,
+        reported,
+        double_counts: 0,
+        below: 2,
+    };
+    (CgroupId(cgroup), ledger)
+}
+
+/// The same, as a change.
+pub(super) fn changed(cgroup: u64, reported: u64) -> Change {
+    let (cgroup, ledger) = ledger(cgroup, reported);
+    (cgroup, Some(ledger))
 }
 
 /// Hands a batch over once the one before is written.

@@ -99,6 +99,28 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ALTER TABLE event ADD COLUMN kept_ns INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- Of registrations by hand; nothing else finds those again.
+    CREATE TABLE registration (
+        cgroup_id INTEGER PRIMARY KEY,
+        container_id TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO registration SELECT cgroup_id, container_id FROM book WHERE by_hand <> 0;
+    -- One per memory cgroup that counted something, and per cgroup above those. Books of registrations cannot
+    -- become ledgers: what was counted since they were written, the node's count tells.
+    DROP TABLE book;
+    CREATE TABLE ledger (
+        cgroup_id INTEGER PRIMARY KEY,
+        parent_id INTEGER,
+        inode INTEGER,
+        serial INTEGER,
+        base INTEGER NOT NULL,
+        counter INTEGER NOT NULL,
+        reported INTEGER NOT NULL,
+        double_counts INTEGER NOT NULL,
+        below INTEGER NOT NULL
+    ) STRICT;
+",
 ];
 
 /// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    fixture::{book, deadline, hand_over, state_dir},
+    fixture::{changed, deadline, hand_over, ledger, state_dir},
     *,
 };
 use crate::{
@@ -79,49 +79,51 @@ fn files_like(dir: &Path, pattern: &str) -> Vec<String> {
 }
 
 #[test]
-fn books_and_numbers_come_back() {
+fn ledgers_registrations_and_numbers_come_back() {
     let dir = state_dir();
     let (mut store, saved) = open(dir.path());
     assert_eq!(saved, Saved::default());
-    assert!(store.wants_all_books());
-    let mut without = book(6, 0);
-    without.page = None;
-    let kept = without.clone();
+    assert!(store.wants_whole());
+    let web = ContainerId::new("web").unwrap();
+    let registered = |cgroup| (CgroupId(cgroup), Some(web.clone()));
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
-            books: vec![book(3, 1), book(4, 2), book(u64::MAX, u64::MAX), without],
+            is_whole: true,
+            ledgers: vec![changed(3, 1), changed(4, 2), changed(u64::MAX, 9)],
+            registrations: vec![registered(3), registered(6)],
             meta: vec![("oom_kill", u64::MAX)],
             ..Batch::default()
         },
     );
-    assert!(!store.wants_all_books());
+    assert!(!store.wants_whole());
     hand_over(
         &mut store,
         Batch {
-            books: vec![book(4, 5)],
-            closed: vec![CgroupId(3)],
+            ledgers: vec![changed(4, 5), (CgroupId(3), None)],
+            registrations: vec![(CgroupId(3), None)],
             ..batch(1..4)
         },
     );
     assert_eq!(finish(store), 0);
     let (_store, mut saved) = open(dir.path());
-    saved.books.sort_by_key(|book| book.cgroup_id);
-    assert_eq!(saved.books, [book(4, 5), kept, book(u64::MAX, u64::MAX)]);
+    let mut ledgers = saved.ledgers.take().unwrap();
+    ledgers.sort_by_key(|(cgroup, _)| *cgroup);
+    assert_eq!(ledgers, [ledger(4, 5), ledger(u64::MAX, 9)]);
+    assert_eq!(saved.by_hand, [(CgroupId(6), web)]);
     assert_eq!(saved.meta["oom_kill"], u64::MAX);
     assert_eq!(stored(dir.path()), 3);
 }
 
 #[test]
-fn another_boot_begins_without_books_and_with_the_history() {
+fn another_boot_begins_without_ledgers_and_with_the_history() {
     let dir = state_dir();
     let (mut store, _) = open(dir.path());
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
-            books: vec![book(3, 1)],
+            is_whole: true,
+            ledgers: vec![changed(3, 1)],
             meta: vec![("oom_kill", 1)],
             ..batch(1..3)
         },
@@ -132,7 +134,7 @@ fn another_boot_begins_without_books_and_with_the_history() {
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
+            is_whole: true,
             ..Batch::default()
         },
     );
@@ -180,7 +182,7 @@ fn a_store_of_a_newer_version_is_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 4,
+                known: 5,
                 ..
             }
         ),
@@ -209,7 +211,7 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
         }),
         ("without its tables", |path| {
             let connection = Connection::open(path).unwrap();
-            connection.execute("DROP TABLE book", []).unwrap();
+            connection.execute("DROP TABLE ledger", []).unwrap();
         }),
     ];
     for (what, damage) in damages {
@@ -218,8 +220,8 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
         hand_over(
             &mut store,
             Batch {
-                all_books: true,
-                books: vec![book(3, 1)],
+                is_whole: true,
+                ledgers: vec![changed(3, 1)],
                 ..batch(1..200)
             },
         );
@@ -343,7 +345,7 @@ fn what_waits_to_be_published_and_rings_come_back() {
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
+            is_whole: true,
             pending: pending(&[1, 2, 3]),
             rings: vec![(7, 100), (8, u64::MAX)],
             ..Batch::default()
@@ -366,7 +368,7 @@ fn what_waits_to_be_published_and_rings_come_back() {
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
+            is_whole: true,
             rings: vec![(8, 5)],
             ..batch(3..4)
         },
@@ -384,7 +386,7 @@ fn what_waited_when_another_boot_ended_is_history() {
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
+            is_whole: true,
             pending: vec![event_at(1).into()],
             ..Batch::default()
         },
@@ -395,7 +397,7 @@ fn what_waited_when_another_boot_ended_is_history() {
     hand_over(
         &mut store,
         Batch {
-            all_books: true,
+            is_whole: true,
             ..Batch::default()
         },
     );
@@ -412,27 +414,25 @@ fn child_that_writes_until_it_is_killed() {
         return;
     };
     let (mut store, saved) = open(Path::new(&dir));
-    let mut accounted = saved
-        .books
-        .first()
-        .map_or(0, |book| book.page.unwrap().accounted);
+    let ledgers = saved.ledgers.unwrap_or_default();
+    let mut reported = ledgers.first().map_or(0, |(_, ledger)| ledger.reported);
     for round in 0_u64.. {
         wait_until_written(&store);
         let events = 1 + round % 7;
         let batch = Batch {
-            all_books: store.wants_all_books(),
-            books: vec![book(3, accounted + events)],
-            ..batch(accounted..accounted + events)
+            is_whole: store.wants_whole(),
+            ledgers: vec![changed(3, reported + events)],
+            ..batch(reported..reported + events)
         };
         store.write(batch);
-        accounted += events;
+        reported += events;
     }
 }
 
-/// The law of the store: after `kill -9` at any moment the history has exactly what the books say
-/// was spoken of.
+/// The law of the store: after `kill -9` at any moment the history has exactly what the ledgers say
+/// was reported.
 #[test]
-fn history_and_books_agree_after_kill_9_at_any_moment() {
+fn history_and_ledgers_agree_after_kill_9_at_any_moment() {
     let dir = state_dir();
     let mut last = 0;
     for round in 0..6_u32 {
@@ -459,7 +459,7 @@ fn history_and_books_agree_after_kill_9_at_any_moment() {
         child.wait().unwrap();
         let (store, saved) = open(dir.path());
         last = stored(dir.path());
-        assert_eq!(saved.books, [book(3, last)]);
+        assert_eq!(saved.ledgers, Some(vec![ledger(3, last)]));
         assert!(last >= wanted);
         finish(store);
     }

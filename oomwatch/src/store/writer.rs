@@ -121,7 +121,7 @@ impl Writer {
             }
         } else {
             // What is stored is not what the watcher has any more.
-            self.shared.wants_all_books.store(true, Ordering::Release);
+            self.shared.wants_whole.store(true, Ordering::Release);
         }
         self.shared.done(is_written);
     }
@@ -198,8 +198,8 @@ impl Writer {
         database.begin_boot(&self.boot_id)?;
         let last = database.write(batch, &self.boot_id)?;
         self.database = Some(database);
-        if !batch.all_books {
-            self.shared.wants_all_books.store(true, Ordering::Release);
+        if !batch.is_whole {
+            self.shared.wants_whole.store(true, Ordering::Release);
         }
         Ok(last)
     }

@@ -38,12 +38,21 @@ impl Audit {
         }
     }
 
-    /// The counters are to be compared without a loss, and nothing has to settle before.
-    pub(super) fn wanted(&mut self, now_ns: u64) {
+    /// Whether records were lost that no reading tells of yet.
+    pub(super) fn is_loss_open(self) -> bool {
         match self {
-            Self::Idle | Self::Read { .. } => *self = Self::Read { at_ns: now_ns },
-            Self::Compare { lost_since, .. } => *lost_since = true,
+            Self::Idle => false,
+            Self::Read { .. } => true,
+            Self::Compare { lost_since, .. } => lost_since,
         }
+    }
+
+    /// The counters were read out of turn.
+    pub(super) fn noted(&mut self, now_ns: u64) {
+        *self = Self::Compare {
+            at_ns: now_ns + COMPARE_AFTER_NS,
+            lost_since: !matches!(self, Self::Idle),
+        };
     }
 
     /// The step that was due is done.

@@ -25,11 +25,11 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use self::{node::NodeAudit, persist::Persist, scan::Scans, sources::Sources};
+use self::{audit::Noted, node::NodeAudit, persist::Persist, scan::Scans, sources::Sources};
 use super::{Command, Report, WatchError, audit::Audit, has_counters, source::Source};
 use crate::{
     CgroupId, Counts,
-    cgroup::{hierarchy::Hierarchy, walk::Walk},
+    cgroup::{counter_walk::own, hierarchy::Hierarchy, walk::Walk},
     clock,
     discover::{names::SourceNumber, source::Sighting},
     drill::reached,
@@ -74,6 +74,7 @@ pub(super) struct Task {
     scans: Scans,
     /// How far all counters are held against what was said; only after a loss.
     audit: Audit,
+    noted: Noted,
     node: NodeAudit,
     persist: Persist,
     sources: Sources,
@@ -97,7 +98,6 @@ impl Task {
             if let Break(failure) = self.handle(event) {
                 break failure;
             }
-            self.register_finds();
             self.begin_scan();
             self.turn();
             reached("running");
@@ -160,20 +160,13 @@ impl Task {
         Continue(())
     }
 
-    /// Brings the tree up to what the hierarchy is now, with a baseline for each new cgroup. For tiers
-    /// whose ring has no cgroups.
-    fn scan(&mut self) -> io::Result<()> {
-        let new = self.scan_tree()?;
-        self.read_baselines(&new);
-        Ok(())
-    }
-
-    /// The same without baselines; returns the new cgroups.
-    fn scan_tree(&mut self) -> io::Result<Vec<CgroupId>> {
+    /// Brings the tree up to what the hierarchy is now.
+    fn scan_tree(&mut self) -> io::Result<()> {
         let known = self.engine.tree().live().collect();
         let walk = Walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
         self.scans.ended(&walk.skipped);
-        Ok(self.engine.walked(&walk, clock::now()).new)
+        self.engine.walked(&walk, clock::now());
+        Ok(())
     }
 
     fn read_baselines(&mut self, cgroups: &[CgroupId]) {
@@ -181,9 +174,12 @@ impl Task {
             return;
         }
         for &id in cgroups {
-            let as_of_ns = clock::now().boottime_ns;
-            if let Some(oom_kill) = self.read_counter(id) {
-                self.engine.baseline(id, oom_kill, as_of_ns);
+            let Some(path) = self.engine.tree().path(id) else {
+                continue;
+            };
+            let own = own(&self.hierarchy.directory(&path));
+            if let (Some(sum), Ok(Some((css, own)))) = (self.read_counter(id), own) {
+                self.engine.begin_one(id, css, own, sum);
             }
         }
     }

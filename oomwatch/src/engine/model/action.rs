@@ -1,160 +1,102 @@
 //! What the model's kernel, its daemon and those who register containers do, in any order.
 
-use proptest::prelude::*;
+use proptest::{collection::vec, option, prelude::*};
 
-use super::CONTAINERS;
+use super::{kernel::Act, store::Programs};
 
-/// What the kernel does. `lost` records find no room in the ring.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    Kill {
-        container: usize,
-        lost: bool,
+    /// `is_slow`: what it takes is made while the daemon goes on.
+    Kernel {
+        act: Act,
+        is_slow: bool,
     },
-    /// Marks a dying process: no counter moves.
-    Dying {
-        container: usize,
-        lost: bool,
-    },
-    /// One process, several threads marked, one count.
-    Threads {
-        container: usize,
-        marks: u8,
-    },
-    /// `count` processes, counted once more than that.
-    Group {
-        container: usize,
-        count: u8,
-        recount_after: u8,
-        lost: u8,
-    },
-    /// The container goes, with its last counters, and comes back on a new cgroup.
-    Replace {
-        container: usize,
-    },
+    /// So much of what is under way.
+    Steps(u8),
+    /// What happens while the daemon reads files.
+    Between(Vec<(u8, Act)>),
+    /// Which of the next records find no room.
+    Lose(u16),
+    Drain,
+    StoreIsSlow(u8),
     Audit,
-    /// The counters are read, a kill being under way. Its record arrives after that.
-    ReadCounters {
-        container: usize,
+    AuditIfDue,
+    BeginScan,
+    EndScan,
+    Register(u8),
+    Unregister(u8),
+    Pass {
+        seconds: u16,
     },
-    /// Their time has come.
-    CompareCounters,
-    /// What is not registered, is now; `pod` or a container.
-    Register {
-        what: What,
+    /// The daemon is killed, things happen, and another one starts, which may be killed too.
+    Restart {
+        programs: Programs,
+        dies_after: Option<u8>,
+        meanwhile: Vec<Act>,
+        during: Vec<(u8, Act)>,
     },
-    /// The same, with a kill under way that is counted already. Its record arrives after that.
-    RegisterMeanwhile {
-        what: What,
-        container: usize,
-    },
-    /// The registration is taken back; the next one has another id.
-    Unregister {
-        what: What,
-    },
-    /// Long enough for nothing to be claimed any more.
-    Wait,
-    /// From now on nothing reaches the store.
-    StoreHangs,
-    /// The daemon is killed, and another one goes on with what the store has.
-    Restart(Restart),
-    /// The same with programs that are pinned: they go on meanwhile.
-    Pinned(Vec<Unread>),
 }
 
-/// What can be registered.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum What {
-    Pod,
-    Container(usize),
-}
-
-fn what() -> impl Strategy<Value = What> {
+pub(super) fn programs() -> impl Strategy<Value = Programs> {
     prop_oneof![
-        1 => Just(What::Pod),
-        2 => (0..CONTAINERS).prop_map(What::Container),
+        2 => Just(Programs::Own),
+        3 => Just(Programs::Pinned),
+        2 => Just(Programs::Upgraded),
     ]
 }
 
-/// What the kernel does while no daemon reads the ring.
-#[derive(Clone, Debug)]
-pub(super) enum Unread {
-    Kill {
-        container: usize,
-        lost: bool,
-    },
-    Dying {
-        container: usize,
-    },
-    Group {
-        container: usize,
-        count: u8,
-        recount_after: u8,
-    },
-    Replace {
-        container: usize,
-    },
+pub(super) fn during() -> impl Strategy<Value = Vec<(u8, Act)>> {
+    vec((0_u8..6, act()), 0..4)
 }
 
-fn unread() -> impl Strategy<Value = Unread> {
-    let container = 0..CONTAINERS;
+pub(super) fn act() -> impl Strategy<Value = Act> {
+    let owner = option::weighted(0.15, any::<u8>());
     prop_oneof![
-        4 => (container.clone(), any::<bool>()).prop_map(|(container, lost)| Unread::Kill { container, lost }),
-        2 => container.clone().prop_map(|container| Unread::Dying { container }),
-        2 => (container.clone(), 1..5_u8, 0..5_u8).prop_map(
-            |(container, count, recount_after)| Unread::Group { container, count, recount_after }
-        ),
-        1 => container.prop_map(|container| Unread::Replace { container }),
+        6 => (any::<u8>(), owner).prop_map(|(at, owner)| Act::Kill { at, owner }),
+        1 => any::<u8>().prop_map(|at| Act::Exiting { at }),
+        1 => (any::<u8>(), 1_u8..4).prop_map(|(at, marks)| Act::Threads { at, marks }),
+        1 => any::<u8>().prop_map(|at| Act::Again { at }),
+        2 => (vec(any::<u8>(), 1..4), any::<u8>())
+            .prop_map(|(members, again)| Act::Group { members, again }),
+        6 => (any::<u8>(), proptest::bool::weighted(0.9), levels())
+            .prop_map(|(parent, wants, levels)| Act::Create { parent, wants, levels }),
+        5 => any::<u8>().prop_map(|at| Act::Remove { at }),
+        1 => any::<u8>().prop_map(|at| Act::Toggle { at }),
     ]
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Restart {
-    /// Kills in each container while nobody watches.
-    pub(super) unseen: [u8; CONTAINERS],
-    /// A container goes and comes back meanwhile.
-    pub(super) replaced: Option<usize>,
-    /// Marks after the new probe is attached and before the counters are read.
-    pub(super) early: Vec<(usize, bool)>,
-    /// Containers that are found only after the first audit.
-    pub(super) late: [bool; CONTAINERS],
-}
-
-fn restart() -> impl Strategy<Value = Action> {
-    let early = proptest::collection::vec((0..CONTAINERS, any::<bool>()), 0..4);
-    let replaced = proptest::option::of(0..CONTAINERS);
-    let unseen = proptest::array::uniform(0..3_u8);
-    (unseen, replaced, early, any::<[bool; CONTAINERS]>()).prop_map(
-        |(unseen, replaced, early, late)| {
-            Action::Restart(Restart {
-                unseen,
-                replaced,
-                early,
-                late,
-            })
-        },
-    )
+fn levels() -> impl Strategy<Value = u8> {
+    prop_oneof![10 => Just(1_u8), 2 => 2_u8..5, 1 => 16_u8..22]
 }
 
 pub(super) fn action() -> impl Strategy<Value = Action> {
-    let container = 0..CONTAINERS;
+    let seconds = prop_oneof![4 => Just(1_u16), 1 => Just(31), 1 => Just(700)];
+    let restart = (
+        programs(),
+        option::weighted(0.3, 0_u8..7),
+        vec(act(), 0..6),
+        during(),
+    );
+    let kernel = (act(), proptest::bool::weighted(0.3));
     prop_oneof![
-        4 => (container.clone(), any::<bool>()).prop_map(|(container, lost)| Action::Kill { container, lost }),
-        2 => (container.clone(), any::<bool>()).prop_map(|(container, lost)| Action::Dying { container, lost }),
-        1 => (container.clone(), 1..6_u8).prop_map(|(container, marks)| Action::Threads { container, marks }),
-        2 => (container.clone(), 1..5_u8, 0..5_u8, any::<u8>()).prop_map(
-            |(container, count, recount_after, lost)| Action::Group { container, count, recount_after, lost }
-        ),
-        1 => container.clone().prop_map(|container| Action::Replace { container }),
-        1 => container.clone().prop_map(|container| Action::ReadCounters { container }),
-        1 => Just(Action::CompareCounters),
+        16 => kernel.prop_map(|(act, is_slow)| Action::Kernel { act, is_slow }),
+        2 => (1_u8..8).prop_map(Action::Steps),
+        2 => during().prop_map(Action::Between),
+        3 => any::<u16>().prop_map(Action::Lose),
+        6 => Just(Action::Drain),
+        1 => (1_u8..6).prop_map(Action::StoreIsSlow),
         1 => Just(Action::Audit),
-        3 => what().prop_map(|what| Action::Register { what }),
-        1 => (what(), container).prop_map(|(what, container)| Action::RegisterMeanwhile { what, container }),
-        2 => what().prop_map(|what| Action::Unregister { what }),
-        1 => Just(Action::Wait),
-        1 => Just(Action::StoreHangs),
-        2 => restart(),
-        2 => proptest::collection::vec(unread(), 0..12).prop_map(Action::Pinned),
+        3 => Just(Action::AuditIfDue),
+        2 => Just(Action::BeginScan),
+        2 => Just(Action::EndScan),
+        3 => any::<u8>().prop_map(Action::Register),
+        1 => any::<u8>().prop_map(Action::Unregister),
+        1 => seconds.prop_map(|seconds| Action::Pass { seconds }),
+        2 => restart.prop_map(|(programs, dies_after, meanwhile, during)| Action::Restart {
+            programs,
+            dies_after,
+            meanwhile,
+            during,
+        }),
     ]
 }

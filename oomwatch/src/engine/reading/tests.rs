@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     CgroupDiscovery, Container, ContainerDetails, ContainerId, Evidence, Kind, Tier,
-    engine::Setting,
+    engine::{Setting, fixture::begin_at},
     event::build::Origin,
-    reconcile::Counting,
+    ledger::Counting,
     record::{
         Record,
         fixture::{change, victim},
@@ -42,9 +42,9 @@ fn empty_engine() -> Engine {
 /// A pod with two containers, whose counters are these at registration.
 fn engine(pod: u64, c: u64, d: u64) -> Engine {
     let mut engine = empty_engine();
-    for (id, parent, name, base) in [(POD, 1, "pod", pod), (C, POD, "c", c), (D, POD, "d", d)] {
+    begin_at(&mut engine, &[(POD, 1, pod), (C, POD, c), (D, POD, d)]);
+    for (id, parent, name) in [(POD, 1, "pod"), (C, POD, "c"), (D, POD, "d")] {
         engine.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
-        engine.baseline(CgroupId(id), base, 1);
         if id != POD {
             register(&mut engine, id);
         }
@@ -126,39 +126,20 @@ fn a_registered_pod_tells_only_what_its_containers_do_not() {
     assert!(told(&events).contains(&(POD, 1)), "{:?}", told(&events));
 }
 
+/// Its pod told of it: it is past when the container is registered.
 #[test]
 fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
-    let mut first = engine(0, 0, 0);
-    register(&mut first, POD);
-    let mut second = empty_engine();
-    second.resume(first.all_books());
-    for (id, parent, name, oom_kill) in [(POD, 1, "pod", 1), (C, POD, "c", 1), (D, POD, "d", 0)] {
-        second.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
-        second.baseline(CgroupId(id), oom_kill, 1);
-    }
-    register(&mut second, POD);
-    let events = second.read(&[reading(POD, 1, Some(0))], now(5));
+    let mut engine = engine(0, 0, 0);
+    engine.unregister(&ContainerId::new("3").unwrap()).unwrap();
+    register(&mut engine, POD);
+    let events = engine.read(&[reading(POD, 1, Some(0))], now(5));
     assert_eq!(told(&events), [(POD, 1)]);
-    register(&mut second, C);
-    assert!(second.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
-}
-
-/// Its source may take its time, and a reading come first.
-#[test]
-fn a_book_from_an_earlier_run_waits_for_its_container() {
-    let mut first = engine(0, 0, 0);
-    let mut second = empty_engine();
-    second.resume(first.all_books());
-    second.learn(CgroupId(C), CgroupId::ROOT, b"c");
-    second.baseline(CgroupId(C), 2, 1);
-    assert!(second.read(&[reading(C, 2, Some(0))], now(5)).is_empty());
-    register(&mut second, C);
-    let events = second.read(&[reading(C, 2, Some(0))], now(6));
-    assert_eq!(told(&events), [(C, 2)]);
-    assert!(events[0].while_down);
-    let events = second.read(&[reading(C, 3, Some(0))], now(7));
-    assert_eq!(told(&events), [(C, 1)]);
-    assert!(!events[0].while_down);
+    // As whoever registers it does, before.
+    assert!(engine.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
+    register(&mut engine, C);
+    assert!(engine.read(&[reading(C, 1, Some(0))], now(7)).is_empty());
+    let both = [reading(POD, 2, Some(0)), reading(C, 2, Some(0))];
+    assert_eq!(told(&engine.read(&both, now(8))), [(C, 1)]);
 }
 
 #[test]
@@ -217,7 +198,7 @@ fn what_the_parent_tells_of_a_container_that_is_gone() {
     engine.read(&[reading(C, 1, Some(0))], now(5));
     let removed = Record::CgroupRemoved(change(C, POD, "c", 6));
     engine.apply(&[removed], now(6));
-    assert_eq!(engine.last_known(CgroupId(C)), Some(1));
+    assert_eq!(engine.last_known(CgroupId(C)), 1);
     let event = engine.read_last(CgroupId(C), 3, now(7)).unwrap();
     assert_eq!(told(&[event]), [(C, 2)]);
     assert!(engine.read_last(CgroupId(C), 3, now(8)).is_none());
@@ -371,7 +352,11 @@ impl Model {
         for place in [1, 2] {
             let told = told(Self::IDS[place], &self.events);
             assert_eq!(told, self.killed[place - 1], "container {place}");
-            let recounts = self.engine.reconciler.recounts(CgroupId(Self::IDS[place]));
+            let recounts = self
+                .engine
+                .reconciler
+                .ledgers
+                .double_counts_of(CgroupId(Self::IDS[place]));
             assert_eq!(
                 self.counters[place].0,
                 told + recounts,
@@ -379,7 +364,11 @@ impl Model {
             );
             all += told;
         }
-        let recounts = self.engine.reconciler.recounts(CgroupId(POD));
+        let recounts = self
+            .engine
+            .reconciler
+            .ledgers
+            .double_counts_of(CgroupId(POD));
         assert_eq!(self.counters[0].0, all + recounts, "the law of the pod");
     }
 }

@@ -4,10 +4,10 @@ use super::*;
 use crate::{
     CgroupDiscovery,
     cgroup::{scan::Skipped, tree::TOMBSTONE_NS},
-    engine::fixture::setting,
+    engine::fixture::{begin_at, setting},
     record::{
         Record,
-        fixture::{change, memcg, victim},
+        fixture::{change, charged, memcg, victim},
     },
 };
 
@@ -17,6 +17,7 @@ const B: u64 = 4;
 
 fn engine() -> Engine {
     let mut engine = Engine::new(setting(CgroupDiscovery::Containers));
+    begin_at(&mut engine, &[]);
     engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");
     engine
 }
@@ -140,6 +141,7 @@ fn a_removal_told_after_the_walk_still_has_the_last_word() {
     engine.walked_again(&walk(Vec::new(), &[A]), now(20));
     let mut gone = change(A, SYSTEM, &docker('a'), 15);
     gone.counters = Some(memcg(A, 2));
+    gone.charged = charged(A, 2);
     let events = engine.apply(&[Record::CgroupRemoved(gone)], now(21));
     let told: u64 = events.iter().map(|event| event.count).sum();
     assert_eq!(told, 2, "{events:?}");

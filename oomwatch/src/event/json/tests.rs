@@ -2,9 +2,9 @@
 
 use crate::{
     CgroupDiscovery, CgroupId, OomEvent, Tier,
-    engine::{Engine, Setting},
+    engine::{Engine, Setting, fixture::begin_at},
     event::build::{Now, Origin},
-    reconcile::Counting,
+    ledger::Counting,
     record::{
         Record, VictimRecord,
         fixture::{memcg, victim},
@@ -27,7 +27,7 @@ fn event_of(record: VictimRecord) -> OomEvent {
     engine.learn(CgroupId(2), CgroupId::ROOT, b"crio-a");
     let id = format!("docker-{}.scope", "0123456789abcdef".repeat(4));
     engine.learn(CgroupId(3), CgroupId(2), id.as_bytes());
-    engine.baseline(CgroupId(3), 0, 0);
+    begin_at(&mut engine, &[]);
     let now = Now {
         boottime_ns: 1_000_041_000,
         unix_time_ns: 1_787_394_225_123_497_789,

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     History, HistoryFilter,
     event::fixture::{BOOT, event_at},
-    store::fixture::{book, state_dir},
+    store::fixture::{changed, state_dir},
 };
 
 fn writer(dir: &std::path::Path) -> Writer {
@@ -28,7 +28,7 @@ fn writer(dir: &std::path::Path) -> Writer {
 fn events(numbers: std::ops::Range<u64>) -> Batch {
     Batch {
         events: numbers.map(|number| event_at(number).into()).collect(),
-        books: vec![book(3, 1)],
+        ledgers: vec![changed(3, 1)],
         ..Batch::default()
     }
 }
@@ -76,7 +76,7 @@ fn what_cannot_be_written_at_the_end_is_counted() {
 }
 
 #[test]
-fn a_file_damaged_in_use_is_moved_aside_and_all_books_are_asked_for() {
+fn a_file_damaged_in_use_is_moved_aside_and_the_whole_is_asked_for() {
     let dir = state_dir();
     let mut filling = writer(dir.path());
     filling.write(&events(1..1000)).unwrap();
@@ -90,7 +90,7 @@ fn a_file_damaged_in_use_is_moved_aside_and_all_books_are_asked_for() {
         file.write_at(&[0xa5; 4096], page * 4096).unwrap();
     }
     writer.trim();
-    assert!(writer.shared.wants_all_books.load(Ordering::Acquire));
+    assert!(writer.shared.wants_whole.load(Ordering::Acquire));
     writer.write(&events(2000..2005)).unwrap();
     assert_eq!(stored(dir.path()), 5);
     let names = fs::read_dir(dir.path()).unwrap();

@@ -9,7 +9,21 @@ use super::{
     super::{audit::Audit, has_counters},
     Task,
 };
-use crate::{CgroupId, clock, log::warn};
+use crate::{
+    CgroupId,
+    cgroup::counter_walk::{CounterWalk, Counters},
+    clock,
+    ledger::Reading,
+    log::warn,
+};
+
+/// Counters that were read, to be compared.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    readings: Vec<Reading>,
+    /// What is missing from them was counted before this run began.
+    is_past: bool,
+}
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
 const LAST_WAIT: Duration = Duration::from_millis(50);
@@ -36,7 +50,6 @@ impl Task {
                 "records of victims found no room in the ring; their number is made up from the counters"
             );
             self.audit.lost(clock::now().boottime_ns);
-            self.engine.lost_victims();
         }
         if drops.cgroups > before.cgroups {
             warn!(
@@ -55,7 +68,7 @@ impl Task {
             Audit::Read { .. } => {
                 // What is lost from here on may be in no counter that is noted: it is for the next audit.
                 self.audit.done(clock::now().boottime_ns);
-                self.note_counters();
+                self.note_counters(false);
                 return self.audit.settle_from(clock::now().boottime_ns);
             }
             Audit::Compare { .. } => self.compare_counters(),
@@ -63,81 +76,41 @@ impl Task {
         self.audit.done(clock::now().boottime_ns);
     }
 
-    /// Reads the counters of all containers, the lowest first: what is noted later has all that was noted
-    /// before it.
-    fn note_counters(&mut self) {
-        let audited = self.engine.audited();
-        self.read_between(&audited, |task, id| {
-            if let Some(oom_kill) = task.read_counter(id) {
-                task.engine.note_counter(id, oom_kill);
-            }
-        });
-    }
-
-    /// Registers the containers that were found after losses, the lowest first, each with the counters
-    /// that its book begins with.
-    pub(super) fn register_finds(&mut self) {
-        loop {
-            let finds = self.engine.next_finds(SLICE);
-            if finds.is_empty() {
-                return self.claim();
-            }
-            let mut read = Vec::with_capacity(finds.len());
-            for find in finds {
-                let to_be_read = self.engine.to_be_read_for(find);
-                read.push((find, self.read_counters(&to_be_read)));
-            }
-            // What they counted and was not lost, is told before.
-            self.drain_ring();
-            for (find, read) in read {
-                self.engine.register_find(find, &read);
-            }
-        }
-    }
-
-    /// The counters that a container which is registered late begins with. What they counted and was not
-    /// lost, is told before it is registered.
-    pub(super) fn read_late(&mut self, cgroup: CgroupId) -> Vec<(CgroupId, u64)> {
+    /// Reads the counters that are not what is known, to be compared when all that they counted has arrived.
+    pub(super) fn note_counters(&mut self, is_past: bool) {
         if !has_counters(&self.hierarchy) || self.source.counters.is_some() {
-            return Vec::new();
+            return;
         }
-        let read = self.read_counters(&self.engine.to_be_read(cgroup));
-        self.drain_ring();
-        read
+        self.noted = Noted {
+            readings: self.read_all_counters().readings,
+            is_past,
+        };
+        self.audit.noted(clock::now().boottime_ns);
     }
 
-    fn read_counters(&mut self, cgroups: &[CgroupId]) -> Vec<(CgroupId, u64)> {
-        let mut read = Vec::with_capacity(cgroups.len());
-        self.read_between(cgroups, |task, id| {
-            read.extend(task.read_counter(id).map(|oom_kill| (id, oom_kill)));
-        });
-        read
-    }
-
-    /// Reads a file of each of `cgroups` in slices, and drains the ring between them: the last slice
-    /// is not followed by a drain. Some may be gone, or no container any more, when it is their turn.
-    fn read_between(&mut self, cgroups: &[CgroupId], mut read: impl FnMut(&mut Self, CgroupId)) {
-        for (number, slice) in cgroups.chunks(SLICE).enumerate() {
-            if number > 0 {
-                self.drain_ring();
+    /// Reads the counters that are not what is known, in slices, and drains the ring between them.
+    pub(super) fn read_all_counters(&mut self) -> Counters {
+        let root = self.engine.tree().root();
+        let engine = &self.engine;
+        let mut walk = CounterWalk::begin(&self.hierarchy, root, &|id| engine.last_known(id));
+        loop {
+            let engine = &self.engine;
+            if !walk.step(SLICE, &|id| engine.last_known(id)) {
+                return walk.done();
             }
-            for &id in slice {
-                if self.engine.tree().is_live(id) {
-                    read(self, id);
-                }
-            }
+            self.drain_ring();
         }
     }
 
     /// Speaks of what was counted when the counters were read, and nobody spoke of since.
     fn compare_counters(&mut self) {
         self.drain();
-        let now = clock::now();
-        let audited = self.engine.audited().into_iter();
-        let events = audited
-            .filter_map(|id| self.engine.audit_noted(id, now))
-            .collect::<Vec<_>>();
+        let noted = std::mem::take(&mut self.noted);
+        let events = self
+            .engine
+            .compare_all(&noted.readings, noted.is_past, clock::now());
         self.admit(events);
+        self.end_past();
     }
 
     /// Makes up for what is missing, once and for all.
@@ -145,7 +118,8 @@ impl Task {
         if self.drops.victims == 0 && self.compare_node() {
             return;
         }
-        self.note_counters();
+        let is_past = self.noted.is_past;
+        self.note_counters(is_past);
         tokio::time::sleep(LAST_WAIT).await;
         self.compare_counters();
         self.compare_node();
@@ -174,18 +148,18 @@ impl Task {
             if self.engine.tree().is_live(id)
                 && let Some(oom_kill) = self.read_counter(id)
             {
-                self.engine.note_counter(id, oom_kill);
+                self.engine.counter_seen(id, oom_kill);
             }
         }
         for (container, numbers) in self.engine.numbers() {
             info!(
                 container = %container.id,
                 cgroup = container.cgroup_id.0,
-                rise = numbers.rise(),
+                rise = numbers.increase(),
                 kills = numbers.kills,
                 counter_only = numbers.counter_only,
-                recounts = numbers.recounts,
-                residual = numbers.residual(),
+                recounts = numbers.double_counts,
+                residual = numbers.residual,
                 "books"
             );
         }

@@ -8,7 +8,7 @@ use super::{
     super::{AddError, Command, Report, SourceReport, Status, has_counters},
     Task,
 };
-use crate::{CgroupId, Container, ContainerDetails, ContainerId, publish::stream};
+use crate::{Container, ContainerDetails, ContainerId, publish::stream};
 
 impl Task {
     pub(super) fn command(&mut self, command: Command) {
@@ -54,19 +54,14 @@ impl Task {
             cgroup_id,
             details,
         };
-        self.register(container, Self::read_late)
+        self.register(container)
     }
 
-    /// Registers a container, with the counters that `read` reads.
-    pub(super) fn register(
-        &mut self,
-        container: Container,
-        read: impl FnOnce(&mut Self, CgroupId) -> Vec<(CgroupId, u64)>,
-    ) -> Result<(), AddError> {
+    /// Registers a container.
+    pub(super) fn register(&mut self, container: Container) -> Result<(), AddError> {
         let (id, cgroup_id) = (container.id.clone(), container.cgroup_id);
         self.read_before(cgroup_id);
-        let read = read(self, cgroup_id);
-        self.engine.register_late(container, &read)?;
+        self.engine.register(container)?;
         self.watch_counter(cgroup_id);
         self.claim();
         info!(container = %id, cgroup = cgroup_id.0, "registered");

@@ -173,7 +173,6 @@ impl Task {
         }
         if !watch.is_open(id) {
             self.open(watch, id);
-            self.open_account(watch, id);
         }
         if !watch.is_open(id) {
             return;
@@ -191,15 +190,6 @@ impl Task {
     fn open(&mut self, watch: &mut CounterWatch, id: CgroupId) {
         if let Some(path) = self.engine.tree().path(id) {
             watch.try_open(id, &self.hierarchy.directory(&path));
-        }
-    }
-
-    /// A container whose memory controller was off when it was found has no book yet; its
-    /// counters began at 0 when it was switched on.
-    fn open_account(&mut self, watch: &CounterWatch, id: CgroupId) {
-        if watch.is_open(id) && !self.engine.has_account(id) {
-            let now_ns = clock::now().boottime_ns;
-            self.engine.baseline(id, 0, now_ns);
         }
     }
 

@@ -48,7 +48,12 @@ impl Task {
     }
 
     pub(super) fn apply_batch(&mut self, batch: &[Record]) {
-        let is_mark = |record: &Record| matches!(record, Record::Victim(_) | Record::GroupEnd(_));
+        let is_mark = |record: &Record| {
+            matches!(
+                record,
+                Record::Victim(_) | Record::DoubleCount(_) | Record::GroupEnd(_)
+            )
+        };
         if batch.iter().any(is_mark) {
             self.persist.note_marks();
         }

@@ -20,7 +20,6 @@ impl Task {
         self.sweep();
         self.settle(u64::MAX);
         self.finish_scans().await;
-        self.register_finds();
         self.last_audit().await;
         self.publish_all().await;
         self.log_books();

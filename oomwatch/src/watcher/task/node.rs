@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tracing::debug;
 
-use super::Task;
+use super::{super::audit::Audit, Task, start::RECORD_MADE};
 use crate::{clock, log::say_left_out, log::warn, node, node::NodeBook};
 
 const VMSTAT: &str = "/proc/vmstat";
@@ -25,6 +25,8 @@ pub(super) struct NodeAudit {
     at_ns: Option<u64>,
     /// A mismatch was seen, and has until `at_ns` to resolve itself.
     settling: bool,
+    /// What the node counted while no daemon ran, and nothing else tells of, is yet to be told.
+    is_past_open: bool,
     /// What was said aloud.
     warned: u64,
 }
@@ -38,8 +40,11 @@ impl NodeAudit {
         self.book.map_or(0, |book| book.residual())
     }
 
+    /// The count up to which the next run has nothing to tell: what was warned of is past by then.
     pub(super) fn told_up_to(&self, told: u64) -> Option<u64> {
-        Some(self.book?.told_up_to(told))
+        let book = self.book?;
+        let warned = self.warned.min(book.residual());
+        Some(book.told_up_to(told).saturating_add(warned))
     }
 }
 
@@ -49,19 +54,50 @@ impl Task {
         self.node.at_ns = Some(clock::now().boottime_ns + PERIOD_NS);
         if let Some(told_up_to) = told_up_to {
             self.node.book = Some(NodeBook::resume(told_up_to));
+            self.node.is_past_open = true;
+            if self.audit == Audit::Idle {
+                self.end_past();
+            }
             return;
         }
-        let mut before = read();
+        let count = self.node_at_rest().or_else(read);
+        let told = self.engine.node_told();
+        self.node.book = count.map(|oom_kill| NodeBook::begin(oom_kill, told));
+    }
+
+    /// What the node counted while no daemon ran, and no ring, ledger or counter tells of, was somewhere outside of
+    /// what they know. It is told by its number, and past with that. Not while records are lost that counters are
+    /// yet to tell of, nor while kills are counted: their records are made after that.
+    pub(super) fn end_past(&mut self) {
+        let at_ns = clock::now().boottime_ns;
+        let Some(oom_kill) = self.node_at_rest().filter(|_| self.node.is_past_open) else {
+            return;
+        };
+        if self.audit.is_loss_open() {
+            return;
+        }
+        self.node.is_past_open = false;
+        let told = self.engine.node_told();
+        let book = self.node.book.as_mut();
+        let residual = book.map_or(0, |book| book.compare(oom_kill, told));
+        let event = self.engine.end_past(residual, at_ns, clock::now());
+        self.admit(event);
+        self.compare_node();
+    }
+
+    /// The node's count, all of which has its record in what was drained, or has none.
+    fn node_at_rest(&mut self) -> Option<u64> {
+        let mut before = read()?;
         for _ in 0..MAX_READS {
+            std::thread::sleep(RECORD_MADE);
             self.drain();
-            let after = read();
+            let after = read()?;
             if after == before {
-                break;
+                return Some(after);
             }
             before = after;
         }
-        let told = self.engine.node_told();
-        self.node.book = before.map(|oom_kill| NodeBook::begin(oom_kill, told));
+        None
     }
 
     /// Compares. After a mismatch the containers are asked; what is left then is the residual.
@@ -108,7 +144,8 @@ impl Task {
     }
 }
 
-fn read() -> Option<u64> {
+/// The node's count of OOM kills; `None` where it has none.
+pub(super) fn read() -> Option<u64> {
     match fs::read_to_string(Path::new(VMSTAT)) {
         Ok(text) => node::oom_kill(&text),
         Err(error) => {

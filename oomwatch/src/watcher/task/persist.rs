@@ -28,6 +28,8 @@ use crate::{
 const LOST_EVENTS: &str = "lost_events";
 /// Records of victims that found no room in the pinned ring, as far as a run has said so.
 pub(super) const LOST_IN_RING: &str = "lost_in_ring";
+/// When the last mark was made that is in the history.
+const LAST_MARK_NS: &str = "last_mark_ns";
 /// A batch that takes longer is worth a word.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -204,11 +206,13 @@ impl Task {
         if !self.persist.has_store() {
             return;
         }
-        if !saved.books.is_empty() {
-            let books = saved.books.len();
-            info!(books, "going on where an earlier run of this boot ended");
+        if let Some(ledgers) = &saved.ledgers {
+            let ledgers = ledgers.len();
+            info!(ledgers, "resumed ledgers of an earlier run of this boot");
         }
-        self.engine.resume(saved.books);
+        self.engine.resume(saved.ledgers, saved.by_hand);
+        let last_mark_ns = saved.meta.get(LAST_MARK_NS).copied();
+        self.engine.reported_up_to(last_mark_ns.unwrap_or(0));
         self.engine.resume_waiting(saved.pending, clock::now());
     }
 
@@ -257,19 +261,18 @@ impl Task {
     fn next_batch(&mut self, rings: &[Position]) -> Option<Batch> {
         let persist = &mut self.persist;
         let store = persist.store.as_ref()?;
-        let (all_books, lost) = (store.wants_all_books(), store.lost_events());
+        let (is_whole, lost) = (store.wants_whole(), store.lost_events());
         let mut batch = Batch {
             events: std::mem::take(&mut persist.events),
-            all_books,
+            is_whole,
             ..Batch::default()
         };
-        if all_books {
-            batch.books = self.engine.all_books();
+        (batch.ledgers, batch.registrations) = if is_whole {
+            self.engine.all_kept()
         } else {
-            let changes = self.engine.take_changes();
-            (batch.books, batch.closed) = (changes.books, changes.closed);
-        }
-        let pending = self.engine.take_pending(all_books);
+            self.engine.take_changes()
+        };
+        let pending = self.engine.take_pending(is_whole);
         (batch.pending, batch.gone) = (pending.events, pending.gone);
         let has_marks = std::mem::take(&mut persist.has_marks) && !rings.is_empty();
         if batch.is_empty() && !has_marks && lost == persist.lost_stored {
@@ -278,6 +281,7 @@ impl Task {
         persist.lost_stored = lost;
         let lost = persist.lost_before.saturating_add(lost);
         batch.meta.push((LOST_EVENTS, lost));
+        batch.meta.push((LAST_MARK_NS, self.engine.last_mark_ns()));
         let lost_in_ring = self.source.lost_before() + self.drops.victims;
         batch.meta.push((LOST_IN_RING, lost_in_ring));
         let told_up_to = self.node.told_up_to(self.engine.node_told());

@@ -20,9 +20,6 @@ impl Task {
         for (source, id) in self.engine.take_wanted() {
             self.sources.ask(source, &id);
         }
-        if self.engine.take_audit_wanted() {
-            self.audit.wanted(clock::now().boottime_ns);
-        }
         self.publish();
         self.save();
         self.relieve();

@@ -191,7 +191,7 @@ impl Task {
             self.read_baselines(slice);
             self.drain_ring();
         }
-        self.register_finds();
+        self.claim();
     }
 
     /// Completes what is under way or wanted, for the last audit.

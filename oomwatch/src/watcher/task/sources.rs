@@ -128,8 +128,7 @@ impl Task {
                 self.drain();
             }
             self.read_before(cgroup_id);
-            let read = self.read_late(cgroup_id);
-            self.engine.register_seen(id, cgroup_id, &read);
+            self.engine.register_seen(id, cgroup_id);
             self.watch_counter(cgroup_id);
             self.claim();
         }

@@ -7,6 +7,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -22,20 +23,35 @@ use super::{
 };
 use crate::{
     CgroupId, Container, ContainerDetails, ContainerId, Delivery, Publisher, RegistryError, Report,
-    cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
+    cgroup::{
+        counter_walk::{CounterWalk, Counters},
+        hierarchy::{CgroupError, Hierarchy, MemoryMode},
+    },
     clock,
     drill::reached,
     engine::{Engine, Setting},
     event::build::Origin,
+    ledger::Counting,
     log::warn,
     probe::Position,
-    reconcile::Counting,
     record::Record,
     store::StoreConfig,
 };
 
 /// What a ring of 96 MiB holds at most. Of a larger one the rest follows in batches.
 const MOST_RECORDS: usize = 1 << 20;
+
+/// From a kernel's count to the record of it, and more.
+pub(super) const RECORD_MADE: Duration = Duration::from_millis(1);
+/// Readings at the start until no kill comes between the first file and the last.
+const MAX_READS: usize = 8;
+
+/// The counters before anything is attached.
+struct Past {
+    counters: Counters,
+    /// The node's count, before and after.
+    node: Option<u64>,
+}
 
 /// A container that is to be there from the start.
 struct Given {
@@ -56,6 +72,7 @@ impl Task {
         let given = given(&hierarchy, containers)?;
         let sockets = (options.sockets.clone(), options.possible_sockets.clone());
         reached("checked");
+        let past = read_past(&hierarchy, root);
         let mut source = Source::start(&options, &hierarchy)?;
         reached("attached");
         forward_log(&mut source);
@@ -77,14 +94,18 @@ impl Task {
             (hierarchy, source, Sources::default(), persist),
         );
         task.resume(saved);
-        let new = task.scan_tree().map_err(|source| StartError::Scan {
+        let is_going_on = task.source.goes_on();
+        let is_resumed = task.engine.is_resumed();
+        if !is_going_on && !is_resumed {
+            task.engine.begin(&past.counters);
+        }
+        task.scan_tree().map_err(|source| StartError::Scan {
             mount: task.hierarchy.mount().to_owned(),
             source,
         })?;
         reached("scanned");
-        let is_going_on = task.source.goes_on();
         if !is_going_on {
-            task.read_baselines(&new);
+            task.engine.add_up();
         }
         task.watch_counters();
         for given in given {
@@ -94,10 +115,13 @@ impl Task {
         let backlog = is_going_on.then(|| task.read_backlog(started_ns, &rings));
         reached("read");
         task.engine.settle_resumed();
-        if let Some(backlog) = backlog {
+        match backlog {
             // Judged by what the marks say of each other, so before later counters are read.
-            task.work_off(&backlog);
-            task.read_baselines(&new);
+            Some(backlog) => {
+                task.work_off(&backlog);
+                task.meet_counters(is_resumed);
+            }
+            None => task.tell_past(past, is_resumed),
         }
         task.drain();
         task.engine.start_is_over();
@@ -146,6 +170,7 @@ impl Task {
             has_more: false,
             scans: super::Scans::default(),
             audit: super::Audit::default(),
+            noted: super::Noted::default(),
             node: super::NodeAudit::default(),
             persist,
             sources,
@@ -157,6 +182,37 @@ impl Task {
         }
     }
 
+    /// The counters as they were before anything was attached. Those of an earlier run's ledgers tell what
+    /// happened since it ended; without such a run they are where ledgers begin.
+    fn tell_past(&mut self, past: Past, is_resumed: bool) {
+        if is_resumed {
+            let told = self
+                .engine
+                .compare_past(&past.counters.readings, clock::now());
+            self.admit(told);
+        }
+        if past.node != node::read() {
+            // Something was counted before the programs were attached, or has its record in the ring by now.
+            self.note_counters(true);
+        }
+    }
+
+    /// The counters as they are after what waited in a pinned ring. What they have and no record told of was lost
+    /// while no daemon ran, if an earlier run's ledgers are there to say so.
+    fn meet_counters(&mut self, is_resumed: bool) {
+        if !has_counters(&self.hierarchy) {
+            return;
+        }
+        if is_resumed {
+            return self.note_counters(true);
+        }
+        let counters = self.read_all_counters();
+        // What they counted has its record in the ring, but for one that is being made.
+        std::thread::sleep(RECORD_MADE);
+        self.drain_ring();
+        self.engine.begin(&counters);
+    }
+
     /// Registers a container that was checked before the programs were attached. It may be gone by now, or
     /// found under another name.
     fn register_given(&mut self, given: Given) -> Result<(), AddError> {
@@ -164,8 +220,7 @@ impl Task {
         if !self.engine.tree().contains(cgroup_id) {
             return Err(CgroupError::NotFound { path: given.path }.into());
         }
-        // The counters were read just now, or are to be read after the ring.
-        self.register(given.container, |_, _| Vec::new())
+        self.register(given.container)
     }
 
     /// Reads all that came before this daemon began, and learns of the cgroups that came and went:
@@ -179,6 +234,8 @@ impl Task {
             backlog.extend(understood(record, report));
         });
         self.read_ring(MOST_RECORDS, &mut backlog);
+        // Of several rings: a counter numbers what was counted in all of them.
+        backlog.sort_by_key(Record::boottime_ns);
         self.engine.learn_all(&backlog);
         info!(
             records = backlog.len(),
@@ -222,6 +279,27 @@ impl Task {
             warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
         }
     }
+}
+
+/// Reads all counters, at one moment: as often as it takes for the node's count to stand still meanwhile.
+fn read_past(hierarchy: &Hierarchy, root: CgroupId) -> Past {
+    let mut node = node::read();
+    let mut counters = Counters::default();
+    if has_counters(hierarchy) {
+        for _ in 0..MAX_READS {
+            // What the node counted is in all counters by then.
+            std::thread::sleep(RECORD_MADE);
+            let nothing = |_| 0;
+            let mut walk = CounterWalk::begin(hierarchy, root, &nothing);
+            while walk.step(usize::MAX, &nothing) {}
+            counters = walk.done();
+            let after = node::read();
+            if std::mem::replace(&mut node, after) == after {
+                break;
+            }
+        }
+    }
+    Past { counters, node }
 }
 
 /// Says what of a pinned ring was lost and not said by an earlier run.

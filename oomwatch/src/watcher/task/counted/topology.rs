@@ -140,7 +140,7 @@ impl Task {
         gone: &[CgroupId],
         nameless: bool,
     ) {
-        let told = |id: CgroupId| self.engine.last_known(id).unwrap_or(0);
+        let told = |id: CgroupId| self.engine.last_known(id);
         let untold = before.untold(after, gone.iter().map(|&id| (id, told(id))));
         if untold == 0 {
             return;
@@ -198,7 +198,7 @@ impl Task {
             }
         }
         self.engine.work_through(&created, now);
-        if let Err(error) = self.scan() {
+        if let Err(error) = self.scan_tree() {
             self.cannot_scan(&error);
         }
         self.watch_all(watch);
@@ -244,6 +244,7 @@ fn change(
         parent_id: Some(parent),
         name: name.map(Box::from),
         counters: None,
+        charged: None,
     }
 }
 

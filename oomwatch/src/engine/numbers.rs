@@ -1,0 +1,92 @@
+//! A container's numbers: what was reported in its cgroup and below it since it was registered, and what it
+//! claimed. A registration moves no number of a ledger, so these are labels' numbers and no more.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::{CgroupId, Container, ledger::Increment};
+
+/// One container's numbers in this run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) kills: u64,
+    /// Kills that only a counter told of.
+    pub(crate) counter_only: u64,
+    /// The kernel's double counts.
+    pub(crate) double_counts: u64,
+    /// By how much its hierarchical counter, when it was read last, is beyond what was reported.
+    pub(crate) residual: i64,
+}
+
+impl Numbers {
+    /// By how much its counter rose, as far as it was seen.
+    pub(crate) fn increase(&self) -> u64 {
+        let reported = self.kills.saturating_add(self.counter_only);
+        let reported = reported.saturating_add(self.double_counts);
+        reported.saturating_add_signed(self.residual)
+    }
+
+    fn enter(&mut self, increment: Increment, count: u64) {
+        let number = match increment {
+            Increment::Kill => &mut self.kills,
+            Increment::CounterOnly => &mut self.counter_only,
+            Increment::DoubleCount => &mut self.double_counts,
+        };
+        *number = number.saturating_add(count);
+    }
+}
+
+impl Engine {
+    /// Something was reported in a cgroup: all containers that it is in have it.
+    pub(super) fn count(&mut self, cgroup: CgroupId, increment: Increment, count: u64) {
+        if count == 0 {
+            return;
+        }
+        for id in self.tree.lineage(cgroup) {
+            if self.registry.contains(id) {
+                self.numbers.entry(id).or_default().enter(increment, count);
+            }
+        }
+    }
+
+    /// A container was registered after a kill that it claims, and after the double counts that followed it. So
+    /// were those above it that were not there either.
+    pub(super) fn count_claimed(&mut self, cgroup: CgroupId, before: impl Fn(CgroupId) -> u64) {
+        for id in self.tree.lineage(cgroup) {
+            if self.registry.contains(id) {
+                let since = self.reconciler.ledgers.double_counts_of(id);
+                let since = since.saturating_sub(before(id));
+                let numbers = self.numbers.entry(id).or_default();
+                numbers.kills = numbers.kills.saturating_add(1);
+                numbers.double_counts = numbers.double_counts.max(since);
+            }
+        }
+    }
+
+    /// The numbers of a container.
+    pub(super) fn numbers_of(&self, cgroup: CgroupId) -> Numbers {
+        self.numbers.get(&cgroup).copied().unwrap_or_default()
+    }
+
+    /// The numbers of all containers that lost a process in this run, by id.
+    pub(crate) fn numbers(&self) -> Vec<(Arc<Container>, Numbers)> {
+        let numbers = self.numbers.iter();
+        let mut numbers: Vec<_> = numbers
+            .filter_map(|(&cgroup, numbers)| {
+                Some((self.registry.get(&self.tree, cgroup)?, *numbers))
+            })
+            .collect();
+        numbers.sort_by(|(left, _), (right, _)| {
+            (left.id.as_str(), left.cgroup_id).cmp(&(right.id.as_str(), right.cgroup_id))
+        });
+        numbers
+    }
+
+    /// A container's hierarchical counter was read, to be shown beside its numbers.
+    pub(crate) fn counter_seen(&mut self, cgroup: CgroupId, sum: u64) {
+        let reported = self.reconciler.ledgers.sum(cgroup);
+        if let Some(numbers) = self.numbers.get_mut(&cgroup) {
+            numbers.residual = sum.wrapping_sub(reported).cast_signed();
+        }
+    }
+}

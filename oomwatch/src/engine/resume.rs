@@ -1,0 +1,159 @@
+//! Ledgers, and registrations by hand, from one run of the daemon to the next. Knows no store: they come in and
+//! go out as plain data.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Engine;
+use crate::{
+    CgroupId, Container, ContainerDetails, ContainerId,
+    cgroup::counter_walk::Counters,
+    ledger::{Ledger, Reading},
+    log::{info, warn},
+    record::Css,
+};
+
+/// A ledger, or that there is none any more.
+pub(crate) type Change = (CgroupId, Option<Ledger>);
+/// A registration by hand, or that it was taken back.
+pub(crate) type Registration = (CgroupId, Option<ContainerId>);
+
+/// Registrations by hand: nothing finds them again by itself.
+#[derive(Debug, Default)]
+pub(super) struct ByHand {
+    containers: HashMap<CgroupId, ContainerId>,
+    /// Of those, the ones that only the store has spoken for in this run.
+    restored: HashSet<CgroupId>,
+    changed: HashSet<CgroupId>,
+}
+
+impl Engine {
+    /// From now on changes are remembered. `ledgers` are all that an earlier run had, `None` where there was
+    /// none. Before the first scan.
+    pub(crate) fn resume(
+        &mut self,
+        ledgers: Option<Vec<(CgroupId, Ledger)>>,
+        by_hand: Vec<(CgroupId, ContainerId)>,
+    ) {
+        self.reconciler.ledgers.keep();
+        if let Some(ledgers) = ledgers {
+            self.reconciler.ledgers.resume(ledgers);
+        }
+        self.by_hand.containers = by_hand.into_iter().collect();
+    }
+
+    /// An earlier run has reported all marks up to this moment.
+    pub(crate) fn reported_up_to(&mut self, boottime_ns: u64) {
+        self.reconciler.reported_up_to(boottime_ns);
+    }
+
+    /// The last mark that this run or an earlier one has judged.
+    pub(crate) fn last_mark_ns(&self) -> u64 {
+        self.reconciler.last_mark_ns()
+    }
+
+    /// Works out what the resumed ledgers add up to, once the tree is known. No counter is read before.
+    pub(crate) fn add_up(&mut self) {
+        let tree = &self.tree;
+        let is_live = |id| tree.is_live(id) || tree.is_root(id);
+        self.reconciler.ledgers.add_up(is_live);
+    }
+
+    /// After the first scan: adds up the ledgers, and registers again what was registered by hand.
+    pub(crate) fn settle_resumed(&mut self) {
+        self.add_up();
+        let known: Vec<CgroupId> = self.by_hand.containers.keys().copied().collect();
+        for cgroup in known {
+            if self.tree.is_live(cgroup) {
+                self.register_again(cgroup);
+            } else {
+                self.forget_by_hand(cgroup);
+            }
+        }
+    }
+
+    fn register_again(&mut self, cgroup: CgroupId) {
+        let Some(id) = self.by_hand.containers.get(&cgroup).cloned() else {
+            return;
+        };
+        let container = Container {
+            id: id.clone(),
+            cgroup_id: cgroup,
+            details: ContainerDetails::default(),
+        };
+        match self.register(container) {
+            Ok(()) => {
+                self.by_hand.restored.insert(cgroup);
+                info!(container = %id, cgroup = cgroup.0, "registered as before");
+            }
+            Err(error) => {
+                self.forget_by_hand(cgroup);
+                warn!(%error, "a container cannot be registered as before");
+            }
+        }
+    }
+
+    /// A registration by hand is to outlive this run.
+    pub(crate) fn keep_registration(&mut self, cgroup: CgroupId) {
+        if let Some(container) = self.container(cgroup) {
+            self.by_hand.containers.insert(cgroup, container.id.clone());
+            self.by_hand.changed.insert(cgroup);
+        }
+    }
+
+    pub(super) fn forget_by_hand(&mut self, cgroup: CgroupId) {
+        self.by_hand.restored.remove(&cgroup);
+        if self.by_hand.containers.remove(&cgroup).is_some() {
+            self.by_hand.changed.insert(cgroup);
+        }
+    }
+
+    /// Whether a container is registered because it was so in an earlier run; its owner, who
+    /// registers it again, is told so once.
+    pub(crate) fn take_restored(&mut self, id: &ContainerId, cgroup: CgroupId) -> bool {
+        self.container(cgroup).is_some_and(|found| found.id == *id)
+            && self.by_hand.restored.remove(&cgroup)
+    }
+
+    /// What changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> (Vec<Change>, Vec<Registration>) {
+        let changed = std::mem::take(&mut self.by_hand.changed).into_iter();
+        let containers = &self.by_hand.containers;
+        let registrations = changed.map(|id| (id, containers.get(&id).cloned()));
+        let registrations = registrations.collect();
+        (self.reconciler.ledgers.take_changed(), registrations)
+    }
+
+    /// All that is to be kept; none of it counts as changed any more.
+    pub(crate) fn all_kept(&mut self) -> (Vec<Change>, Vec<Registration>) {
+        self.by_hand.changed.clear();
+        let ledgers = self.reconciler.ledgers.all().into_iter();
+        let containers = self.by_hand.containers.iter();
+        (
+            ledgers.map(|(id, ledger)| (id, Some(ledger))).collect(),
+            containers
+                .map(|(id, container)| (*id, Some(container.clone())))
+                .collect(),
+        )
+    }
+
+    /// Ledgers begin at these counters: what they have is past.
+    pub(crate) fn begin(&mut self, counters: &Counters) {
+        self.unread.extend(counters.unread.iter().copied());
+        self.reconciler.ledgers.begin(&counters.readings);
+    }
+
+    /// The ledger of a cgroup that is met late, and may be old, begins at its counters.
+    pub(crate) fn begin_one(&mut self, cgroup: CgroupId, css: Css, own: u64, sum: u64) {
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let reading = Reading::of(cgroup, css, own, self.has_sums().then_some(sum));
+        self.reconciler.ledgers.begin_one(&lineage, &reading);
+    }
+
+    /// Whether an earlier run left its ledgers.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.reconciler.ledgers.is_past_known()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Counters that were read from files, held against the ledgers.
+//!
+//! A counter moves before its record is made. So a reading is compared only when the records of all that it
+//! counted have arrived or are lost. What came later is told apart: a cgroup's own counter numbers its
+//! increments, and a cgroup that went meanwhile was among the living when the counters were read.
+
+use hashbrown::HashSet;
+
+use super::{Counting, Entry, Increment, Ledgers};
+use crate::{CgroupId, record::Css};
+
+/// The counters of one cgroup, read in this order: the hierarchical one, its own, those of its children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) cgroup_id: CgroupId,
+    pub(crate) parent: Option<CgroupId>,
+    pub(crate) css: Css,
+    /// Its own `oom_kill`.
+    pub(crate) own: u64,
+    /// The hierarchical one; `None` where there are no sums.
+    pub(crate) sum: Option<u64>,
+    /// Children that were there and have a counter, with it.
+    pub(crate) children: Vec<(CgroupId, u64)>,
+}
+
+/// Increments that nobody reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// In the cgroup itself.
+    pub(crate) own: u64,
+    /// Below it, in cgroups that are gone.
+    pub(crate) below: u64,
+}
+
+impl Reading {
+    /// The counters of a cgroup without children.
+    pub(crate) fn of(cgroup_id: CgroupId, css: Css, own: u64, sum: Option<u64>) -> Self {
+        Self {
+            cgroup_id,
+            parent: None,
+            css,
+            own,
+            sum,
+            children: Vec::new(),
+        }
+    }
+
+    /// What cgroups that are gone counted below it.
+    fn below(&self) -> Option<u64> {
+        self.below_without(|_| true)
+    }
+
+    fn below_without(&self, is_living: impl Fn(CgroupId) -> bool) -> Option<u64> {
+        let living = self.children.iter().filter(|(id, _)| is_living(*id));
+        let living = living.map(|(_, sum)| *sum);
+        let living = living.fold(0, u64::saturating_add);
+        let sum = self.sum?.saturating_sub(self.own);
+        Some(sum.saturating_sub(living))
+    }
+}
+
+impl Ledgers {
+    /// Ledgers begin at these counters, which are all that are not 0: what they have is past. What records said
+    /// of a cgroup by now came later than that, or is [`Missing`].
+    pub(crate) fn begin(&mut self, readings: &[Reading]) {
+        // A child that went before it was read is among those that are gone.
+        let read: HashSet<CgroupId> = readings.iter().map(|reading| reading.cgroup_id).collect();
+        for reading in readings {
+            let id = reading.cgroup_id;
+            let is_new = !self.is_met(id);
+            self.meet(id, reading.css);
+            let is_known = |child| read.contains(&child) || self.entries.contains_key(&child);
+            let below = reading.below_without(is_known);
+            let entry = self.entries.entry(id).or_default();
+            if is_new {
+                entry.ledger.base = reading.own;
+                entry.ledger.counter = reading.own;
+            }
+            entry.ledger.parent = reading.parent;
+            entry.ledger.below = below.unwrap_or(0);
+            self.touch(id);
+        }
+        self.add_up(|_| true);
+        // Of v1 nothing is read.
+        self.is_past_known = self.counting != Counting::LocalV1;
+    }
+
+    /// Begins one ledger, of a cgroup that is met late and may be old.
+    pub(crate) fn begin_one(&mut self, lineage: &[CgroupId], reading: &Reading) {
+        let Some(&id) = lineage.first() else {
+            return;
+        };
+        let sum = reading.sum.unwrap_or(reading.own);
+        if sum == 0 || self.entries.contains_key(&id) {
+            return;
+        }
+        self.meet(id, reading.css);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.ledger.base = reading.own;
+            entry.ledger.counter = reading.own;
+            entry.ledger.below = sum.saturating_sub(reading.own);
+        }
+        // Those above it counted it when they were read.
+        if let Some(&parent) = lineage.get(1) {
+            self.raise(lineage, 0, 0);
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.sum = sum;
+            }
+            if let Some(entry) = self.entries.get_mut(&parent) {
+                entry.ledger.below = entry.ledger.below.saturating_sub(sum);
+            }
+        } else if let Some(entry) = self.entries.get_mut(&id) {
+            entry.sum = sum;
+        }
+    }
+
+    /// What of a reading nobody reported. It counts as reported from then on, in the cgroup and in those above it
+    /// (`lineage`, itself first). To be asked from the lowest cgroups up, and when what was counted by the time of
+    /// the reading has arrived.
+    pub(crate) fn compare(&mut self, lineage: &[CgroupId], reading: &Reading) -> Missing {
+        let Some(&id) = lineage.first() else {
+            return Missing::default();
+        };
+        let is_nothing = reading.own == 0 && reading.sum.unwrap_or(0) == 0;
+        if is_nothing && !self.entries.contains_key(&id) {
+            return Missing::default();
+        }
+        if self.meet(id, reading.css) == super::Meeting::Older {
+            return Missing::default();
+        }
+        let entry = self.entries.get(&id).copied().unwrap_or_default();
+        let is_sum_known = reading.sum.is_none_or(|sum| sum == entry.sum);
+        if is_sum_known && reading.own == entry.ledger.counter {
+            return Missing::default();
+        }
+        let own = reading.own.saturating_sub(entry.ledger.counter);
+        let below = reading.below().map_or(0, |below| {
+            below.saturating_sub(self.below_then(id, &entry, reading))
+        });
+        let missing = own.saturating_add(below);
+        if missing == 0 {
+            return Missing::default();
+        }
+        let entry = self.entries.entry(id).or_default();
+        entry.ledger.counter = entry.ledger.counter.saturating_add(own);
+        entry.ledger.reported = entry.ledger.reported.saturating_add(own);
+        entry.ledger.below = entry.ledger.below.saturating_add(below);
+        self.report(missing, 0);
+        self.raise(lineage, missing, 0);
+        Missing { own, below }
+    }
+
+    /// Counters are at hand that may have taken the place of others; those above before those below.
+    pub(crate) fn met(&mut self, reading: &Reading) {
+        if self.entries.contains_key(&reading.cgroup_id) {
+            self.meet(reading.cgroup_id, reading.css);
+        }
+    }
+
+    /// What an earlier run entered below a cgroup may turn out to be its own: a tier that reads hierarchical counters
+    /// alone cannot tell. To be asked before anything else is entered in this run.
+    pub(crate) fn own_up(&mut self, reading: &Reading) {
+        let (Some(below), Some(entry)) =
+            (reading.below(), self.entries.get_mut(&reading.cgroup_id))
+        else {
+            return;
+        };
+        let ledger = &mut entry.ledger;
+        let own = reading.own.saturating_sub(ledger.counter);
+        let moved = own.min(ledger.below.saturating_sub(below));
+        if moved > 0 {
+            ledger.below -= moved;
+            ledger.counter = ledger.counter.saturating_add(moved);
+            ledger.reported = ledger.reported.saturating_add(moved);
+            self.touch(reading.cgroup_id);
+        }
+    }
+
+    /// What was known below a cgroup when its counters were read, of cgroups that were gone then. One that was not
+    /// among its children is gone, and nothing told of that yet; or it was created since, and the next reading has it.
+    fn below_then(&self, id: CgroupId, entry: &Entry, reading: &Reading) -> u64 {
+        let children: HashSet<CgroupId> =
+            reading.children.iter().map(|(child, _)| *child).collect();
+        let (mut went, mut unlisted) = (0, 0);
+        for (child, known) in &self.entries {
+            match (children.contains(child), known.is_gone) {
+                (true, true) => went = known.sum.saturating_add(went),
+                (false, false) if known.ledger.parent == Some(id) => {
+                    unlisted = known.sum.saturating_add(unlisted);
+                }
+                _ => {}
+            }
+        }
+        entry
+            .ledger
+            .below
+            .saturating_sub(went)
+            .saturating_add(unlisted)
+    }
+
+    /// By how much a hierarchical counter is beyond all that is known below it: for tiers that read no other.
+    pub(crate) fn beyond(&self, id: CgroupId, sum: u64) -> u64 {
+        sum.saturating_sub(self.sum(id))
+    }
+
+    /// Enters increments somewhere in a cgroup or below it (`lineage`, itself first), of which only its
+    /// hierarchical counter tells, or nobody yet. `None` for what nobody is to be told of.
+    pub(crate) fn enter(&mut self, lineage: &[CgroupId], count: u64, increment: Option<Increment>) {
+        if count == 0 {
+            return;
+        }
+        let doubles = match increment {
+            Some(Increment::DoubleCount) => count,
+            _ => 0,
+        };
+        if increment.is_some() {
+            self.report(count, doubles);
+        }
+        self.raise(lineage, count, doubles);
+        self.add_below(lineage.first().copied(), count);
+    }
+
+    /// What was entered in the first `own` of a lineage is among what the one above them has below it.
+    pub(crate) fn hold(&mut self, lineage: &[CgroupId], own: usize, count: u64) {
+        let top = own.checked_sub(1).and_then(|last| lineage.get(last));
+        let (Some(&top), Some(&above)) = (top, lineage.get(own)) else {
+            return;
+        };
+        if count > 0 {
+            self.raise_above(&[top, above], 0, 0);
+            if let Some(entry) = self.entries.get_mut(&above) {
+                entry.ledger.below = entry.ledger.below.saturating_sub(count);
+            }
+        }
+    }
+}
