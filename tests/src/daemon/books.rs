@@ -30,6 +30,12 @@ pub struct Stopped {
     pub counter_only: i64,
     /// Second counts by the kernel.
     pub recounts: i64,
+    /// Marks of further threads, and of processes that other programs had seen as well.
+    #[serde(default)]
+    pub folded: i64,
+    /// What the node counted that nobody spoke of.
+    #[serde(default)]
+    pub residual: i64,
 }
 
 /// A line of the log that tells numbers.

@@ -17,6 +17,7 @@ mod full_disk;
 mod groups;
 mod hostile;
 mod idle;
+mod ledger;
 mod limits;
 mod many;
 mod nesting;
@@ -78,6 +79,24 @@ pub(super) const BARE: &[(&str, Scenario)] = &[
     ("pinned_storm", pinned::storm),
     ("pinned_taken_again", full_disk::taken_again),
     ("pinned_in_trouble", pinned::in_trouble),
+    ("ledger_deep_chain", ledger::chain),
+    ("ledger_deep_outer", ledger::outer),
+    ("ledger_outer_added", ledger::outer_added),
+    ("ledger_toggled", ledger::toggled),
+    ("ledger_toggled_stored", ledger::toggled_stored),
+    ("ledger_toggled_pinned", ledger::toggled_pinned),
+    ("ledger_toggled_both", ledger::toggled_pinned_stored),
+    ("ledger_members_removed", ledger::members_removed),
+    ("ledger_upgraded_meanwhile", ledger::upgraded_meanwhile),
+    (
+        "ledger_upgraded_without_room",
+        ledger::upgraded_without_room,
+    ),
+    ("ledger_pinned_between", ledger::pinned_between),
+    ("ledger_pinned_fallback", ledger::pinned_fallback),
+    ("ledger_removed_while_down", ledger::removed_while_down),
+    ("ledger_clock_steps", ledger::clock_steps),
+    ("ledger_storm_of_cgroups", ledger::storm_of_cgroups),
     ("many_containers", many::many_containers),
     ("ring_overflow", many::ring_overflow),
     ("group_with_holes", groups::group_with_holes),

@@ -60,6 +60,7 @@ fn world() -> World {
             kills: 4,
             counter_only: 1,
             recounts: 1,
+            ..Stopped::default()
         },
     }
 }
@@ -207,6 +208,7 @@ fn a_lost_kill_that_was_taken_for_a_recount_is_noticed() {
         kills: 4,
         counter_only: 0,
         recounts: 2,
+        ..Stopped::default()
     };
     let law = judge(&world);
     assert_eq!((law.residual, law.failures.len()), (0, 0), "{law:?}");
