@@ -35,12 +35,9 @@ fn ledgers() -> Ledgers {
 }
 
 fn mark(ledgers: &mut Ledgers, oom_kill: u64, increment: Option<Increment>) -> Entered {
-    ledgers.mark(
-        &charged(C, oom_kill),
-        &LINEAGE,
-        increment,
-        (false, oom_kill),
-    )
+    let is_new = ledgers.is_past_known();
+    let record = charged(C, oom_kill);
+    ledgers.mark(&record, &LINEAGE, increment, (is_new, oom_kill))
 }
 
 fn reading(own: u64, sum: u64) -> Reading {
