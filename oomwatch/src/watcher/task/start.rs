@@ -108,8 +108,9 @@ impl Task {
             task.engine.add_up();
         }
         task.watch_counters();
+        let mut registered = Vec::with_capacity(given.len());
         for given in given {
-            task.register_given(given)?;
+            registered.push(task.register_given(given)?);
         }
         reached("registered");
         let backlog = is_going_on.then(|| task.read_backlog(started_ns, &rings));
@@ -122,6 +123,10 @@ impl Task {
                 task.meet_counters(is_resumed);
             }
             None => task.tell_past(past, is_resumed),
+        }
+        // What their counters had by then is told, or past.
+        for cgroup in registered {
+            task.watch_counter(cgroup);
         }
         task.drain();
         task.engine.start_is_over();
@@ -215,12 +220,14 @@ impl Task {
 
     /// Registers a container that was checked before the programs were attached. It may be gone by now, or
     /// found under another name.
-    fn register_given(&mut self, given: Given) -> Result<(), AddError> {
-        let cgroup_id = given.container.cgroup_id;
+    fn register_given(&mut self, given: Given) -> Result<CgroupId, AddError> {
+        let (id, cgroup_id) = (given.container.id.clone(), given.container.cgroup_id);
         if !self.engine.tree().contains(cgroup_id) {
             return Err(CgroupError::NotFound { path: given.path }.into());
         }
-        self.register(given.container)
+        self.engine.register(given.container)?;
+        info!(container = %id, cgroup = cgroup_id.0, "registered");
+        Ok(cgroup_id)
     }
 
     /// Reads all that came before this daemon began, and learns of the cgroups that came and went:
