@@ -269,6 +269,10 @@ impl Engine {
         self.watching_since_ns = boottime_ns;
     }
 
+    fn is_while_down(&self, boottime_ns: u64) -> bool {
+        boottime_ns < self.watching_since_ns
+    }
+
     /// Takes in the topology of a batch, before its victims: after a start a removal may be the only
     /// word of a cgroup whose victim comes before it. A parent's removal comes after its children's, and
     /// their paths need it: so these from the last one back, and before what was created in them.
@@ -457,7 +461,7 @@ impl Engine {
             // Of v1 only the victim says where that was.
             let place = charged.filter(|_| !record.chain_is_v1);
             let place = place.map(|charged| charged.cgroup_id);
-            let while_down = record.boottime_ns < self.watching_since_ns;
+            let while_down = self.is_while_down(record.boottime_ns);
             let place = place.or(record.victim.cgroup_id);
             events.push(self.missing(place, missing, while_down, now));
         }
@@ -504,7 +508,7 @@ impl Engine {
         if let Some(cgroup) = place {
             self.count(cgroup, Increment::DoubleCount, doubles);
         }
-        let while_down = record.boottime_ns < self.watching_since_ns;
+        let while_down = self.is_while_down(record.boottime_ns);
         (missing > 0).then(|| self.missing(place, missing, while_down, now))
     }
 
@@ -531,7 +535,7 @@ impl Engine {
         let mut event = self
             .known(now)
             .event(self.last_seq, record, attributed, kind, counted);
-        event.while_down = record.boottime_ns < self.watching_since_ns;
+        event.while_down = self.is_while_down(record.boottime_ns);
         event
     }
 }

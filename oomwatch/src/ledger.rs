@@ -372,12 +372,7 @@ impl Ledgers {
         let known = &mut entry.ledger.css;
         match css.compare(known) {
             std::cmp::Ordering::Less => return Meeting::Older,
-            std::cmp::Ordering::Greater => {
-                let parent = entry.ledger.parent;
-                let sum = entry.sum;
-                self.reset(id);
-                self.add_below(parent, sum);
-            }
+            std::cmp::Ordering::Greater => self.reset(id),
             std::cmp::Ordering::Equal => {}
         }
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -389,18 +384,20 @@ impl Ledgers {
         Meeting::Same
     }
 
-    /// A cgroup's hierarchical counter is 0, and was not: others took its place. Its parent has what they had.
+    /// A cgroup's hierarchical counter is 0, and was not: others took its place.
     pub(crate) fn begin_again(&mut self, id: CgroupId) {
-        let entry = self.entries.get(&id).filter(|entry| !entry.is_gone);
-        if let Some(entry) = entry.filter(|entry| entry.sum > 0) {
-            let (parent, sum) = (entry.ledger.parent, entry.sum);
+        let entry = self.entries.get(&id);
+        if entry.is_some_and(|entry| !entry.is_gone && entry.sum > 0) {
             self.reset(id);
-            self.add_below(parent, sum);
         }
     }
 
-    /// The counters of a cgroup began again at 0, and so did those of all below it: the controller was off.
+    /// The counters of a cgroup began again at 0, and so did those of all below it: the controller was off. Its parent
+    /// has what they had.
     fn reset(&mut self, top: CgroupId) {
+        if let Some(entry) = self.entries.get(&top) {
+            self.add_below(entry.ledger.parent, entry.sum);
+        }
         let entries = &self.entries;
         let is_below = |id: &CgroupId| {
             let up = |id: &CgroupId| entries.get(id)?.ledger.parent;

@@ -89,7 +89,7 @@ impl Engine {
         self.reconciler.ledgers.remove_below(change.cgroup_id);
         let lineage = self.charged_lineage(change.cgroup_id, &[]);
         let missing = self.reconciler.ledgers.compare(&lineage, &reading);
-        let while_down = change.boottime_ns < self.watching_since_ns;
+        let while_down = self.is_while_down(change.boottime_ns);
         let events = self.report_missing(change.cgroup_id, missing, while_down, now);
         events.collect()
     }
