@@ -42,14 +42,11 @@ pub(crate) use self::{
 };
 use self::{
     older::Older,
-    pin::{Generation, Overlap, PinError},
+    pin::{Generation, PinError},
     ring::Ring,
     tier::{Tier, TierChoice},
 };
-use crate::{
-    host::may_load_programs,
-    record::{Record, VictimRecord},
-};
+use crate::{host::may_load_programs, record::Record};
 
 /// Where the kernel describes its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -176,7 +173,6 @@ pub(crate) struct Probe {
     generation: u64,
     /// A generation that this start made, and takes away again where it fails.
     fresh: Option<Generation>,
-    overlap: Overlap,
     /// What is read first is from before this daemon began.
     goes_on: bool,
     is_pinned: bool,
@@ -245,7 +241,7 @@ impl Probe {
         limit: usize,
         mut take: impl FnMut(Result<Record, DecodeError>),
     ) -> bool {
-        let (ring, overlap) = (self.ring.get_mut(), &mut self.overlap);
+        let ring = self.ring.get_mut();
         let (generation, page_bytes) = (self.generation, self.page_bytes);
         let mut more = true;
         for _ in 0..limit {
@@ -253,10 +249,7 @@ impl Probe {
                 more = false;
                 break;
             };
-            let record = decode(bytes, generation, page_bytes);
-            if !is_victim(&record, |victim| overlap.told(victim)) {
-                take(record);
-            }
+            take(decode(bytes, generation, page_bytes));
         }
         if !self.is_pinned {
             ring.consume(ring.position());
@@ -274,20 +267,12 @@ impl Probe {
         mut take: impl FnMut(Result<Record, DecodeError>),
     ) {
         let page_bytes = self.page_bytes;
-        let overlap = &mut self.overlap;
         for older in &mut self.older {
-            older.read(stored, page_bytes, overlap, &mut take);
+            older.read(stored, page_bytes, &mut take);
         }
+        let generation = self.generation;
         let ring = self.ring.get_mut();
-        for since in stored {
-            for bytes in ring::records(&ring.taken_since(*since).unwrap_or_default()) {
-                let record = decode(bytes, self.generation, page_bytes);
-                if !is_victim(&record, |victim| overlap.told(victim)) {
-                    take(record);
-                }
-            }
-            ring.skip_to(*since);
-        }
+        ring.resume(stored, |bytes| take(decode(bytes, generation, page_bytes)));
     }
 
     /// How far all rings are read; only where they go on without a daemon.
@@ -351,13 +336,6 @@ impl Drop for Probe {
             debug!(%error, "what a failed start pinned stays");
         }
     }
-}
-
-fn is_victim(
-    record: &Result<Record, DecodeError>,
-    is_told: impl FnOnce(&VictimRecord) -> bool,
-) -> bool {
-    matches!(record, Ok(Record::Victim(victim)) if is_told(victim))
 }
 
 fn decode(bytes: &[u8], generation: u64, page_bytes: u64) -> Result<Record, DecodeError> {

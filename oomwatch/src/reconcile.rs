@@ -96,7 +96,7 @@ impl Reconciler {
         lineage: &[CgroupId],
         is_new: bool,
     ) -> Judged {
-        if self.is_forgotten(record.charged.as_ref(), record.boottime_ns) {
+        if !record.at_exit && self.is_forgotten(record.charged.as_ref(), record.boottime_ns) {
             self.remember(record, true);
             return Judged {
                 verdict: Verdict::Before,
@@ -136,11 +136,11 @@ impl Reconciler {
         }
     }
 
-    /// Whether an earlier run has reported a mark, and the ledger of its counters is forgotten, or those of others
-    /// took its place.
+    /// Whether an earlier run has reported a mark that no ledger tells apart: it has no counter, its ledger is
+    /// forgotten, or others took its place.
     fn is_forgotten(&self, charged: Option<&Charged>, boottime_ns: u64) -> bool {
         let is_known = |charged: &Charged| self.ledgers.is_known(charged);
-        boottime_ns <= self.reported_up_to_ns && charged.is_some_and(|charged| !is_known(charged))
+        boottime_ns <= self.reported_up_to_ns && !charged.is_some_and(is_known)
     }
 
     /// A kill that no counter tells of, or a mark whose signal was not seen: at the exit, what was counted is

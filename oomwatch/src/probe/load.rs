@@ -23,7 +23,7 @@ use zerocopy::IntoBytes;
 use super::{
     Attached, Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
     older::Older,
-    pin::{About, Opened, Overlap, PinDir},
+    pin::{About, Opened, PinDir},
     ring::Ring,
     tier::{Tier, TierChoice},
 };
@@ -200,7 +200,6 @@ fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Pro
         older: Vec::new(),
         generation: 1,
         fresh: None,
-        overlap: Overlap::default(),
         goes_on: false,
         is_pinned: false,
         pin: None,

@@ -4,11 +4,7 @@
 use oomwatch_common::record::WIRE_VERSION;
 use tracing::debug;
 
-use super::{
-    DecodeError, Position, decode, is_victim,
-    pin::{Generation, Overlap},
-    ring::{self, Ring},
-};
+use super::{DecodeError, Position, decode, pin::Generation, ring::Ring};
 use crate::{log::warn, record::Record};
 
 /// The generation and its ring.
@@ -42,41 +38,20 @@ impl Older {
         Self { ring, generation }
     }
 
-    /// Reads all that is in it. What came before a `stored` position was told; it is noted all the same, so that
-    /// the newer programs do not tell of it.
+    /// Reads all that is in it, but for what came before a `stored` position: that was reported.
     pub(super) fn read(
         &mut self,
         stored: &[Position],
         page_bytes: u64,
-        overlap: &mut Overlap,
         take: &mut impl FnMut(Result<Record, DecodeError>),
     ) {
         let number = self.generation.number();
         let Some(ring) = &mut self.ring else {
             return;
         };
-        let mut told_up_to = None;
-        for since in stored {
-            for bytes in ring::records(&ring.taken_since(*since).unwrap_or_default()) {
-                let record = decode(bytes, number, page_bytes);
-                if !is_victim(&record, |victim| overlap.is_repeated(victim)) {
-                    take(record);
-                }
-            }
-            if since.ring == ring.position().ring {
-                told_up_to = Some(since.bytes);
-            }
-        }
-        loop {
-            let begins_at = ring.position().bytes;
-            let Some(bytes) = ring.next() else {
-                return;
-            };
-            let record = decode(bytes, number, page_bytes);
-            let is_told = told_up_to.is_some_and(|told_up_to| begins_at < told_up_to);
-            if !is_victim(&record, |victim| overlap.is_repeated(victim)) && !is_told {
-                take(record);
-            }
+        ring.resume(stored, |bytes| take(decode(bytes, number, page_bytes)));
+        while let Some(bytes) = ring.next() {
+            take(decode(bytes, number, page_bytes));
         }
     }
 

@@ -8,7 +8,6 @@
 //! Knows names, objects and their order; nothing of records. Removes nothing that it did not make.
 
 mod about;
-mod overlap;
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -17,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use self::{about::About, overlap::Overlap};
+pub(crate) use self::about::About;
 use super::ring::Ring;
 use aya::{
     Ebpf,

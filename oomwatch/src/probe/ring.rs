@@ -125,8 +125,17 @@ impl Ring {
         }
     }
 
-    /// Goes on behind what was stored and not consumed yet. Tells nothing of another ring.
-    pub(crate) fn skip_to(&mut self, position: Position) {
+    /// Goes on behind what was stored. Takes what came after that and was given back to the kernel, as long as it
+    /// was not written over. Positions of other rings are left out.
+    pub(crate) fn resume(&mut self, stored: &[Position], mut take: impl FnMut(&[u8])) {
+        for since in stored {
+            let taken = self.taken_since(*since).unwrap_or_default();
+            records(&taken).for_each(&mut take);
+            self.skip_to(*since);
+        }
+    }
+
+    fn skip_to(&mut self, position: Position) {
         if let Some(bytes) = self.own(position)
             && (self.cursor..=position_at(&self.produced)).contains(&bytes)
         {
@@ -156,7 +165,7 @@ impl Ring {
 
     /// The memory of the records from a position up to the consumer's, as long as none of it is used
     /// again; nothing where it is, and where the position is another ring's or ahead.
-    pub(crate) fn taken_since(&self, since: Position) -> Option<Vec<u8>> {
+    fn taken_since(&self, since: Position) -> Option<Vec<u8>> {
         let since = self.own(since)?;
         let length = position_at(&self.consumer).checked_sub(since);
         let length = length.filter(|length| *length <= self.data_bytes)?;
@@ -203,7 +212,7 @@ fn word_at(memory: &MmapRaw, at: usize, ordering: Ordering) -> u32 {
 }
 
 /// The records in a part of a ring's memory that begins and ends with one.
-pub(crate) fn records(mut memory: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn records(mut memory: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         loop {
             let (header, rest) = memory.split_at_checked(HEADER_BYTES)?;

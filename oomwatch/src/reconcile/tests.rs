@@ -110,6 +110,38 @@ fn a_process_that_is_counted_again_is_a_double_count() {
     assert_eq!(reconciler.ledgers.double_counts(), 1);
 }
 
+/// Two generations of programs see one mark, while one takes over from the other.
+#[test]
+fn a_mark_that_two_rings_have_is_reported_once() {
+    let without_counter = |pid| VictimRecord {
+        counted: None,
+        ..victim(pid, 1, &[])
+    };
+    for record in [mark(1, 1, 1), dying(2, 1, 0), without_counter(3)] {
+        let mut reconciler = reconciler();
+        judge(&mut reconciler, &record);
+        let reported = reconciler.ledgers.reported();
+        let again = judge(&mut reconciler, &record);
+        let was_reported = matches!(again.verdict, Verdict::Before | Verdict::SameProcess);
+        assert!(was_reported && again.missing == 0, "{record:?}: {again:?}");
+        assert_eq!(reconciler.ledgers.reported(), reported);
+    }
+}
+
+/// The run before ended between the two rings.
+#[test]
+fn a_mark_that_an_earlier_run_reported_without_a_counter_is_not_reported_again() {
+    let mut reconciler = reconciler();
+    reconciler.reported_up_to(5);
+    for (at_ns, verdict) in [(5, Verdict::Before), (6, Verdict::Kill { counted: false })] {
+        let record = VictimRecord {
+            counted: None,
+            ..victim(at_ns as u32, at_ns, &[])
+        };
+        assert_eq!(judge(&mut reconciler, &record), is(verdict, 0));
+    }
+}
+
 /// The ledger was one ahead where two rings had the end of one group kill: a loss after it was hidden.
 #[test]
 fn two_rings_that_have_one_double_count_hide_no_loss() {
