@@ -29,8 +29,10 @@ impl Model {
             self.end_scan();
         }
         self.compare_counters();
-        self.note_counters(false);
-        self.compare_counters();
+        for _ in 0..2 {
+            self.audit(true);
+            self.compare_counters();
+        }
         self.compare_node();
         self.publish_all();
     }
