@@ -138,11 +138,12 @@ impl Ledgers {
         self.counting
     }
 
-    /// Whether there is a ledger of these counters, or none is needed.
+    /// Whether there is a ledger of these counters, and not only of what is below them, or none is needed.
     pub(crate) fn is_known(&self, charged: &Charged) -> bool {
-        let entry = self.entries.get(&charged.cgroup_id);
-        let is_older = |entry: &Entry| charged.css.compare(&entry.ledger.css).is_lt();
-        self.is_root(charged.cgroup_id) || entry.is_some_and(|entry| !is_older(entry))
+        let known = self.entries.get(&charged.cgroup_id);
+        let known = known.map(|entry| entry.ledger.css);
+        let is_theirs = |css: Css| css != Css::default() && charged.css.compare(&css).is_ge();
+        self.is_root(charged.cgroup_id) || known.is_some_and(is_theirs)
     }
 
     /// Whether a cgroup's own counter was heard of, and not only what is below it.

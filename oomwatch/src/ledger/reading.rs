@@ -160,19 +160,20 @@ impl Ledgers {
     /// What an earlier run entered below a cgroup may turn out to be its own: a tier that reads hierarchical counters
     /// alone cannot tell. To be asked before anything else is entered in this run.
     pub(crate) fn own_up(&mut self, reading: &Reading) {
-        let (Some(below), Some(entry)) =
-            (reading.below(), self.entries.get_mut(&reading.cgroup_id))
-        else {
+        let id = reading.cgroup_id;
+        let (Some(below), Some(entry)) = (reading.below(), self.entries.get(&id).copied()) else {
             return;
         };
-        let ledger = &mut entry.ledger;
-        let own = reading.own.saturating_sub(ledger.counter);
-        let moved = own.min(ledger.below.saturating_sub(below));
-        if moved > 0 {
-            ledger.below -= moved;
+        let own = reading.own.saturating_sub(entry.ledger.counter);
+        let known_below = self.below_then(id, &entry, reading);
+        let moved = own.min(known_below.saturating_sub(below));
+        if moved > 0
+            && let Some(Entry { ledger, .. }) = self.entries.get_mut(&id)
+        {
+            ledger.below = ledger.below.saturating_sub(moved);
             ledger.counter = ledger.counter.saturating_add(moved);
             ledger.reported = ledger.reported.saturating_add(moved);
-            self.touch(reading.cgroup_id);
+            self.touch(id);
         }
     }
 

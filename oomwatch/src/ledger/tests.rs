@@ -431,3 +431,42 @@ fn without_sums_only_its_own_counter_is_compared() {
     assert_eq!(ledgers.compare(&[C], &later), own(2));
     assert_eq!(ledgers.compare(&[], &later), Missing::default());
 }
+
+/// A tier that reads hierarchical counters alone entered it below; a cgroup that went after the reading was there then.
+#[test]
+fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_had() {
+    let (top, child) = (CgroupId(10), CgroupId(11));
+    let read = |own, sum, children: &[(CgroupId, u64)]| Reading {
+        children: children.to_vec(),
+        ..Reading::of(top, css(1), own, Some(sum))
+    };
+    let kept = |below| Ledger {
+        parent: Some(CgroupId::ROOT),
+        css: css(1),
+        below,
+        ..Ledger::default()
+    };
+    let resumed = |ledgers: Vec<(CgroupId, Ledger)>, is_live: fn(CgroupId) -> bool| {
+        let mut resumed = Ledgers::new(Counting::Hierarchical);
+        resumed.resume(ledgers);
+        resumed.add_up(is_live);
+        resumed
+    };
+    let mut entered_below = resumed(vec![(top, kept(1))], |_| true);
+    let reading = read(1, 1, &[]);
+    entered_below.own_up(&reading);
+    assert_eq!(entered_below.compare(&[top], &reading), Missing::default());
+
+    let of_child = Ledger {
+        parent: Some(top),
+        counter: 1,
+        reported: 1,
+        ..kept(0)
+    };
+    let mut went = resumed(vec![(top, kept(0)), (child, of_child)], |id| {
+        id != CgroupId(11)
+    });
+    let reading = read(1, 2, &[(child, 1)]);
+    went.own_up(&reading);
+    assert_eq!(went.compare(&[top], &reading), own(1));
+}
