@@ -13,20 +13,8 @@ use oomwatch_common::{
 use crate::{
     kernel::{self, Address, config, known_fields},
     maps::{self, RECORDS, VICTIM_SEQUENCE},
+    state::Invocation,
 };
-
-/// State of the call under way.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Invocation {
-    /// `bpf_get_current_pid_tgid` of the caller; 0 when no call is under way.
-    caller: u64,
-    oom_control: Address,
-    number: u64,
-    /// 0 where this call cannot kill a group, or where that is not known.
-    group: u64,
-    marks: u32,
-}
 
 /// What [`number`] says where `out_of_memory()` is not hooked, or was not entered since.
 pub(crate) const UNHOOKED: u64 = 0;

@@ -15,15 +15,22 @@ use aya_ebpf::{
     bindings::bpf_raw_tracepoint_args,
     helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel},
 };
-use oomwatch_common::record::{COMM_LEN, ChainLink, Charged, Counters, field};
+use oomwatch_common::{
+    config::Config,
+    record::{COMM_LEN, ChainLink, Charged, Counters, field},
+};
 
 /// Address of a kernel object; 0 where it is unknown, which nothing can be read from.
 pub(crate) type Address = u64;
 
-/// The value of one member of [`crate::CONFIG`].
+/// Where this kernel keeps what the probe reads; written by user space before load.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::UNKNOWN;
+
+/// The value of one member of [`CONFIG`].
 macro_rules! config {
     ($name:ident) => {
-        $crate::kernel::config_value(&$crate::CONFIG.$name)
+        $crate::kernel::config_value(&$crate::kernel::CONFIG.$name)
     };
 }
 pub(crate) use config;

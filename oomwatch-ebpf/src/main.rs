@@ -13,7 +13,7 @@
 //! assumed to be the victim.
 //!
 //! Invariant: no structure layout of the kernel is compiled in. Offsets come from
-//! the running kernel's BTF by way of [`CONFIG`].
+//! the running kernel's BTF by way of [`kernel::CONFIG`].
 
 mod cgroup;
 mod invocation;
@@ -21,17 +21,13 @@ mod kernel;
 mod maps;
 mod pid;
 mod signal;
+mod state;
 mod victim;
 
 use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint},
     programs::{FEntryContext, FExitContext, RawTracePointContext, TracePointContext},
 };
-use oomwatch_common::config::Config;
-
-/// Where this kernel keeps what the probe reads; written by user space before load.
-#[unsafe(no_mangle)]
-static CONFIG: Config = Config::UNKNOWN;
 
 /// `oom:mark_victim`: the OOM killer marked a task.
 #[raw_tracepoint(tracepoint = "mark_victim")]

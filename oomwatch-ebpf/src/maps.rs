@@ -6,12 +6,7 @@ use aya_ebpf::{
 };
 use oomwatch_common::record::{DROP_KINDS, DROP_VICTIM, Header, WIRE_VERSION};
 
-use crate::{
-    invocation::Invocation,
-    pid::Suspect,
-    signal::{LastCount, Signalled},
-    victim::Deferred,
-};
+use crate::state::{Deferred, Invocation, LastCount, Signalled, Suspect};
 
 /// All records. User space sets the size.
 #[map]

@@ -24,7 +24,7 @@ use crate::{
     kernel::{self, config},
     maps::{self, MARKED, RECORDS, SUSPECTS},
     signal::SIGKILL,
-    victim::Deferred,
+    state::{Deferred, Suspect},
 };
 
 /// `si_code` of a signal that the kernel sent.
@@ -33,19 +33,6 @@ const SI_KERNEL: u32 = 0x80;
 /// A mark that is older waits for no exit any more: the thread was through there before, and its id may be
 /// another's.
 const MARK_LASTS_NS: u64 = 60_000_000_000;
-
-/// A thread that the kernel has sent SIGKILL to, and once it has exited, what it was.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Suspect {
-    /// Thread that sent it, and its process: only that one may mark it.
-    sender: u64,
-    cgroup_id: u64,
-    pid_tgid: u64,
-    comm: [u8; COMM_LEN],
-    uid: u32,
-    has_exited: u32,
-}
 
 impl Suspect {
     /// One that `current` has sent the signal to.

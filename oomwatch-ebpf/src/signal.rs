@@ -19,41 +19,18 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
     programs::RawTracePointContext,
 };
-use oomwatch_common::record::{Charged, DROP_VICTIM, DoubleCount, KIND_DOUBLE_COUNT, field};
+use oomwatch_common::record::{DROP_VICTIM, DoubleCount, KIND_DOUBLE_COUNT, field};
 
 use crate::{
     invocation::{self, OUTSIDE, UNHOOKED},
     kernel::{self, Address, argument, config, known_fields},
     maps::{self, LAST_COUNT, RECORDS, SIGNALLED, VICTIM_SEQUENCE},
+    state::{LastCount, Signalled},
 };
 
 pub(crate) const SIGKILL: u64 = 9;
 /// `SEND_SIG_PRIV`: a signal from the kernel itself.
 const SEND_SIG_PRIV: u64 = 1;
-
-/// The OOM killer's last signal.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Signalled {
-    /// `bpf_get_current_pid_tgid` of who sent it.
-    sender: u64,
-    /// The call that it was sent in: what an earlier one has left on this CPU is of no use.
-    call: u64,
-    task: Address,
-    tid: u64,
-    /// [`field::COUNTED`], until a mark has followed or where none may.
-    counted: u64,
-}
-
-/// The last mark or double count.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct LastCount {
-    /// `bpf_get_current_pid_tgid` of who made the last mark.
-    marked_by: u64,
-    /// As of then.
-    pub(crate) charged: Charged,
-}
 
 /// `signal_generate(sig, info, task, group, result)`.
 #[inline(always)]

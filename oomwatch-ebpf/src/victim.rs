@@ -15,7 +15,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use oomwatch_common::{
     config::MARK_VICTIM_TASK,
-    record::{COMM_LEN, ChainLink, Charged, DROP_VICTIM, KIND_VICTIM, MAX_CHAIN, Victim, field},
+    record::{ChainLink, Charged, DROP_VICTIM, KIND_VICTIM, MAX_CHAIN, Victim, field},
 };
 
 use crate::{
@@ -23,25 +23,11 @@ use crate::{
     kernel::{self, Address, argument, config, known_fields},
     maps::{self, DEFERRED, LAST_COUNT, RECORDS, VICTIM_SEQUENCE},
     signal::{self, charged_css},
+    state::Deferred,
 };
 
 /// Highest nesting of pid namespaces (`MAX_PID_NS_LEVEL`).
 const MAX_PID_LEVEL: u32 = 32;
-
-/// What is known when a mark is made: all but the victim itself.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Deferred {
-    pub(crate) seq: u64,
-    pub(crate) boottime_ns: u64,
-    /// [`field::COUNTED`] or [`field::NOT_COUNTED`]; 0 where that is not known.
-    verdict: u64,
-    trigger_pid_tgid: u64,
-    trigger_cgroup_id: u64,
-    trigger_comm: [u8; COMM_LEN],
-    trigger_uid: u32,
-    tid: u32,
-}
 
 /// `mark_victim(task, uid)` or `mark_victim(pid)`.
 #[inline(always)]

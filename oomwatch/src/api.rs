@@ -46,7 +46,7 @@ pub use self::{
     recent::ApiPublisher,
 };
 use self::{recent::Recent, serve::Listen, watched::Watched};
-use crate::Handle;
+use crate::watcher::Handle;
 
 /// Streams of events that are open at a time, on all sockets together.
 const MAX_STREAMS: usize = 64;
@@ -85,7 +85,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API, and the publisher that a [`crate::Builder`] must be given for it to know of events.
+    /// An API, and the publisher that a [`crate::watcher::Builder`] must be given for it to know of events.
     #[must_use]
     pub fn new() -> (Self, ApiPublisher) {
         let (publisher, recent) = recent::channel();

@@ -6,43 +6,12 @@
 use std::sync::Arc;
 
 use crate::{
-    CgroupId,
-    cgroup::tree::Tree,
+    containers::{container::Container, registry::Registry},
+    event::{Attribution, Scope},
+    id::CgroupId,
     record::{LimitHit, VictimRecord},
-    registry::{Container, Registry},
+    topology::tree::Tree,
 };
-
-/// How a victim was matched to a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Attribution {
-    /// The victim was in the container's own cgroup.
-    Exact,
-    /// The victim was in a cgroup below the container's.
-    Ancestor,
-    /// The container was registered after the kill.
-    Late,
-    /// No registered container is at or above the victim's cgroup.
-    Unregistered,
-}
-
-/// Whose limit was hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// The container's own, or one inside it.
-    Container,
-    /// The container's parent's: under Kubernetes, the pod's.
-    Pod,
-    /// One further up; or, where no container is registered, one above the victim's cgroup.
-    Ancestor,
-    /// The victim's own cgroup's, where no container is registered.
-    Cgroup,
-    /// No cgroup's: the node was out of memory.
-    Node,
-    /// Not known on this kernel.
-    Unknown,
-}
 
 /// The answer for one victim.
 #[derive(Clone, Debug, PartialEq)]

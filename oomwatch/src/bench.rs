@@ -10,14 +10,15 @@ use zerocopy::IntoBytes as _;
 
 use self::wire::Storm;
 use crate::{
-    CgroupDiscovery, CgroupId, OomEvent, ProbeError, Tier, TierChoice,
-    cgroup::counter_walk::Counters,
     clock,
-    engine::{Engine, Setting},
-    event::build::Origin,
-    ledger::Counting,
-    probe::{Probe, ProbeConfig, bench},
+    containers::by_path::CgroupDiscovery,
+    engine::{Engine, Setting, compose::Origin},
+    event::OomEvent,
+    id::CgroupId,
+    ledger::{Counting, Readings},
+    probe::{Probe, ProbeConfig, ProbeError, bench},
     record::Record,
+    tier::{Tier, TierChoice},
 };
 
 /// As many records at a time as the watcher's task takes.
@@ -154,6 +155,6 @@ fn engine() -> Engine {
         counting: Counting::Hierarchical,
     });
     // Nothing was counted before.
-    engine.begin(&Counters::default());
+    engine.begin(&Readings::default());
     engine
 }

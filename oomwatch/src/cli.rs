@@ -16,6 +16,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod publish;
 pub(crate) mod run;
+mod socket;
 pub(crate) mod stream;
 pub(crate) mod table;
 pub(crate) mod time;
@@ -23,14 +24,15 @@ pub(crate) mod unpin;
 
 use std::{path::PathBuf, time::Duration};
 
-use self::{
-    control::ControlArg,
-    discover::{Discover, SocketArg},
-    publish::PublishArg,
-};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oomwatch::{Tier, TierChoice};
+
+use self::{
+    discover::{Discover, SocketArg},
+    publish::PublishArg,
+    socket::ControlArg,
+};
 
 /// Tells, for every OOM kill, which container lost which process, and why.
 #[derive(Debug, Parser)]
@@ -162,11 +164,11 @@ pub(crate) struct RunArgs {
 pub(crate) struct ApiArgs {
     /// Unix socket that this daemon is asked and told by: HTTP, for the user it runs as. `none` for none.
     /// Default is /run/oomwatch/oomwatch.sock, where that can be made.
-    #[arg(long, value_name = "PATH", value_parser = control::parse, env = "OOMWATCH_CONTROL")]
+    #[arg(long, value_name = "PATH", value_parser = socket::parse, env = "OOMWATCH_CONTROL")]
     pub(crate) control: Option<ControlArg>,
 
     /// Group that may use the control socket too: its name or number.
-    #[arg(long, value_name = "GROUP", value_parser = control::parse_group, env = "OOMWATCH_CONTROL_GROUP")]
+    #[arg(long, value_name = "GROUP", value_parser = socket::parse_group, env = "OOMWATCH_CONTROL_GROUP")]
     pub(crate) control_group: Option<u32>,
 
     /// Also listen here, such as on 127.0.0.1:9187, for a status page, metrics, health and events. Nothing can
@@ -194,7 +196,7 @@ pub(crate) struct ApiArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
     /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
-    #[arg(long, value_name = "PATH", value_parser = control::parse, env = "OOMWATCH_CONTROL")]
+    #[arg(long, value_name = "PATH", value_parser = socket::parse, env = "OOMWATCH_CONTROL")]
     pub(crate) control: Option<ControlArg>,
 }
 

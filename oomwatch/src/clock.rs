@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use crate::event::build::Now;
+use crate::event::Now;
 
 /// Reads both clocks.
 pub(crate) fn now() -> Now {

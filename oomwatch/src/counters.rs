@@ -9,6 +9,7 @@
 pub(crate) mod directories;
 pub(crate) mod family;
 pub(crate) mod file;
+pub(crate) mod walk;
 
 use std::{
     collections::HashMap,
@@ -26,7 +27,7 @@ use rustix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{directories::Directories, family::Family, file::CounterFile};
-use crate::{CgroupError, CgroupId, cgroup::memory_events::MemoryEvents, log::warn};
+use crate::{cgroup::hierarchy::CgroupError, id::CgroupId, log::warn, memory_events::MemoryEvents};
 
 /// Notifications taken at a time.
 const READY_AT_ONCE: usize = 256;

@@ -4,14 +4,16 @@
 //! between. Synchronous, and touches no file, ring or channel: [`crate::watcher`] does.
 
 mod claim;
+pub(crate) mod compose;
+pub(crate) mod counter_reading;
 mod discovery;
 mod missing;
 pub(crate) mod naming;
 mod numbers;
-pub(crate) mod reading;
+mod rescan;
 pub(crate) mod resume;
+mod unclaimed;
 pub(crate) mod waiting;
-mod walked;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,26 +23,29 @@ use std::{
 use tracing::debug;
 
 use self::{
+    counter_reading::Cause,
     numbers::Numbers,
-    reading::Cause,
     resume::ByHand,
     waiting::{Pending, Waiting},
 };
 use crate::{
-    CgroupDiscovery, CgroupId, Container, ContainerId, OomEvent,
     attribute::attribute,
-    cgroup::tree::{TOMBSTONE_NS, Tree},
-    discover::names::{Names, SourceNumber},
-    event::{
-        Kind,
-        build::{Known, Now, Origin},
+    containers::{
+        by_path::CgroupDiscovery,
+        container::Container,
+        names::{Names, SourceNumber},
+        registry::{Registry, RegistryError},
     },
-    late::Late,
-    ledger::{Counting, Increment},
+    engine::{
+        compose::{Known, Origin},
+        unclaimed::Late,
+    },
+    event::{Kind, Now, OomEvent},
+    id::{CgroupId, ContainerId},
+    ledger::{Counting, Increment, double_count::Recounts},
     reconcile::{Judged, Reconciler, Verdict},
     record::{CgroupChanged, Charged, DoubleCount, Memcg, Record, VictimRecord},
-    recount::Recounts,
-    registry::{Registry, RegistryError},
+    topology::tree::{TOMBSTONE_NS, Tree},
 };
 
 /// Levels of cgroups at most, as far as sums go.

@@ -1,9 +1,8 @@
 //! Events: what oomwatch says about the OOM killer, in the domain's own words.
 //!
-//! [`build`] makes them; [`json`] and [`text`] are the two ways to write one down, and the first can be
+//! The engine makes them; [`json`] and [`text`] are the two ways to write one down, and the first can be
 //! read again. Pure.
 
-pub(crate) mod build;
 mod example;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -13,13 +12,7 @@ pub(crate) mod text;
 
 use std::sync::Arc;
 
-use crate::{
-    CgroupId,
-    attribute::{Attribution, Scope},
-    probe::tier::Tier,
-    record::Constraint,
-    registry::Container,
-};
+use crate::{containers::container::Container, id::CgroupId, record::Constraint, tier::Tier};
 
 /// Name and version of the event schema.
 pub const SCHEMA: &str = "oomwatch.oom/1";
@@ -34,6 +27,38 @@ pub enum Kind {
     AlreadyExiting,
     /// The kernel counted kills that the tracepoint did not report.
     CounterOnly,
+}
+
+/// How a victim was matched to a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Attribution {
+    /// The victim was in the container's own cgroup.
+    Exact,
+    /// The victim was in a cgroup below the container's.
+    Ancestor,
+    /// The container was registered after the kill.
+    Late,
+    /// No registered container is at or above the victim's cgroup.
+    Unregistered,
+}
+
+/// Whose limit was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The container's own, or one inside it.
+    Container,
+    /// The container's parent's: under Kubernetes, the pod's.
+    Pod,
+    /// One further up; or, where no container is registered, one above the victim's cgroup.
+    Ancestor,
+    /// The victim's own cgroup's, where no container is registered.
+    Cgroup,
+    /// No cgroup's: the node was out of memory.
+    Node,
+    /// Not known on this kernel.
+    Unknown,
 }
 
 /// What an event rests on.
@@ -204,4 +229,18 @@ pub struct OomEvent {
     pub delivered_ns: Option<u64>,
     /// How good this is.
     pub quality: Quality,
+}
+
+/// The clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) boottime_ns: u64,
+    pub(crate) unix_time_ns: i128,
+}
+
+impl Now {
+    /// Wall-clock time of a moment on the boot-time clock, by today's difference of both.
+    pub(crate) fn unix_time_of(&self, boottime_ns: u64) -> i128 {
+        self.unix_time_ns - i128::from(self.boottime_ns) + i128::from(boottime_ns)
+    }
 }

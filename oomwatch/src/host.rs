@@ -6,12 +6,15 @@
 
 use std::{fmt, path::PathBuf};
 
-use rustix::thread::{CapabilitySet, capabilities};
-
 use crate::{
-    CgroupId, ProbeError, Tier, TierChoice,
     cgroup::hierarchy::{Hierarchy, MemoryMode},
-    probe::{self, DEFAULT_RING_BYTES, Probe, ProbeConfig},
+    id::CgroupId,
+    probe::{
+        DEFAULT_RING_BYTES, Probe, ProbeConfig, ProbeError, layout,
+        privilege::may_load_programs,
+        {self},
+    },
+    tier::{Tier, TierChoice},
 };
 
 /// How much a finding limits what `oomwatch run` can do.
@@ -125,14 +128,6 @@ fn privilege() -> Finding {
     }
 }
 
-/// Whether this process has the capabilities to load the programs. The kernel may refuse still.
-pub(crate) fn may_load_programs() -> bool {
-    capabilities(None).is_ok_and(|sets| {
-        let has = |capability| sets.effective.contains(capability);
-        has(CapabilitySet::SYS_ADMIN) || has(CapabilitySet::BPF | CapabilitySet::PERFMON)
-    })
-}
-
 fn cgroups() -> Vec<Finding> {
     let hierarchy = match Hierarchy::find() {
         Ok(hierarchy) => hierarchy,
@@ -190,7 +185,7 @@ fn btf() -> Finding {
         Ok(layout) => layout,
         Err(error) => return broken_probe("BTF", &error),
     };
-    match Tier::of(&layout.config) {
+    match layout::tier_of(&layout.config) {
         Some(tier) => Finding::good("BTF", format_args!("{}: tier {tier}", probe::KERNEL_BTF)),
         None => Finding::poor(
             "BTF",

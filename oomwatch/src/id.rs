@@ -1,6 +1,6 @@
 //! Identities: of cgroups, of containers, and text that the kernel handed over.
 
-use std::{fmt, sync::Arc};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 /// Id of a cgroup on the v2 hierarchy: the inode number of its directory. The kernel
 /// does not use one twice between boots (64-bit).
@@ -121,6 +121,25 @@ pub fn printable(bytes: &[u8]) -> String {
 fn is_harmless(character: char) -> bool {
     !character.is_control()
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Which counters of a memory cgroup: switching the controller off and on makes others, which begin at 0.
+/// Either number says so by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Css {
+    /// Inode of its `memory.events.local`: the higher one is the younger.
+    pub(crate) inode: Option<u64>,
+    /// The kernel's serial number of the css.
+    pub(crate) serial: Option<u64>,
+}
+
+impl Css {
+    /// Which are the younger ones. Equal where nothing tells them apart.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        let by_inode = self.inode.zip(other.inode);
+        let numbers = by_inode.or_else(|| self.serial.zip(other.serial));
+        numbers.map_or(Ordering::Equal, |(own, others)| own.cmp(&others))
+    }
 }
 
 #[cfg(test)]

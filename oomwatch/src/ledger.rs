@@ -9,15 +9,17 @@
 //!
 //! Pure: counters come in as values. It knows no container and makes no event.
 
+pub(crate) mod double_count;
 mod kept;
+pub(crate) mod node;
 mod reading;
 
 use hashbrown::{HashMap, HashSet};
 
-pub(crate) use self::reading::{Missing, Reading};
+pub(crate) use self::reading::{Missing, Reading, Readings};
 use crate::{
-    CgroupId,
-    record::{Charged, Css},
+    id::{CgroupId, Css},
+    record::Charged,
 };
 
 /// Ledgers of memory cgroups of a v1 hierarchy: nothing tells when one of those is gone.
@@ -75,6 +77,9 @@ struct Entry {
     /// Of the last record, to find the one that was heard of least lately.
     as_of_ns: u64,
 }
+
+/// A ledger, or that there is none any more.
+pub(crate) type Change = (CgroupId, Option<Ledger>);
 
 /// What became of an increment's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,70 +8,66 @@
 //! Minimum kernel: 5.8 with cgroup v2; without BTF less is known ([`Tier`]). Needs root, or
 //! `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
 
-mod id;
-mod log;
-mod record;
-
-mod probe;
-
-mod cgroup;
-mod counters;
-mod registry;
-
+// Decides: no files, no clock, no async.
 mod attribute;
-mod event;
-mod late;
-mod ledger;
-mod node;
-mod reconcile;
-mod recount;
-
+mod containers;
 mod engine;
+mod event;
+mod id;
+mod ledger;
+mod log;
+mod memory_events;
+mod reconcile;
+mod record;
+mod tier;
+mod topology;
 
+// Does I/O.
 mod api;
+mod cgroup;
 mod clock;
-mod containerd;
-mod discover;
+mod counters;
+mod counts;
 mod drill;
-mod grpc;
+pub mod host;
 mod metrics;
+mod probe;
 mod publish;
+mod retry;
+mod runtimes;
 mod store;
 mod watcher;
-
-pub mod host;
-
-#[cfg(test)]
-mod seed;
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 
 #[doc(hidden)]
-pub use self::discover::path;
+pub use self::containers::path;
 pub use self::{
     api::{
         Api, ApiPublisher, ControlAccess, ControlError, ControlSocket, ListenError, MetricsFuture,
         ReadOnlyListener, Serving,
     },
-    attribute::{Attribution, Scope},
-    cgroup::{hierarchy::CgroupError, memory_events::MemoryEventsError},
-    discover::{
-        cgroup::CgroupDiscovery,
-        source::{RuntimeApi, RuntimeSocket},
+    cgroup::hierarchy::CgroupError,
+    containers::{
+        by_path::CgroupDiscovery,
+        container::{Container, ContainerDetails},
+        registry::RegistryError,
+        sighting::RuntimeApi,
     },
+    counts::{Counts, MAX_COUNTED_CONTAINERS},
     engine::{Totals, naming::Registered},
-    event::{Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Trigger, Victim},
-    id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
-    metrics::{
-        Metrics, MetricsFormat,
-        counts::{Counts, MAX_COUNTED_CONTAINERS},
+    event::{
+        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
+        Trigger, Victim,
     },
+    id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
+    memory_events::MemoryEventsError,
+    metrics::{Metrics, MetricsFormat},
     probe::{
         DEFAULT_RING_BYTES, ProbeError,
         pin::{PinError, Unpinned, unpin},
-        tier::{Tier, TierChoice},
     },
     publish::{
         Delivery, PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, PublisherReport,
@@ -82,11 +78,12 @@ pub use self::{
         stream::Events,
     },
     record::Constraint,
-    registry::{Container, ContainerDetails, RegistryError},
+    runtimes::source::RuntimeSocket,
     store::{
         STORE_QUEUE, StoreError,
         history::{History, HistoryEntry, HistoryFilter},
     },
+    tier::{Tier, TierChoice},
     watcher::{
         AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, WatchError,
         Watcher,

@@ -5,14 +5,15 @@
 //! out is counted, and said with the next line from that place or by [`say_left_out`]. Stands
 //! before `tracing`, so that it holds for whoever embeds the library; installs and formats nothing.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use tracing::Level;
-
-use crate::clock;
 
 /// What one place may say in [`WINDOW_S`].
 const MAX_LINES: u32 = 10;
@@ -42,7 +43,9 @@ macro_rules! limited {
 }
 
 // `warn` itself is the name of an attribute.
-pub(crate) use {limited, limited_info as info, limited_warn as warn};
+pub(crate) use limited;
+pub(crate) use limited_info as info;
+pub(crate) use limited_warn as warn;
 
 /// The places that have left something out.
 static PLACES: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
@@ -160,9 +163,10 @@ impl Window {
     }
 }
 
-/// Since the host was booted.
+/// Since the first line that is limited.
 fn seconds() -> u32 {
-    u32::try_from(clock::now().boottime_ns / 1_000_000_000).unwrap_or(u32::MAX)
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u32::try_from(FIRST.elapsed().as_secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Metrics for Prometheus, as OpenMetrics text.
 //!
-//! [`counts`] has the numbers of kills, [`scrape`] puts them together with what the watcher says of itself
+//! [`crate::counts`] has the numbers of kills, [`scrape`] puts them together with what the watcher says of itself
 //! and of its containers, and writes them down. Nothing is kept between two scrapes but the counts. Serves
 //! nothing: whoever has a server calls [`Metrics::render`].
 
-pub(crate) mod counts;
 mod labels;
 mod scrape;
 
@@ -17,7 +16,13 @@ use prometheus_client::{
 };
 
 use self::scrape::Scrape;
-use crate::{Counts, Handle, Registered, Status, clock, log::warn};
+use crate::{
+    clock,
+    counts::Counts,
+    engine::naming::Registered,
+    log::warn,
+    watcher::{Handle, Status},
+};
 
 /// How the metrics are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +102,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Metrics of a watcher, with the counts that it was given ([`crate::Builder::counts`]).
+    /// Metrics of a watcher, with the counts that it was given ([`crate::watcher::Builder::counts`]).
     #[must_use]
     pub fn new(watcher: Handle, counts: Counts) -> Self {
         Self {

@@ -10,13 +10,13 @@
 #[cfg(feature = "bench")]
 pub(crate) mod bench;
 mod btf;
-mod layout;
+mod decode;
+pub(crate) mod layout;
 mod load;
 mod older;
 pub(crate) mod pin;
-mod record;
+pub(crate) mod privilege;
 mod ring;
-pub(crate) mod tier;
 
 use std::{
     fs::File,
@@ -34,19 +34,22 @@ use tokio::io::unix::AsyncFd;
 use tracing::debug;
 
 pub(crate) use self::{
+    decode::DecodeError,
     layout::{Gap, Layout},
     load::ProgramLog,
     pin::PinDir,
-    record::DecodeError,
     ring::Position,
 };
 use self::{
     older::Older,
     pin::{Generation, PinError},
     ring::Ring,
+};
+use crate::{
+    probe::privilege::may_load_programs,
+    record::Record,
     tier::{Tier, TierChoice},
 };
-use crate::{host::may_load_programs, record::Record};
 
 /// Where the kernel describes its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -339,7 +342,7 @@ impl Drop for Probe {
 }
 
 fn decode(bytes: &[u8], generation: u64, page_bytes: u64) -> Result<Record, DecodeError> {
-    let mut record = record::decode(bytes, page_bytes)?;
+    let mut record = decode::decode(bytes, page_bytes)?;
     record.set_generation(generation);
     Ok(record)
 }

@@ -9,12 +9,13 @@ mod deliver;
 pub(crate) mod journald;
 pub(crate) mod kubernetes;
 pub(crate) mod otlp;
+mod progress;
 pub(crate) mod queue;
 pub(crate) mod stream;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use crate::OomEvent;
+use crate::event::OomEvent;
 
 /// Events that wait in memory for one publisher at most.
 pub const PUBLISHER_QUEUE: usize = 4096;
@@ -33,7 +34,7 @@ pub enum Delivery {
     /// The same, and an event that failed is tried again, after 250 ms and up to every 30 s, until it
     /// is accepted or refused; those behind it wait.
     ///
-    /// With [`crate::Builder::state_dir`] they wait in the store, through a restart and `kill -9` too:
+    /// With [`crate::watcher::Builder::state_dir`] they wait in the store, through a restart and `kill -9` too:
     /// some may come again then, under the same [`OomEvent::id`]. What the limits of the history
     /// remove meanwhile is lost, and counted. A publisher whose name is new there begins with what
     /// comes from now on. Without a store they wait in the queue.
@@ -98,7 +99,7 @@ pub trait Publisher: Send + 'static {
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
 
     /// Sends on what is still held back, before the end, for which there is
-    /// [`crate::Builder::grace`].
+    /// [`crate::watcher::Builder::grace`].
     fn flush(&mut self) -> PublishFuture<'_> {
         Box::pin(async { Ok(()) })
     }

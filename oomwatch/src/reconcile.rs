@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 
 use self::exited::Exits;
 use crate::{
-    CgroupId,
+    id::CgroupId,
     ledger::{Counting, Entered, Increment, Ledgers},
     record::{Charged, DoubleCount, VictimRecord},
 };

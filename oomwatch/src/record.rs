@@ -5,9 +5,7 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 
-use std::cmp::Ordering;
-
-use crate::CgroupId;
+use crate::id::{CgroupId, Css};
 
 /// One record of the probe, in kernel order.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,25 +73,6 @@ pub(crate) struct Memcg {
     pub(crate) oom_kill: Option<u64>,
     pub(crate) oom: Option<u64>,
     pub(crate) oom_group_kill: Option<u64>,
-}
-
-/// Which counters of a memory cgroup: switching the controller off and on makes others, which begin at 0.
-/// Either number says so by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Css {
-    /// Inode of its `memory.events.local`: the higher one is the younger.
-    pub(crate) inode: Option<u64>,
-    /// The kernel's serial number of the css.
-    pub(crate) serial: Option<u64>,
-}
-
-impl Css {
-    /// Which are the younger ones. Equal where nothing tells them apart.
-    pub(crate) fn compare(&self, other: &Self) -> Ordering {
-        let by_inode = self.inode.zip(other.inode);
-        let numbers = by_inode.or_else(|| self.serial.zip(other.serial));
-        numbers.map_or(Ordering::Equal, |(own, others)| own.cmp(&others))
-    }
 }
 
 /// The memory cgroup that an increment was charged to, with its own counter, descendants apart

@@ -48,9 +48,9 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    CgroupId, ContainerId, OomEvent,
-    engine::resume::{Change, Registration},
-    ledger::Ledger,
+    event::OomEvent,
+    id::{CgroupId, ContainerId},
+    ledger::{Change, Ledger},
     log::warn,
 };
 
@@ -109,7 +109,7 @@ pub(crate) struct Batch {
     /// Ledgers and registrations are all there are: those that are stored already go.
     pub(crate) is_whole: bool,
     pub(crate) ledgers: Vec<Change>,
-    pub(crate) registrations: Vec<Registration>,
+    pub(crate) registrations: Vec<(CgroupId, Option<ContainerId>)>,
     pub(crate) meta: Vec<(&'static str, u64)>,
     /// Events that are in these books and wait to be published; and numbers of those that did.
     pub(crate) pending: Vec<Arc<OomEvent>>,

@@ -5,6 +5,8 @@
 //! publishers within the time of grace, join.
 
 mod audit;
+#[cfg(test)]
+pub(crate) mod contract;
 mod source;
 mod task;
 
@@ -22,14 +24,19 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    CgroupDiscovery, CgroupId, ContainerId, Counts, Publisher, PublisherReport, Registered,
-    RegistryError, Tier, TierChoice, Totals,
     cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
-    discover::{cgroup::CgroupDiscovery as Discovery, source::RuntimeSocket},
-    id::ContainerIdError,
+    containers::{
+        by_path::{CgroupDiscovery, CgroupDiscovery as Discovery},
+        registry::RegistryError,
+    },
+    counts::Counts,
+    engine::{Totals, naming::Registered},
+    id::{CgroupId, ContainerId, ContainerIdError},
     probe::{DEFAULT_RING_BYTES, ProbeError},
-    publish::stream::Events,
+    publish::{Publisher, PublisherReport, stream::Events},
+    runtimes::source::RuntimeSocket,
     store::Limits,
+    tier::{Tier, TierChoice},
 };
 
 /// Requests that wait for the watcher's task at most; callers wait beyond that.
@@ -331,7 +338,7 @@ impl Builder {
     /// `/sys/fs/bpf/oomwatch`: they go on when the watcher stops, however it does, and the next one
     /// reports what happened in between with all details and `while_down`. Another version's
     /// programs are replaced, after their ring was read. With [`Self::state_dir`] each kill is
-    /// reported once, however a watcher ends; without, at least once after a crash. [`crate::unpin`] removes
+    /// reported once, however a watcher ends; without, at least once after a crash. [`crate::probe::pin::unpin`] removes
     /// them.
     ///
     /// Where what is there was not made by oomwatch, that is logged and watching goes on without; so in
@@ -343,9 +350,9 @@ impl Builder {
     }
 
     /// Keeps the history and the containers' books in this directory, so that kills while no
-    /// watcher runs come out as [`crate::Kind::CounterOnly`], with `while_down`; default is not to.
+    /// watcher runs come out as [`crate::event::Kind::CounterOnly`], with `while_down`; default is not to.
     /// Where it cannot be used, that is logged and watching goes on without. Read it with
-    /// [`crate::History`].
+    /// [`crate::store::history::History`].
     #[must_use]
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.state_dir = Some(dir.into());
@@ -369,7 +376,7 @@ impl Builder {
     }
 
     /// How long [`Watcher::shutdown`] waits for publishers; default 5 s. What is not published by then
-    /// stays in the store for the next start ([`crate::Delivery::AtLeastOnce`]), or is counted as lost.
+    /// stays in the store for the next start ([`crate::publish::Delivery::AtLeastOnce`]), or is counted as lost.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
@@ -616,7 +623,7 @@ fn has_counters(hierarchy: &Hierarchy) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Delivery;
+    use crate::publish::Delivery;
 
     #[test]
     fn what_is_lost_is_told_by_where_it_was() {

@@ -1,5 +1,7 @@
 //! Formatting and lints, of the host crates and of the kernel side.
 
+mod imports;
+
 use anyhow::Result;
 
 use crate::paths::Workspace;
@@ -9,6 +11,7 @@ use crate::{ebpf, process, setup};
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::for_checks(workspace)?;
     format(workspace)?;
+    imports(workspace)?;
     clippy(workspace)?;
     ebpf::clippy(workspace)
 }
@@ -18,6 +21,11 @@ pub(crate) fn format(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["fmt", "--all", "--check"]);
     process::run(cargo.current_dir(&workspace.root))
+}
+
+/// Checks who imports whom.
+pub(crate) fn imports(workspace: &Workspace) -> Result<()> {
+    imports::check(workspace)
 }
 
 /// Lints the host crates with their tests and benchmarks. Warnings are errors.

@@ -18,7 +18,7 @@ use super::{
     answer::{json, large, large_json},
     problem::Problem,
 };
-use crate::{Registered, printable};
+use crate::{engine::naming::Registered, id::printable};
 
 #[derive(Serialize)]
 struct Containers {

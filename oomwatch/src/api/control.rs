@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
-use crate::log::info;
 use tokio::{
     net::{UnixListener, UnixStream},
     time::timeout,
 };
 use tracing::debug;
+
+use crate::log::info;
 
 /// For whoever has the socket to take a connection. One that does not is there all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ pub enum ControlError {
     },
 }
 
-/// A unix socket for [`crate::Api::control`]. Its file goes when this is dropped.
+/// A unix socket for [`crate::api::Api::control`]. Its file goes when this is dropped.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,

@@ -16,9 +16,19 @@ use super::{
     watched::{Answer, Watched},
 };
 use crate::{
-    AddError, CgroupError, CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
-    Publisher as _, Registered, RegistryError, Report, RuntimeApi, RuntimeSocket, SourceReport,
-    Status, Tier,
+    cgroup::hierarchy::CgroupError,
+    containers::{
+        container::{Container, ContainerDetails},
+        registry::RegistryError,
+        sighting::RuntimeApi,
+    },
+    engine::naming::Registered,
+    event::OomEvent,
+    id::{CgroupId, ContainerId},
+    publish::Publisher as _,
+    runtimes::source::RuntimeSocket,
+    tier::Tier,
+    watcher::{AddError, Report, SourceReport, Status},
 };
 
 /// Registers what it is given, below a mount that is none.

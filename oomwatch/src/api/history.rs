@@ -15,7 +15,10 @@ use super::{
     answer::{large, large_json},
     problem::{Problem, with_cause},
 };
-use crate::{History, HistoryEntry, HistoryFilter, StoreError};
+use crate::store::{
+    StoreError,
+    history::{History, HistoryEntry, HistoryFilter},
+};
 
 const DEFAULT_LIMIT: u32 = 100;
 /// More must be asked for in parts, by `since`.

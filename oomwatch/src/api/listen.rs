@@ -39,7 +39,7 @@ pub enum ListenError {
     },
 }
 
-/// A TCP listener for [`crate::Api::read_only`].
+/// A TCP listener for [`crate::api::Api::read_only`].
 #[derive(Debug)]
 pub struct ReadOnlyListener {
     listener: TcpListener,

@@ -11,7 +11,10 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{Shared, answer::json, problem::Problem};
-use crate::{PublisherReport, Report, SourceReport, Status};
+use crate::{
+    publish::PublisherReport,
+    watcher::{Report, SourceReport, Status},
+};
 
 /// A watcher that answers within this is alive.
 const ALIVE: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{AddError, RegistryError, printable};
+use crate::{containers::registry::RegistryError, id::printable, watcher::AddError};
 
 /// Characters of a detail: it may repeat what a client sent.
 const MAX_DETAIL_CHARS: usize = 1024;

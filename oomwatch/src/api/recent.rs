@@ -7,14 +7,17 @@ use std::{collections::VecDeque, fmt::Write as _, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{OomEvent, PublishFuture, Publisher};
+use crate::{
+    event::OomEvent,
+    publish::{PublishFuture, Publisher},
+};
 
 /// Events kept.
 const MAX_EVENTS: usize = 1000;
 /// Bytes of their JSON kept.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Collects events for an [`crate::Api`].
+/// Collects events for an [`crate::api::Api`].
 #[derive(Debug)]
 pub struct ApiPublisher(watch::Sender<Recent>);
 

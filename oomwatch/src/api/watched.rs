@@ -2,7 +2,10 @@
 
 use std::{future::Future, path::Path, pin::Pin};
 
-use crate::{AddError, Handle, Registered, Status};
+use crate::{
+    engine::naming::Registered,
+    watcher::{AddError, Handle, Status},
+};
 
 /// An answer of the watcher.
 pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, AddError>> + Send + 'a>>;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    ContainerDetails, ContainerId,
+    containers::container::ContainerDetails,
+    id::ContainerId,
     record::fixture::{memcg, victim},
 };
 

@@ -5,7 +5,7 @@ use oomwatch_common::record::{
 };
 use zerocopy::FromZeros as _;
 
-use crate::CgroupId;
+use crate::id::CgroupId;
 
 const KUBEPODS: u64 = 2;
 const BURSTABLE: u64 = 3;

@@ -14,11 +14,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
+use super::scan::scan;
+use crate::{
+    id::CgroupId,
     memory_events::{MemoryEvents, MemoryEventsError},
-    scan::{Skipped, scan},
+    topology::skipped::Skipped,
 };
-use crate::CgroupId;
 
 /// `statfs` type of cgroup v2.
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;

@@ -5,8 +5,6 @@
 //! A directory that cannot be read costs its own subtree, which is noted in [`Skipped`]. The scan knows
 //! neither the tree nor what was there before.
 
-mod skipped;
-
 use std::{
     ffi::{CStr, CString},
     mem::MaybeUninit,
@@ -18,9 +16,9 @@ use rustix::{
     io::Errno,
 };
 
-pub(crate) use self::skipped::Skipped;
 use super::hierarchy::is_gone;
-use crate::CgroupId;
+use crate::id::CgroupId;
+pub(crate) use crate::topology::skipped::Skipped;
 
 /// Levels that a scan enters below the mounted cgroup. A cgroup keeps eight bytes for each of its ancestors,
 /// so the kernel itself spends 1 GiB on a chain of this length.
@@ -275,14 +273,14 @@ where
         }
         if let Some((level, above)) = self.levels.get(..levels).and_then(<[_]>::split_last) {
             let path = || path(above, &level.name);
-            self.skipped.failed(level.id, error, path);
+            self.skipped.failed(level.id, failure(error), path);
         }
     }
 
     /// A child of the last level may have more below it.
     fn skip(&mut self, id: CgroupId, name: &CStr, error: Errno) {
         let path = || path(&self.levels, name);
-        self.skipped.failed(id, error, path);
+        self.skipped.failed(id, failure(error), path);
     }
 }
 
@@ -298,6 +296,12 @@ fn path(levels: &[Level], name: &CStr) -> Vec<u8> {
         path.push(b'/');
     }
     path
+}
+
+/// An error, and whether the next scan may not meet it.
+fn failure(error: Errno) -> (std::io::Error, bool) {
+    let lasts = matches!(error, Errno::ACCESS | Errno::PERM | Errno::XDEV);
+    (error.into(), !lasts)
 }
 
 #[cfg(test)]

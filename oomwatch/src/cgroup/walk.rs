@@ -5,75 +5,53 @@
 
 use std::{collections::HashSet, io, time::Duration};
 
-use super::{hierarchy::Hierarchy, scan::Skipped};
-use crate::CgroupId;
+use super::hierarchy::Hierarchy;
+use crate::{
+    id::CgroupId,
+    topology::{
+        skipped::Skipped,
+        walk::{Found, Walk},
+    },
+};
 
 /// How long a cgroup may be told of and not be seen: its record is made a moment before its directory
 /// shows up (`cgroup_mkdir()` fires the tracepoint, then activates the directory).
 const SHOWS_UP: Duration = Duration::from_millis(100);
 
-/// A cgroup that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) id: CgroupId,
-    pub(crate) parent: CgroupId,
-    pub(crate) name: Box<[u8]>,
+/// Looks once: for a tree that nothing else tells of meanwhile.
+pub(crate) fn once(hierarchy: &Hierarchy, known: Vec<CgroupId>, began_ns: u64) -> io::Result<Walk> {
+    let (found, skipped) = look(hierarchy)?;
+    Ok(Walk {
+        began_ns,
+        missing: not_among(known, &found),
+        found,
+        skipped,
+    })
 }
 
-/// What a walk saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Walk {
-    /// When it began, on the boot-time clock.
-    pub(crate) began_ns: u64,
-    /// Parents first.
-    pub(crate) found: Vec<Found>,
-    /// Of those that were alive in the tree when it began, the ones that were not found. They are gone,
-    /// but for those below what was skipped.
-    pub(crate) missing: Vec<CgroupId>,
-    /// What was not looked at.
-    pub(crate) skipped: Skipped,
+/// Looks, and looks for what is missing a second time. Blocks.
+pub(crate) fn careful(
+    hierarchy: &Hierarchy,
+    known: Vec<CgroupId>,
+    began_ns: u64,
+) -> io::Result<Walk> {
+    confirmed(once(hierarchy, known, began_ns)?, || {
+        std::thread::sleep(SHOWS_UP);
+        look(hierarchy)
+    })
 }
 
-impl Walk {
-    /// Looks once: for a tree that nothing else tells of meanwhile.
-    pub(crate) fn once(
-        hierarchy: &Hierarchy,
-        known: Vec<CgroupId>,
-        began_ns: u64,
-    ) -> io::Result<Self> {
-        let (found, skipped) = look(hierarchy)?;
-        Ok(Self {
-            began_ns,
-            missing: not_among(known, &found),
-            found,
-            skipped,
-        })
+/// Only what a second look does not find either is missing.
+fn confirmed(
+    mut walk: Walk,
+    look_again: impl FnOnce() -> io::Result<(Vec<Found>, Skipped)>,
+) -> io::Result<Walk> {
+    if !walk.missing.is_empty() {
+        let (found, skipped) = look_again()?;
+        walk.missing = not_among(walk.missing, &found);
+        walk.skipped.add(skipped);
     }
-
-    /// Looks, and looks for what is missing a second time. Blocks.
-    pub(crate) fn careful(
-        hierarchy: &Hierarchy,
-        known: Vec<CgroupId>,
-        began_ns: u64,
-    ) -> io::Result<Self> {
-        Self::confirmed(Self::once(hierarchy, known, began_ns)?, || {
-            std::thread::sleep(SHOWS_UP);
-            look(hierarchy)
-        })
-    }
-
-    /// Only what a second look does not find either is missing.
-    fn confirmed(
-        mut walk: Self,
-        look_again: impl FnOnce() -> io::Result<(Vec<Found>, Skipped)>,
-    ) -> io::Result<Self> {
-        if !walk.missing.is_empty() {
-            let (found, skipped) = look_again()?;
-            walk.missing = not_among(walk.missing, &found);
-            walk.skipped.add(skipped);
-        }
-        Ok(walk)
-    }
+    Ok(walk)
 }
 
 fn look(hierarchy: &Hierarchy) -> io::Result<(Vec<Found>, Skipped)> {
@@ -112,7 +90,7 @@ mod tests {
             skipped: Skipped::default(),
         };
         let again = || Ok((vec![found(2), found(4)], Skipped::default()));
-        let walk = Walk::confirmed(first, again).unwrap();
+        let walk = confirmed(first, again).unwrap();
         assert_eq!(walk.missing, [CgroupId(3)]);
     }
 
@@ -129,7 +107,7 @@ mod tests {
             ..Skipped::default()
         };
         let again = || Ok((vec![found(2)], skipped.clone()));
-        let walk = Walk::confirmed(first, again).unwrap();
+        let walk = confirmed(first, again).unwrap();
         assert_eq!(walk.missing, [CgroupId(3)]);
         assert_eq!(walk.skipped, skipped);
     }
@@ -142,7 +120,7 @@ mod tests {
             missing: Vec::new(),
             skipped: Skipped::default(),
         };
-        let walk = Walk::confirmed(first.clone(), || panic!("a second look")).unwrap();
+        let walk = confirmed(first.clone(), || panic!("a second look")).unwrap();
         assert_eq!(walk, first);
     }
 
@@ -154,7 +132,7 @@ mod tests {
         let id = CgroupId(rustix::fs::stat(&directory).unwrap().st_ino);
         let gone = CgroupId(id.0.wrapping_add(1));
         let hierarchy = Hierarchy::at(mount.path());
-        let walk = Walk::once(&hierarchy, vec![id, gone], 7).unwrap();
+        let walk = once(&hierarchy, vec![id, gone], 7).unwrap();
         let [found] = walk.found.as_slice() else {
             panic!("one directory: {walk:?}");
         };

@@ -7,9 +7,8 @@ use oomwatch::{Api, Builder, ControlAccess, ControlSocket, Metrics, ReadOnlyList
 use tracing::{info, warn};
 
 use super::{
-    ApiArgs, RunArgs,
-    control::{ControlArg, DEFAULT_CONTROL},
-    history,
+    ApiArgs, RunArgs, history,
+    socket::{ControlArg, DEFAULT_CONTROL},
 };
 
 /// Whose metrics there are too, under the names that dashboards have.

@@ -18,7 +18,7 @@ use tokio::{net::UnixStream, task::JoinSet, time::timeout};
 
 use super::{
     ControlArgs,
-    control::{ControlArg, DEFAULT_CONTROL},
+    socket::{ControlArg, DEFAULT_CONTROL},
 };
 
 /// From the question to the whole answer. The daemon itself gives up sooner.

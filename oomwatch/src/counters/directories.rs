@@ -18,8 +18,8 @@ use rustix::{
 use tracing::debug;
 
 use crate::{
-    CgroupId,
     cgroup::hierarchy::{is_gone, is_too_deep},
+    id::CgroupId,
     log::warn,
 };
 

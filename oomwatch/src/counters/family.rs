@@ -8,7 +8,11 @@ use std::{collections::HashMap, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, pa
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use crate::{CgroupError, CgroupId, cgroup::hierarchy::is_gone, counters::file::CounterFile};
+use crate::{
+    cgroup::hierarchy::{CgroupError, is_gone},
+    counters::file::CounterFile,
+    id::CgroupId,
+};
 
 const LOCAL_EVENTS: &str = "memory.events.local";
 /// Tries to read parent and children while no kill comes between.

@@ -12,8 +12,8 @@ use rustix::{
 
 use super::Read;
 use crate::{
-    CgroupError,
-    cgroup::{hierarchy::is_gone, memory_events::MemoryEvents},
+    cgroup::hierarchy::{CgroupError, is_gone},
+    memory_events::MemoryEvents,
 };
 
 const MEMORY_EVENTS: &str = "memory.events";

@@ -3,10 +3,10 @@
 
 use super::Engine;
 use crate::{
-    CgroupId, OomEvent,
-    attribute::{Attributed, Attribution, attribute},
-    event::{Kind, build::Now},
-    late::Waiting,
+    attribute::{Attributed, attribute},
+    engine::unclaimed::Waiting,
+    event::{Attribution, Kind, Now, OomEvent},
+    id::CgroupId,
     record::VictimRecord,
 };
 

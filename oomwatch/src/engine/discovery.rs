@@ -2,9 +2,11 @@
 
 use super::Engine;
 use crate::{
-    CgroupDiscovery, CgroupId, Container,
-    discover::cgroup::{container_at, leaf_at, unit_at},
-    id::printable,
+    containers::{
+        by_path::{CgroupDiscovery, container_at, leaf_at, unit_at},
+        container::Container,
+    },
+    id::{CgroupId, printable},
     log::warn,
 };
 

@@ -2,11 +2,11 @@
 
 use super::{Engine, Setting};
 use crate::{
-    CgroupDiscovery, CgroupId, Tier,
-    cgroup::counter_walk::Counters,
-    event::build::Origin,
-    ledger::{Counting, Reading},
-    record::Css,
+    containers::by_path::CgroupDiscovery,
+    engine::compose::Origin,
+    id::{CgroupId, Css},
+    ledger::{Counting, Reading, Readings},
+    tier::Tier,
 };
 
 /// A host with hierarchical counters, seen in full, without a name.
@@ -41,7 +41,7 @@ pub(crate) fn begin_at(engine: &mut Engine, counters: &[(u64, u64, u64)]) {
             )
         }
     });
-    engine.begin(&Counters {
+    engine.begin(&Readings {
         readings: readings.collect(),
         unread: Vec::new(),
     });

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use super::Engine;
 use crate::{
-    CgroupId, OomEvent,
-    event::build::Now,
+    event::{Now, OomEvent},
+    id::CgroupId,
     ledger::{Increment, Missing, Reading},
     record::CgroupChanged,
 };

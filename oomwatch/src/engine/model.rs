@@ -20,7 +20,7 @@ use self::{
     kernel::{Act, Kernel, Note},
     store::{Programs, Store},
 };
-use crate::OomEvent;
+use crate::event::OomEvent;
 
 /// So many cases, always the same ones, are tried at each push. `OOMWATCH_MODEL_CASES` tries others, and as many as it
 /// says. Of those about one in 16,000 fails today: ARCHITECTURE says what is open.

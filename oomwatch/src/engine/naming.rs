@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
-    discover::{
+    containers::{
+        container::{Container, ContainerDetails},
         names::SourceNumber,
-        source::{RuntimeApi, Sighting},
+        sighting::{RuntimeApi, Sighting},
     },
+    event::OomEvent,
+    id::{CgroupId, ContainerId},
     log::{info, warn},
 };
 
@@ -136,7 +138,7 @@ impl Engine {
         let path = self.tree.path(cgroup);
         Some(Registered {
             container: self.names.name(&container).unwrap_or(container),
-            cgroup_path: path.map(|path| crate::printable(&path)),
+            cgroup_path: path.map(|path| crate::id::printable(&path)),
             kills: numbers.kills,
             counter_only: numbers.counter_only,
             recounts: numbers.double_counts,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::{CgroupId, Container, ledger::Increment};
+use crate::{containers::container::Container, id::CgroupId, ledger::Increment};
 
 /// One container's numbers in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

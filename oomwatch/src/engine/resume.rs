@@ -5,15 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::Engine;
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId,
-    cgroup::counter_walk::Counters,
-    ledger::{Ledger, Reading},
+    containers::container::{Container, ContainerDetails},
+    id::{CgroupId, ContainerId, Css},
+    ledger::{Change, Ledger, Reading, Readings},
     log::{info, warn},
-    record::Css,
 };
 
-/// A ledger, or that there is none any more.
-pub(crate) type Change = (CgroupId, Option<Ledger>);
 /// A registration by hand, or that it was taken back.
 pub(crate) type Registration = (CgroupId, Option<ContainerId>);
 
@@ -137,7 +134,7 @@ impl Engine {
     }
 
     /// Ledgers begin at these counters: what they have is past.
-    pub(crate) fn begin(&mut self, counters: &Counters) {
+    pub(crate) fn begin(&mut self, counters: &Readings) {
         self.unread.extend(counters.unread.iter().copied());
         self.reconciler.ledgers.begin(&counters.readings);
     }

@@ -2,11 +2,14 @@
 
 use super::{fixture::begin_at, *};
 use crate::{
-    Attribution, ContainerDetails, ContainerId, Scope, Tier,
+    containers::container::ContainerDetails,
+    event::{Attribution, Scope},
+    id::ContainerId,
     record::{
         DoubleCount, GroupEnd, Invocation,
         fixture::{change, charged, memcg, victim},
     },
+    tier::Tier,
 };
 
 const SYSTEM: u64 = 2;

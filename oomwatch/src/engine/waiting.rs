@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{CgroupId, OomEvent};
+use crate::{event::OomEvent, id::CgroupId};
 
 /// How long an event waits at most, in nanoseconds.
 pub(crate) const MAX_WAIT_NS: u64 = 50_000_000;

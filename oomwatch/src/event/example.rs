@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::{Counter, Evidence, Kind, Limit, OomEvent, Quality, Trigger, Victim};
 use crate::{
-    Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, ContainerIdError,
-    Scope, Tier,
+    containers::container::{Container, ContainerDetails},
+    event::{Attribution, Scope},
+    id::{CgroupId, ContainerId, ContainerIdError},
+    record::Constraint,
+    tier::Tier,
 };
 
 const POD: &str = "/kubepods/pod0f2a5c1e-8a3b-4d6f-9e10-1234567890ab";

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use super::{Counter, Kind, Limit, OomEvent, Quality, Trigger, Victim};
 use crate::{
-    Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, Scope, Tier,
+    containers::container::{Container, ContainerDetails},
+    event::{Attribution, Scope},
+    id::{CgroupId, ContainerId},
+    record::Constraint,
+    tier::Tier,
 };
 
 /// The boot that they are of.

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Evidence, Kind, OomEvent, SCHEMA, missing};
 use crate::{
-    attribute::{Attribution, Scope},
+    event::{Attribution, Scope},
     id::printable,
     record::Constraint,
 };

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{Kind, OomEvent, json::format_time};
-use crate::{attribute::Scope, id::printable};
+use crate::{event::Scope, id::printable};
 
 /// Colours of a terminal.
 const RED: &str = "\x1b[1;31m";

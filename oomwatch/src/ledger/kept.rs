@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 
 use super::{Counting, Entry, Ledger, Ledgers};
-use crate::CgroupId;
+use crate::id::CgroupId;
 
 impl Ledgers {
     /// From now on changes are remembered for [`Self::take_changed`].

@@ -7,7 +7,7 @@
 use hashbrown::HashSet;
 
 use super::{Counting, Entry, Increment, Ledgers};
-use crate::{CgroupId, record::Css};
+use crate::id::{CgroupId, Css};
 
 /// The counters of one cgroup, read in this order: the hierarchical one, its own, those of its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub(crate) struct Reading {
     pub(crate) sum: Option<u64>,
     /// Children that were there and have a counter, with it.
     pub(crate) children: Vec<(CgroupId, u64)>,
+}
+
+/// What a walk over the counters has read.
+#[derive(Debug, Default)]
+pub(crate) struct Readings {
+    /// Of all cgroups whose counters are not what was known.
+    pub(crate) readings: Vec<Reading>,
+    /// Cgroups below which something was not read.
+    pub(crate) unread: Vec<CgroupId>,
 }
 
 /// Increments that nobody reported.

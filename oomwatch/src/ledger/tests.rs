@@ -2,7 +2,7 @@
 //! edges.
 
 use super::*;
-use crate::CgroupId;
+use crate::id::CgroupId;
 
 const POD: CgroupId = CgroupId(5);
 const C: CgroupId = CgroupId(10);

@@ -1,6 +1,6 @@
 //! A container's labels: who it is, as printable text. Pure.
 
-use crate::{Container, printable};
+use crate::{containers::container::Container, id::printable};
 
 /// Labels as they are written.
 pub(super) type Pairs<'a, const N: usize> = [(&'static str, &'a str); N];

@@ -11,12 +11,15 @@ use prometheus_client::{
 };
 
 use self::lines::Lines;
-use super::{
-    counts::{Losses, Snapshot},
-    labels::{Labels, Pairs, text},
-};
+use super::labels::{Labels, Pairs, text};
 use crate::{
-    Constraint, Container, PublisherReport, Registered, Report, Scope, SourceReport, Status,
+    containers::container::Container,
+    counts::{Losses, Snapshot},
+    engine::naming::Registered,
+    event::Scope,
+    publish::PublisherReport,
+    record::Constraint,
+    watcher::{Report, SourceReport, Status},
 };
 
 /// Whose limit was hit, and what confined the allocation.
@@ -323,7 +326,7 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
     )?;
     sources(lines, &status.sources)?;
     let kernel = rustix::system::uname();
-    let kernel = crate::printable(kernel.release().to_bytes());
+    let kernel = crate::id::printable(kernel.release().to_bytes());
     lines.info(
         "oomwatch_probe",
         "How kills are seen, and in which kernel",

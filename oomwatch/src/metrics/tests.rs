@@ -4,9 +4,18 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, Delivery,
-    Evidence, Group, Kind, OomEvent, PublisherReport, Report, RuntimeApi, RuntimeSocket, Scope,
-    SourceReport, Tier, Totals, event::fixture::event_in,
+    containers::{
+        container::{Container, ContainerDetails},
+        sighting::RuntimeApi,
+    },
+    engine::Totals,
+    event::{Attribution, Evidence, Group, Kind, OomEvent, Scope, fixture::event_in},
+    id::{CgroupId, ContainerId},
+    publish::{Delivery, PublisherReport},
+    record::Constraint,
+    runtimes::source::RuntimeSocket,
+    tier::Tier,
+    watcher::{Report, SourceReport},
 };
 
 /// A watcher that says what it is told to.
@@ -432,10 +441,11 @@ async fn a_removed_containers_series_stay_for_a_while() {
     assert!(lines[0].contains(r#"container_id="a""#), "{lines:?}");
 
     let none = HashSet::new();
-    node.counts.retain_live(&none, now_ns + counts::KEPT_NS - 1);
+    node.counts
+        .retain_live(&none, now_ns + crate::counts::KEPT_NS - 1);
     assert_eq!(node.counts.snapshot().losses.len(), 1);
     node.counts
-        .retain_live(&none, now_ns + counts::KEPT_NS + 60_000_000_000);
+        .retain_live(&none, now_ns + crate::counts::KEPT_NS + 60_000_000_000);
     assert!(node.lines("container_oom_kills_total").await.is_empty());
     let evicted = value(&node, "oomwatch_evicted_containers_total").await;
     assert_eq!(evicted, 0, "its time was over, which is no want of room");
@@ -466,7 +476,8 @@ async fn an_id_that_comes_back_is_one_series() {
     // It lives again, and so for longer than those that are gone.
     let now_ns = clock::now().boottime_ns;
     let live = HashSet::from(["a"]);
-    node.counts.retain_live(&live, now_ns + 2 * counts::KEPT_NS);
+    node.counts
+        .retain_live(&live, now_ns + 2 * crate::counts::KEPT_NS);
     assert_eq!(value(&node, "container_oom_kills_total").await, 2);
 }
 
@@ -542,7 +553,7 @@ async fn hostile_names_stay_inside_their_quotes() {
     node.metrics.cadvisor = true;
     let mut event = event_in(1, "x\"y\\z", details);
     event.victim.pid = Some(1);
-    event.victim.comm = Some(crate::printable(b"\"\n\\\xff"));
+    event.victim.comm = Some(crate::id::printable(b"\"\n\\\xff"));
     node.counts.enter(&event);
     insta::assert_snapshot!(node.lines("container_oom_kills_total").await.join("\n"), @r##"container_oom_kills_total{namespace="\\",pod="",container="a\"} 1\\x0ab\\c\\xe2\\x80\\xae\\x7f",container_id="x\"y\\z",scope="container",constraint="memcg"} 1 # {pid="1",comm="\"\\x0a\\\\xff"} 1.0 1.0"##);
     insta::assert_snapshot!(node.lines("oomwatch_container_info").await.join("\n"), @r##"oomwatch_container_info{namespace="\\",pod="",container="a\"} 1\\x0ab\\c\\xe2\\x80\\xae\\x7f",container_id="x\"y\\z",pod_uid="",image="\"",runtime=""} 1"##);

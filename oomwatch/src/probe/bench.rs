@@ -5,7 +5,7 @@ use std::io;
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
 
 use super::Probe;
-pub(crate) use super::record::decode;
+pub(crate) use super::decode::decode;
 
 impl Probe {
     /// Runs `mark_victim` once, as if the kernel had marked the task at this address: from there

@@ -11,6 +11,7 @@ use oomwatch_common::{
 };
 
 use super::btf::{Btf, BtfError, Kind, Type};
+use crate::tier::Tier;
 
 /// A member that could not be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -456,6 +457,36 @@ fn sum(outer: u32, inner: u32) -> u32 {
         return ABSENT;
     }
     outer.checked_add(inner).unwrap_or(ABSENT)
+}
+
+/// The best tier that a kernel with this layout allows.
+pub(crate) fn tier_of(config: &Config) -> Option<Tier> {
+    // Without these a victim has no cgroup, and there is nothing to attribute; or nothing tells
+    // who was counted, and by which counter.
+    let needed = [
+        config.task_pid,
+        config.task_tgid,
+        config.task_cgroups,
+        config.css_set_dfl_cgrp,
+        config.cgroup_kn,
+        config.cgroup_root,
+        config.cgroup_self,
+        config.root_hierarchy_id,
+        config.css_cgroup,
+        config.css_parent,
+        config.kernfs_id,
+        config.task_signal,
+        config.signal_oom_mm,
+        config.memcg_local_oom_kill,
+    ];
+    if needed.contains(&ABSENT) {
+        return None;
+    }
+    match config.mark_victim_passes {
+        MARK_VICTIM_TASK => Some(Tier::Btf),
+        MARK_VICTIM_PID => Some(Tier::BtfPid),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

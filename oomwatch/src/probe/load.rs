@@ -21,13 +21,15 @@ use tracing::debug;
 use zerocopy::IntoBytes;
 
 use super::{
-    Attached, Drops, Gap, Layout, Probe, ProbeConfig, ProbeError,
+    Attached, Drops, Gap, Layout, Probe, ProbeConfig, ProbeError, layout,
     older::Older,
     pin::{About, Opened, PinDir},
     ring::Ring,
+};
+use crate::{
+    log::warn,
     tier::{Tier, TierChoice},
 };
-use crate::log::warn;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oomwatch-ebpf.o"));
 
@@ -100,7 +102,7 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
         Some(_) => WAKE_ALWAYS,
         None => WAKE_WHERE_READ,
     };
-    let tier = Tier::of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
+    let tier = layout::tier_of(&layout.config).ok_or_else(|| ProbeError::BadBtf {
         reason: describe_gaps(&layout),
     })?;
     if !config.tier.allows(tier) {

@@ -16,14 +16,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use self::about::About;
-use super::ring::Ring;
 use aya::{
     Ebpf,
     maps::{Map, MapData, MapError, PerCpuArray},
     programs::links::FdLink,
 };
 use rustix::{fs::statfs, process::geteuid};
+
+pub(crate) use self::about::About;
+use super::ring::Ring;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: u32 = 0xcafe_4a11;
@@ -124,7 +125,7 @@ pub struct Unpinned {
     pub foreign: Vec<PathBuf>,
 }
 
-/// Removes what [`crate::Builder::pin`] left in a directory, and the directory if nothing else is in it.
+/// Removes what [`crate::watcher::Builder::pin`] left in a directory, and the directory if nothing else is in it.
 /// Kills that were not read yet lose their details.
 ///
 /// # Errors

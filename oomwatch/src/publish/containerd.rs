@@ -26,14 +26,17 @@ use tracing::debug;
 use self::bursts::{Bursts, Kill, Task};
 use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
-    Container, Kind, OomEvent,
-    containerd::{
-        Services,
-        messages::{Any, Envelope, TaskOom, Timestamp},
-    },
-    discover::source::{REQUEST_LIMIT, causes, delays},
-    grpc::GrpcError,
+    containers::container::Container,
+    event::{Kind, OomEvent},
     log::{info, warn},
+    retry::{REQUEST_LIMIT, causes, delays},
+    runtimes::grpc::{
+        GrpcError,
+        containerd::{
+            Services,
+            messages::{Any, Envelope, TaskOom, Timestamp},
+        },
+    },
 };
 
 const TOPIC: &str = "/tasks/oom";
@@ -53,13 +56,13 @@ pub enum ContainerdMode {
     /// in that time, since CRI and Docker take each for an end of its own.
     #[default]
     Missing,
-    /// All, also from before the watcher's start, from [`crate::Builder::state_dir`].
+    /// All, also from before the watcher's start, from [`crate::watcher::Builder::state_dir`].
     Always,
 }
 
 /// Publishes kills into containerd, as `TaskOOM` on `/tasks/oom`.
 ///
-/// Only kills whose container the watcher knows from this containerd ([`crate::Builder::runtime`]).
+/// Only kills whose container the watcher knows from this containerd ([`crate::watcher::Builder::runtime`]).
 /// In order, and through a restart of containerd. In [`ContainerdMode::Missing`], kills from before
 /// the watcher's start are left out: nobody can tell what was announced.
 #[derive(Debug)]

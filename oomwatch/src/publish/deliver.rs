@@ -7,12 +7,12 @@ use tracing::debug;
 
 use super::{
     Delivery, PublishError, Publisher,
-    queue::{Counts, add},
+    progress::{Progress, add},
 };
 use crate::{
-    OomEvent,
-    discover::source::{causes, delays},
+    event::OomEvent,
     log::{info, warn},
+    retry::{causes, delays},
     store::outbox::{Given, Outbox},
 };
 
@@ -24,7 +24,7 @@ pub(super) enum Feed {
 
 impl Feed {
     /// The next event; `None` when there are no more.
-    async fn next(&mut self, publisher: &str, counts: &Counts) -> Option<Arc<OomEvent>> {
+    async fn next(&mut self, publisher: &str, counts: &Progress) -> Option<Arc<OomEvent>> {
         let outbox = match self {
             Self::Memory(events) => return events.recv().await,
             Self::Store(outbox) => outbox,
@@ -56,7 +56,7 @@ impl Feed {
 pub(super) async fn deliver(
     mut publisher: Box<dyn Publisher>,
     mut feed: Feed,
-    counts: Arc<Counts>,
+    counts: Arc<Progress>,
     progress: Option<Arc<Notify>>,
 ) {
     match publisher.open().await {
@@ -95,7 +95,7 @@ pub(super) async fn deliver(
 async fn send(
     publisher: &mut dyn Publisher,
     event: &Arc<OomEvent>,
-    counts: &Counts,
+    counts: &Progress,
 ) -> Result<(), PublishError> {
     let mut delays = delays();
     let mut failures = 0_u64;

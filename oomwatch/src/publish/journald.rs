@@ -24,7 +24,7 @@ use rustix::{
 use tokio::{io::Interest, net::UnixDatagram, time::timeout};
 
 use super::{Delivery, PublishError, PublishFuture, Publisher};
-use crate::OomEvent;
+use crate::event::OomEvent;
 
 /// `MESSAGE_ID` of all entries: `journalctl MESSAGE_ID=…` finds them.
 pub const JOURNAL_MESSAGE_ID: &str = "36222607e8b04d428f7cddf90967830a";

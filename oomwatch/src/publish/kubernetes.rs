@@ -19,15 +19,15 @@ use tracing::debug;
 
 pub use self::client::KubernetesError;
 use self::{
-    budget::{Budget, Held},
+    budget::Budget,
     client::Client,
-    object::{Kill, Pod},
+    object::{Held, Kill, Pod},
 };
 use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
-    OomEvent,
-    discover::source::{causes, delays},
+    event::OomEvent,
     log::warn,
+    retry::{causes, delays},
 };
 
 /// Where a pod finds its token and the authority that signed the API server's certificate.

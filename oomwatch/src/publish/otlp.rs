@@ -23,7 +23,10 @@ use opentelemetry_sdk::{
 
 use self::totals::{Setup, Totals};
 use super::{Delivery, PublishError, PublishFuture, Publisher};
-use crate::{Counts, Kind, OomEvent};
+use crate::{
+    counts::Counts,
+    event::{Kind, OomEvent},
+};
 
 /// Who says it.
 const SCOPE: &str = "oomwatch";

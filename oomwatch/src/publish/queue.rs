@@ -5,10 +5,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio::{
@@ -20,33 +17,13 @@ use tokio::{
 use super::{
     Delivery, PUBLISHER_QUEUE, Publisher, PublisherReport,
     deliver::{Feed, deliver},
+    progress::{Progress, add, get},
 };
 use crate::{
-    OomEvent,
+    event::OomEvent,
     log::warn,
     store::outbox::{Backlog, Outbox},
 };
-
-/// What became of a publisher's events so far.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    queued: AtomicU64,
-    pub(super) published: AtomicU64,
-    pub(super) retries: AtomicU64,
-    pub(super) lost_in_queue: AtomicU64,
-    pub(super) lost_by_publisher: AtomicU64,
-    /// It was closed before its first event, and wants none.
-    pub(super) is_unwanted: AtomicBool,
-}
-
-/// Adds to a count, and returns the sum.
-pub(super) fn add(count: &AtomicU64, number: u64) -> u64 {
-    count.fetch_add(number, Ordering::Relaxed) + number
-}
-
-fn get(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
-}
 
 /// Where events wait.
 enum Way {
@@ -60,7 +37,7 @@ pub(crate) struct Queue {
     name: Arc<str>,
     delivery: Delivery,
     way: Way,
-    counts: Arc<Counts>,
+    counts: Arc<Progress>,
     task: JoinHandle<()>,
 }
 
@@ -80,7 +57,7 @@ impl Queue {
                 (Way::Memory(Some(sender)), Feed::Memory(receiver))
             }
         };
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<Progress>::default();
         let task = tokio::spawn(deliver(publisher, feed, Arc::clone(&counts), progress));
         Self {
             name,

@@ -10,12 +10,12 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use super::PUBLISHER_QUEUE;
-use crate::OomEvent;
+use crate::event::OomEvent;
 
 /// Events from the moment it was made on, in order. Ends when the watcher stops.
 ///
 /// Holds [`PUBLISHER_QUEUE`] events; what a slower reader misses is counted in
-/// [`crate::Report::lost_by_publishers`].
+/// [`crate::watcher::Report::lost_by_publishers`].
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Arc<OomEvent>>);
 

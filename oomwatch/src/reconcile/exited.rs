@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::{Reconciler, Verdict};
-use crate::{CgroupId, ledger::Increment, record::VictimRecord};
+use crate::{id::CgroupId, ledger::Increment, record::VictimRecord};
 
 /// Threads of one process are marked and exit within this time; after it the id may be another's.
 const SAME_PROCESS_NS: u64 = 60_000_000_000;
@@ -65,8 +65,9 @@ impl Reconciler {
 mod tests {
     use super::*;
     use crate::{
+        id::Css,
         ledger::{Counting, Reading},
-        record::{Css, fixture::victim},
+        record::fixture::victim,
     };
 
     const C: CgroupId = CgroupId(10);

@@ -1,10 +1,10 @@
 //! Records for tests of the pure modules.
 
 use super::{
-    Allocation, CgroupChanged, Charged, Constraint, Css, Invocation, LimitHit, Memcg, Memory, Task,
+    Allocation, CgroupChanged, Charged, Constraint, Invocation, LimitHit, Memcg, Memory, Task,
     VictimRecord,
 };
-use crate::CgroupId;
+use crate::id::{CgroupId, Css};
 
 /// A memory cgroup with its counter.
 pub(crate) fn memcg(id: u64, oom_kill: u64) -> Memcg {

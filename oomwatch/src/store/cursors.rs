@@ -171,19 +171,6 @@ impl Cursors {
     }
 }
 
-/// Whether there are cursors to be read.
-pub(super) fn check(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let sql = "SELECT publisher, number FROM cursor";
-    connection.prepare(sql).map(drop)
-}
-
-/// The number of the last event that was ever stored.
-pub(super) fn last_number(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'event'";
-    let last = connection.query_row(sql, [], |row| row.get(0)).optional()?;
-    Ok(last.unwrap_or(0))
-}
-
 fn go_on_from(connection: &Connection, last: i64) -> Result<(), rusqlite::Error> {
     connection.execute("DELETE FROM sqlite_sequence WHERE name = 'event'", [])?;
     let sql = "INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?1)";

@@ -14,13 +14,16 @@ use tracing::debug;
 use super::{
     Batch, Limits, Saved, StoreError,
     age::Age,
-    cursors,
     files::Files,
     retention,
     schema::{self, MIGRATIONS, Version},
 };
 use crate::{
-    CgroupId, ContainerId, OomEvent, clock, ledger::Ledger, log::warn, printable, record::Css,
+    clock,
+    event::OomEvent,
+    id::{CgroupId, ContainerId, Css, printable},
+    ledger::Ledger,
+    log::warn,
 };
 
 /// The name in `meta` that says that the ledgers are all there are.
@@ -81,7 +84,7 @@ impl Database {
         connection.execute_batch(SETTINGS).map_err(failed)?;
         schema::migrate(&mut connection, MIGRATIONS).map_err(failed)?;
         let saved = load(&connection, boot_id).map_err(failed)?;
-        cursors::check(&connection).map_err(failed)?;
+        check_cursors(&connection).map_err(failed)?;
         let age = Age::load(&connection, boot_id, clock::now().boottime_ns).map_err(failed)?;
         let path = path.to_owned();
         let database = Self {
@@ -116,7 +119,7 @@ impl Database {
             let sql = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)";
             transaction.execute(sql, params![key, value.cast_signed()])?;
         }
-        let last = cursors::last_number(&transaction)?;
+        let last = last_number(&transaction)?;
         transaction.commit()?;
         Ok(last)
     }
@@ -133,8 +136,7 @@ impl Database {
 
     /// The number of the last event that was ever stored here.
     pub(super) fn last_number(&self) -> Result<i64, StoreError> {
-        cursors::last_number(&self.connection)
-            .map_err(|error| StoreError::opening(&self.path, error))
+        last_number(&self.connection).map_err(|error| StoreError::opening(&self.path, error))
     }
 
     /// Keeps the history within its limits; see [`retention::trim`].
@@ -434,4 +436,17 @@ fn keep_registrations(transaction: &Transaction<'_>, batch: &Batch) -> Result<()
         };
     }
     Ok(())
+}
+
+/// Whether there are cursors to be read.
+fn check_cursors(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let sql = "SELECT publisher, number FROM cursor";
+    connection.prepare(sql).map(drop)
+}
+
+/// The number of the last event that was ever stored.
+fn last_number(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'event'";
+    let last = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    Ok(last.unwrap_or(0))
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::{Batch, Store, database::Database, files::Files};
 use crate::{
-    CgroupId, OomEvent, engine::resume::Change, event::fixture::BOOT, ledger::Ledger, record::Css,
+    event::{OomEvent, fixture::BOOT},
+    id::{CgroupId, Css},
+    ledger::{Change, Ledger},
 };
 
 pub(super) fn state_dir() -> tempfile::TempDir {

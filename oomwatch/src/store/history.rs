@@ -1,7 +1,12 @@
 //! Reading the history: with or without a running daemon, and never in its way. Opens the file
 //! for reading only; takes no lock.
 
-use std::{fs, ops::ControlFlow, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
@@ -35,11 +40,11 @@ pub struct HistoryFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryEntry {
-    /// [`crate::OomEvent::id`].
+    /// [`crate::event::OomEvent::id`].
     pub id: String,
     /// When it happened, ns since 1970.
     pub unix_time_ns: i128,
-    /// [`crate::Kind::as_str`].
+    /// [`crate::event::Kind::as_str`].
     pub kind: String,
     /// Number of kills it stands for.
     pub count: u64,

@@ -18,9 +18,9 @@ use tracing::debug;
 
 use super::{StoreError, cursors::Nudge, history};
 use crate::{
-    OomEvent,
-    discover::source::{causes, delays},
+    event::OomEvent,
     log::warn,
+    retry::{causes, delays},
 };
 
 /// Events read at a time.

@@ -13,8 +13,8 @@ use super::{
     *,
 };
 use crate::{
-    History, HistoryFilter,
     event::fixture::{BOOT, event_at},
+    store::history::{History, HistoryFilter},
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -5,17 +5,17 @@ use std::{collections::VecDeque, io, path::Path};
 
 use super::{Options, StartError};
 use crate::{
-    Tier, TierChoice,
     cgroup::hierarchy::Hierarchy,
     clock,
     counters::CounterWatch,
     drill::reached,
-    engine::reading::Reading,
+    engine::counter_reading::Reading,
     log::warn,
     probe::{
         Attached, DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog,
     },
     record::Record,
+    tier::{Tier, TierChoice},
 };
 
 /// Between two looks at everything where all is watched: for what the kernel does without a word.

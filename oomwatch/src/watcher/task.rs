@@ -3,9 +3,10 @@
 //! No function of it is entered again from within: what is handled puts events into the waiting room, and
 //! after it the loop publishes what waits no longer, and saves ([`Task::turn`]).
 
+mod apply;
 mod audit;
 mod commands;
-mod counted;
+mod counters;
 mod drain;
 mod finish;
 mod node;
@@ -14,6 +15,7 @@ mod publish;
 mod scan;
 mod sources;
 mod start;
+mod topology;
 
 use std::{
     io,
@@ -28,12 +30,14 @@ use tracing::error;
 use self::{audit::Noted, node::NodeAudit, persist::Persist, scan::Scans, sources::Sources};
 use super::{Command, Report, WatchError, audit::Audit, has_counters, source::Source};
 use crate::{
-    CgroupId, Counts,
-    cgroup::{counter_walk::own, hierarchy::Hierarchy, walk::Walk},
+    cgroup::{hierarchy::Hierarchy, walk},
     clock,
-    discover::{names::SourceNumber, source::Sighting},
+    containers::{names::SourceNumber, sighting::Sighting},
+    counters::walk::own,
+    counts::Counts,
     drill::reached,
     engine::Engine,
+    id::CgroupId,
     probe::Drops,
     publish::{queue::Queue, stream::Subscriber},
     record::Record,
@@ -163,7 +167,7 @@ impl Task {
     /// Brings the tree up to what the hierarchy is now.
     fn scan_tree(&mut self) -> io::Result<()> {
         let known = self.engine.tree().live().collect();
-        let walk = Walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
+        let walk = walk::once(&self.hierarchy, known, clock::now().boottime_ns)?;
         self.scans.ended(&walk.skipped);
         self.engine.walked(&walk, clock::now());
         Ok(())

@@ -5,11 +5,14 @@ use std::{io::Write as _, process::Command, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest as _, Sha256};
 
-use super::super::fake::{Fake, Served};
-use super::*;
+use super::{
+    super::fake::{Fake, Served},
+    *,
+};
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, Kind, OomEvent, Scope,
-    event::{Limit, Trigger, Victim, fixture::event_at},
+    containers::container::{Container, ContainerDetails},
+    event::{Kind, Limit, OomEvent, Scope, Trigger, Victim, fixture::event_at},
+    id::{CgroupId, ContainerId},
 };
 
 /// Runs, unless a name is text only; and then stands in the page as it is here.

@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use crate::{
-    CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
-    attribute::Attribution,
+    containers::{
+        by_path::CgroupDiscovery,
+        container::{Container, ContainerDetails},
+    },
     engine::{
         Engine,
         fixture::{begin_at, setting},
     },
-    event::{Kind, build::Now},
+    event::{Attribution, Kind, Now, OomEvent},
+    id::{CgroupId, ContainerId},
     record::{
         DoubleCount, GroupEnd, Invocation, Record,
         fixture::{change, charged, memcg, victim},

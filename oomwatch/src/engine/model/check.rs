@@ -6,7 +6,10 @@ use super::{
     Model,
     kernel::{Increment, Note},
 };
-use crate::{CgroupId, Kind, OomEvent};
+use crate::{
+    event::{Kind, OomEvent},
+    id::CgroupId,
+};
 
 impl Model {
     pub(super) fn check(&mut self) {

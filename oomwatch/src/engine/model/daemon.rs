@@ -9,13 +9,16 @@ use super::{
     store::Unsaved,
 };
 use crate::{
-    CgroupDiscovery, CgroupId, Container, ContainerDetails, ContainerId, OomEvent,
-    cgroup::walk::{Found, Walk},
+    containers::{
+        by_path::CgroupDiscovery,
+        container::{Container, ContainerDetails},
+    },
     engine::{Engine, fixture::setting},
-    event::build::Now,
-    ledger::Reading,
-    node::NodeBook,
-    record::{Css, Record},
+    event::{Now, OomEvent},
+    id::{CgroupId, ContainerId, Css},
+    ledger::{Reading, node::NodeBook},
+    record::Record,
+    topology::walk::{Found, Walk},
 };
 
 /// One run.

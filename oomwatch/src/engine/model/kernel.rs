@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    CgroupId,
+    id::{CgroupId, Css},
     record::{
-        CgroupChanged, Charged, Css, DoubleCount, GroupEnd, Invocation, Memcg, Record,
+        CgroupChanged, Charged, DoubleCount, GroupEnd, Invocation, Memcg, Record,
         fixture::{change, memcg, victim},
     },
 };

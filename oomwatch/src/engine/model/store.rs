@@ -9,11 +9,10 @@ use super::{
     kernel::{Note, Ring},
 };
 use crate::{
-    CgroupId, OomEvent,
-    cgroup::counter_walk::Counters,
     engine::Engine,
-    ledger::{Ledger, Reading},
-    node::NodeBook,
+    event::OomEvent,
+    id::CgroupId,
+    ledger::{Ledger, Reading, Readings, node::NodeBook},
     record::Record,
 };
 
@@ -151,7 +150,7 @@ impl Model {
         let is_going_on = programs != Programs::Own && !older.is_empty();
         if !is_going_on && !is_resumed {
             self.begin_era(began, attached, &readings);
-            self.engine().begin(&Counters {
+            self.engine().begin(&Readings {
                 readings: readings.clone(),
                 unread: Vec::new(),
             });
@@ -182,7 +181,7 @@ impl Model {
                 self.kernel.settle();
                 self.drain();
                 self.begin_era_of_ring(began, &readings, &backlog);
-                self.engine().begin(&Counters {
+                self.engine().begin(&Readings {
                     readings,
                     unread: Vec::new(),
                 });

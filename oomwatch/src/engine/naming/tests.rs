@@ -1,11 +1,11 @@
 use super::*;
 use crate::{
-    CgroupDiscovery,
+    containers::by_path::CgroupDiscovery,
     engine::{
         Setting,
         fixture::{begin_at, setting},
     },
-    event::build::Now,
+    event::Now,
     record::{
         Record,
         fixture::{memcg, victim},

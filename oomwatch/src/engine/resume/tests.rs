@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    CgroupDiscovery, OomEvent,
+    containers::by_path::CgroupDiscovery,
     engine::fixture::{begin_at, setting},
-    event::build::Now,
+    event::{Now, OomEvent},
     record::{
         Record,
         fixture::{memcg, victim},

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
-    Container, ContainerDetails, ContainerId,
+    containers::container::{Container, ContainerDetails},
     event::{Group as Membership, fixture::event_at},
+    id::ContainerId,
 };
 
 const A: u64 = 5;

@@ -10,9 +10,14 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    Attribution, CgroupId, Constraint, Container, ContainerDetails, ContainerId, ContainerIdError,
-    Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope, Tier, Trigger, Victim,
-    event::missing,
+    containers::container::{Container, ContainerDetails},
+    event::{
+        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
+        Trigger, Victim, missing,
+    },
+    id::{CgroupId, ContainerId, ContainerIdError},
+    record::Constraint,
+    tier::Tier,
 };
 
 /// Why a text is no event of this schema.
@@ -307,7 +312,7 @@ fn gfp_mask(text: &str) -> Result<u32, ReadError> {
 }
 
 fn unknown(what: &'static str, word: &str) -> ReadError {
-    let word = crate::printable(word.as_bytes());
+    let word = crate::id::printable(word.as_bytes());
     ReadError::Unknown { what, word }
 }
 

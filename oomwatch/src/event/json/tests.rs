@@ -1,14 +1,16 @@
 //! The schema as others see it.
 
 use crate::{
-    CgroupDiscovery, CgroupId, OomEvent, Tier,
-    engine::{Engine, Setting, fixture::begin_at},
-    event::build::{Now, Origin},
+    containers::by_path::CgroupDiscovery,
+    engine::{Engine, Setting, compose::Origin, fixture::begin_at},
+    event::{Now, OomEvent},
+    id::CgroupId,
     ledger::Counting,
     record::{
         Record, VictimRecord,
         fixture::{memcg, victim},
     },
+    tier::Tier,
 };
 
 fn event_of(record: VictimRecord) -> OomEvent {
@@ -68,7 +70,7 @@ fn unknown_is_null() {
 #[test]
 fn events_are_one_line_whatever_the_names() {
     let mut record = a_kill();
-    record.victim.comm = Some(crate::printable(b"a\nb\x1b[31m\"\\\xff"));
+    record.victim.comm = Some(crate::id::printable(b"a\nb\x1b[31m\"\\\xff"));
     let event = event_of(record);
     for line in [event.to_json(), event.to_text(false)] {
         assert!(!line.chars().any(char::is_control), "{line:?}");

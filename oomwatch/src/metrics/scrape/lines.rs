@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::metrics::counts::{Kills, Victim};
+use crate::counts::{Kills, Victim};
 
 /// Where metrics are written.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! `rss_stat`, and what must become absent.
 
 use super::*;
-use crate::probe::{btf::tests::Writer, tier::Tier};
+use crate::{probe::btf::tests::Writer, tier::Tier};
 
 /// How a hand-made kernel differs from another.
 #[derive(Clone, Copy)]
@@ -203,7 +203,7 @@ fn a_kernel_that_passes_the_task() {
     assert_eq!(layout.config.counts_group_kill, 1);
     assert_eq!(layout.config.kernfs_name, 8);
     assert!(layout.out_of_memory_id.is_some());
-    assert_eq!(Tier::of(&layout.config), Some(Tier::Btf));
+    assert_eq!(tier_of(&layout.config), Some(Tier::Btf));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_kernel_that_passes_a_pid() {
         gap(&layout, "MEMCG_OOM_GROUP_KILL"),
         Some("no such enumerator")
     );
-    assert_eq!(Tier::of(&layout.config), Some(Tier::BtfPid));
+    assert_eq!(tier_of(&layout.config), Some(Tier::BtfPid));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn a_member_of_another_type_is_absent() {
     });
     assert_eq!(layout.config.task_tgid, ABSENT);
     assert_eq!(gap(&layout, "task_struct.tgid"), Some("has another type"));
-    assert_eq!(Tier::of(&layout.config), None);
+    assert_eq!(tier_of(&layout.config), None);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn without_the_file_there_is_no_inode() {
     .config;
     assert_eq!(config.memcg_events_local_kn, ABSENT);
     assert_eq!(u64::from(config.known_fields) & field::CSS_INODE, 0);
-    assert_eq!(Tier::of(&config), Some(Tier::Btf));
+    assert_eq!(tier_of(&config), Some(Tier::Btf));
 }
 
 /// Nothing would tell who was counted, or by what.
@@ -296,6 +296,6 @@ fn without_a_judge_there_is_no_tier() {
         },
     ];
     for kernel in unjudged {
-        assert_eq!(Tier::of(&resolved(kernel).config), None);
+        assert_eq!(tier_of(&resolved(kernel).config), None);
     }
 }

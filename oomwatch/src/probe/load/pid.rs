@@ -13,10 +13,10 @@ use tracing::debug;
 
 use self::format::{Events, FormatError};
 use super::{
-    super::{Probe, ProbeConfig, ProbeError, tier::Tier},
+    super::{Probe, ProbeConfig, ProbeError},
     BoxedError, Started, attach_error, finish, load_object, loader,
 };
-use crate::host::may_load_programs;
+use crate::{probe::privilege::may_load_programs, tier::Tier};
 
 const MARK: &str = "mark_victim_pid";
 const SIGNAL: &str = "signal_generate_pid";

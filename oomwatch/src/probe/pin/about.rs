@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use oomwatch_common::{config::Config, record::WIRE_VERSION};
 use zerocopy::IntoBytes as _;
 
-use crate::Tier;
+use crate::tier::Tier;
 
 /// The first word: what a link's text must begin with to be ours.
 const NAME: &str = "oomwatch";

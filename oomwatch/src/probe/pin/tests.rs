@@ -3,7 +3,7 @@
 use oomwatch_common::config::Config;
 
 use super::*;
-use crate::Tier;
+use crate::tier::Tier;
 
 struct Fixture {
     temp: tempfile::TempDir,

@@ -2,10 +2,12 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    ContainerDetails,
-    containerd::messages::{ForwardRequest, NamespacesAnswer},
+    containers::container::ContainerDetails,
     event::fixture::event_in,
-    grpc::fake::{Asked, Reply, Server},
+    runtimes::grpc::{
+        containerd::messages::{ForwardRequest, NamespacesAnswer},
+        fake::{Asked, Reply, Server},
+    },
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,7 +1,10 @@
 //! An event as an entry of the journal, in the bytes of its native protocol. Pure.
 
 use super::JOURNAL_MESSAGE_ID;
-use crate::{Kind, OomEvent, id::printable};
+use crate::{
+    event::{Kind, OomEvent},
+    id::printable,
+};
 
 /// `err`: somebody lost a process.
 const KILLED: &str = "3";

@@ -13,8 +13,11 @@ use rustix::{
 
 use super::*;
 use crate::{
-    ContainerDetails, Kind,
-    event::fixture::{event_at, event_in},
+    containers::container::ContainerDetails,
+    event::{
+        Kind,
+        fixture::{event_at, event_in},
+    },
 };
 
 /// An event with all fields, and with text by somebody with bad intentions.
@@ -143,7 +146,7 @@ async fn a_journald_that_is_not_there_is_tried_again() {
     for _ in 0..2 {
         let error = publisher.publish(event_at(1).into()).await.unwrap_err();
         assert!(matches!(error, PublishError::Failed(_)), "{error}");
-        let cause = crate::discover::source::causes(&error);
+        let cause = crate::retry::causes(&error);
         assert!(cause.contains(socket.to_str().unwrap()), "{cause}");
     }
     let journald = UnixDatagram::bind(&socket).unwrap();

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::object::{Kill, Pod};
+use super::object::{Held, Kill, Pod};
 
 /// Events that a pod gets at once.
 const BURST: u32 = 10;
@@ -14,32 +14,6 @@ const BURST: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(60);
 /// Pods that are kept count of: several times as many as a node has.
 const MAX_PODS: usize = 4096;
-
-/// Kills that one Event is to tell of.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Held {
-    pub(super) count: u64,
-    pub(super) first_unix_ns: i128,
-    pub(super) last: Kill,
-}
-
-impl Held {
-    fn of(kill: Kill) -> Self {
-        Self {
-            count: 1,
-            first_unix_ns: kill.unix_ns,
-            last: kill,
-        }
-    }
-
-    fn and(self, kill: Kill) -> Self {
-        Self {
-            count: self.count.saturating_add(1),
-            last: kill,
-            ..self
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Bucket {

@@ -33,7 +33,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::{discover::source::REQUEST_LIMIT, id::printable};
+use crate::{id::printable, retry::REQUEST_LIMIT};
 
 const TOKEN: &str = "token";
 const AUTHORITY: &str = "ca.crt";

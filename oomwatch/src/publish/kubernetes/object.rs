@@ -8,8 +8,11 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::budget::Held;
-use crate::{Container, Kind, OomEvent, Scope, event::text::Bytes, id::printable};
+use crate::{
+    containers::container::Container,
+    event::{Kind, OomEvent, Scope, text::Bytes},
+    id::printable,
+};
 
 const REASON: &str = "ContainerProcessOOMKilled";
 const ACTION: &str = "OOMKill";
@@ -111,6 +114,32 @@ impl Kill {
             container: "web".into(),
             note: "killed".into(),
             node: None,
+        }
+    }
+}
+
+/// Kills that one Event is to tell of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Held {
+    pub(super) count: u64,
+    pub(super) first_unix_ns: i128,
+    pub(super) last: Kill,
+}
+
+impl Held {
+    pub(super) fn of(kill: Kill) -> Self {
+        Self {
+            count: 1,
+            first_unix_ns: kill.unix_ns,
+            last: kill,
+        }
+    }
+
+    pub(super) fn and(self, kill: Kill) -> Self {
+        Self {
+            count: self.count.saturating_add(1),
+            last: kill,
+            ..self
         }
     }
 }

@@ -20,8 +20,11 @@ use tokio_rustls::{
 
 use super::*;
 use crate::{
-    ContainerDetails, Group, Kind,
-    event::fixture::{event_at, event_in},
+    containers::container::ContainerDetails,
+    event::{
+        Group, Kind,
+        fixture::{event_at, event_in},
+    },
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
 
-use crate::{Container, OomEvent, printable};
+use crate::{containers::container::Container, event::OomEvent, id::printable};
 
 /// Name of the record's event.
 pub(super) const EVENT_NAME: &str = "oomwatch.oom.kill";

@@ -23,7 +23,7 @@ impl Attributes {
     /// Reads what this host says of itself; what it does not say is left out.
     pub(super) fn of_this_host() -> Self {
         let system = rustix::system::uname();
-        let host = crate::printable(system.nodename().to_bytes());
+        let host = crate::id::printable(system.nodename().to_bytes());
         let known = [
             ("service.name", Some("oomwatch".to_owned())),
             (
@@ -43,7 +43,7 @@ impl Attributes {
     }
 
     pub(super) fn set_node(&mut self, node: &str) {
-        let node = crate::printable(node.as_bytes());
+        let node = crate::id::printable(node.as_bytes());
         self.0.push(KeyValue::new("k8s.node.name", node));
     }
 

@@ -26,7 +26,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{SCOPE, failed};
-use crate::{Counts, PublishError, clock, log::warn, metrics::counts::Losses, printable};
+use crate::{
+    clock,
+    counts::{Counts, Losses},
+    id::printable,
+    log::warn,
+    publish::PublishError,
+};
 
 /// For how long after its last kill a container is told of. All that there ever were would be more than
 /// collectors take in one request.

@@ -5,11 +5,13 @@ use std::{collections::VecDeque, path::Path, time::Duration};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::*;
-use crate::store::fixture::{deadline, hand_over};
 use crate::{
-    PublishError, PublishFuture,
     event::fixture::{BOOT, event_at},
-    store::{Batch, Limits, Store, StoreConfig},
+    publish::{PublishError, PublishFuture},
+    store::{
+        Batch, Limits, Store, StoreConfig,
+        fixture::{deadline, hand_over},
+    },
 };
 
 /// What a test's publisher does with an event.

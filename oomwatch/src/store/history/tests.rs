@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::{
-    ContainerDetails,
+    containers::container::ContainerDetails,
     event::fixture::{BOOT, event_at, event_in},
     store::{Batch, database::Database, files::Files, fixture::state_dir},
 };

@@ -10,13 +10,15 @@ use rusqlite::Connection;
 use tokio::time::timeout;
 
 use super::*;
-use crate::store::fixture::{deadline, hand_over};
 use crate::{
-    History, HistoryFilter, OomEvent,
-    event::fixture::{BOOT, event_at},
+    event::{
+        OomEvent,
+        fixture::{BOOT, event_at},
+    },
     store::{
         Batch, Limits, Store, StoreConfig, files,
-        fixture::state_dir,
+        fixture::{deadline, hand_over, state_dir},
+        history::{History, HistoryFilter},
         schema::{self, MIGRATIONS},
     },
 };

@@ -7,9 +7,11 @@ use std::{
 
 use super::*;
 use crate::{
-    History, HistoryFilter,
     event::fixture::{BOOT, event_at},
-    store::fixture::{changed, state_dir},
+    store::{
+        fixture::{changed, state_dir},
+        history::{History, HistoryFilter},
+    },
 };
 
 fn writer(dir: &std::path::Path) -> Writer {

@@ -10,14 +10,14 @@ use super::{
     Task,
 };
 use crate::{
-    CgroupId,
-    cgroup::counter_walk::{CounterWalk, Counters},
     clock,
-    ledger::Reading,
+    counters::walk::CounterWalk,
+    id::CgroupId,
+    ledger::{Reading, Readings},
     log::warn,
 };
 
-/// Counters that were read, to be compared.
+/// Readings that were read, to be compared.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     readings: Vec<Reading>,
@@ -27,7 +27,7 @@ pub(super) struct Noted {
 
 /// At the end nothing is waited for much longer: a kill that is under way is marked by then.
 const LAST_WAIT: Duration = Duration::from_millis(50);
-/// Counters read in one go: then the ring has its turn.
+/// Readings read in one go: then the ring has its turn.
 const SLICE: usize = 64;
 
 impl Task {
@@ -89,7 +89,7 @@ impl Task {
     }
 
     /// Reads the counters that are not what is known, in slices, and drains the ring between them.
-    pub(super) fn read_all_counters(&mut self) -> Counters {
+    pub(super) fn read_all_counters(&mut self) -> Readings {
         let root = self.engine.tree().root();
         let engine = &self.engine;
         let mut walk = CounterWalk::begin(&self.hierarchy, root, &|id| engine.last_known(id));

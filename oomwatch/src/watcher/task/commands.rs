@@ -8,7 +8,11 @@ use super::{
     super::{AddError, Command, Report, SourceReport, Status, has_counters},
     Task,
 };
-use crate::{Container, ContainerDetails, ContainerId, publish::stream};
+use crate::{
+    containers::container::{Container, ContainerDetails},
+    id::ContainerId,
+    publish::stream,
+};
 
 impl Task {
     pub(super) fn command(&mut self, command: Command) {

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use tracing::debug;
 
 use super::{super::audit::Audit, Task, start::RECORD_MADE};
-use crate::{clock, log::say_left_out, log::warn, node, node::NodeBook};
+use crate::{
+    clock,
+    ledger::{node, node::NodeBook},
+    log::{say_left_out, warn},
+};
 
 const VMSTAT: &str = "/proc/vmstat";
 /// How long the containers' audit takes, and a little more.

@@ -16,12 +16,15 @@ use tracing::info;
 
 use super::{Task, node::TOLD_UP_TO};
 use crate::{
-    AddError, ContainerId, Delivery, OomEvent, Publisher, clock,
+    clock,
     drill::reached,
+    event::OomEvent,
+    id::ContainerId,
     log::warn,
     probe::Position,
-    publish::queue::Queue,
+    publish::{Delivery, Publisher, queue::Queue},
     store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},
+    watcher::AddError,
 };
 
 /// Events of this boot that no history has, as the store knows it.

@@ -4,7 +4,13 @@
 use std::sync::Arc;
 
 use super::Task;
-use crate::{Kind, OomEvent, Tier, clock, log::warn, publish::stream::Sent};
+use crate::{
+    clock,
+    event::{Kind, OomEvent},
+    log::warn,
+    publish::stream::Sent,
+    tier::Tier,
+};
 
 /// Events published before the publishers' tasks have their turn.
 const TURN: usize = 256;

@@ -15,14 +15,11 @@ use tracing::{debug, error};
 
 use super::Task;
 use crate::{
-    CgroupId,
-    cgroup::{
-        scan::{MAX_DEPTH, Skipped},
-        walk::Walk,
-    },
+    cgroup::{scan::MAX_DEPTH, walk},
     clock,
-    id::printable,
+    id::{CgroupId, printable},
     log::warn,
+    topology::{skipped::Skipped, walk::Walk},
 };
 
 /// How long the scans at the end may take; each of them is a fraction of a second.
@@ -128,7 +125,7 @@ fn say(skipped: &Skipped) {
         warn!(
             skipped = skipped.failed,
             first = printable(path),
-            error = %io::Error::from(*error),
+            error = %error,
             "the scan skipped cgroups that cannot be read: what is below them is unknown"
         );
     }
@@ -151,7 +148,7 @@ impl Task {
         let hierarchy = self.hierarchy.clone();
         let known: Vec<CgroupId> = self.engine.tree().live().collect();
         let began_ns = clock::now().boottime_ns;
-        let walk = move || Walk::careful(&hierarchy, known, began_ns);
+        let walk = move || walk::careful(&hierarchy, known, began_ns);
         self.scans.running = Some(task::spawn_blocking(walk));
     }
 

@@ -10,13 +10,11 @@ use tokio::sync::mpsc;
 use self::thread::{Followed, Following, Thread, follow};
 use super::Task;
 use crate::{
-    ContainerId,
     cgroup::hierarchy::Hierarchy,
     clock,
-    discover::{
-        names::SourceNumber,
-        source::{RuntimeSocket, Sighting},
-    },
+    containers::{names::SourceNumber, sighting::Sighting},
+    id::ContainerId,
+    runtimes::source::RuntimeSocket,
 };
 
 /// Sightings taken in before the ring has its turn.

@@ -22,20 +22,23 @@ use super::{
     sources::Sources,
 };
 use crate::{
-    CgroupId, Container, ContainerDetails, ContainerId, Delivery, Publisher, RegistryError, Report,
-    cgroup::{
-        counter_walk::{CounterWalk, Counters},
-        hierarchy::{CgroupError, Hierarchy, MemoryMode},
-    },
+    cgroup::hierarchy::{CgroupError, Hierarchy, MemoryMode},
     clock,
+    containers::{
+        container::{Container, ContainerDetails},
+        registry::RegistryError,
+    },
+    counters::walk::CounterWalk,
     drill::reached,
-    engine::{Engine, Setting},
-    event::build::Origin,
-    ledger::Counting,
+    engine::{Engine, Setting, compose::Origin},
+    id::{CgroupId, ContainerId},
+    ledger::{Counting, Readings},
     log::warn,
     probe::Position,
+    publish::{Delivery, Publisher},
     record::Record,
     store::StoreConfig,
+    watcher::Report,
 };
 
 /// What a ring of 96 MiB holds at most. Of a larger one the rest follows in batches.
@@ -48,7 +51,7 @@ const MAX_READS: usize = 8;
 
 /// The counters before anything is attached.
 struct Past {
-    counters: Counters,
+    counters: Readings,
     /// The node's count, before and after.
     node: Option<u64>,
 }
@@ -291,7 +294,7 @@ impl Task {
 /// Reads all counters, at one moment: as often as it takes for the node's count to stand still meanwhile.
 fn read_past(hierarchy: &Hierarchy, root: CgroupId) -> Past {
     let mut node = node::read();
-    let mut counters = Counters::default();
+    let mut counters = Readings::default();
     if has_counters(hierarchy) {
         for _ in 0..MAX_READS {
             // What the node counted is in all counters by then.

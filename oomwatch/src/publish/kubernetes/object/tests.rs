@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ContainerDetails, Group, event::fixture::event_in};
+use crate::{
+    containers::container::ContainerDetails,
+    event::{Group, fixture::event_in},
+};
 
 fn details(name: &str, pod: &str) -> ContainerDetails {
     ContainerDetails {

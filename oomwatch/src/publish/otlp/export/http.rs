@@ -2,7 +2,6 @@
 
 use std::{fmt, future::Future, io, pin::Pin, time::Duration};
 
-use crate::log::warn;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -15,6 +14,8 @@ use prost::Message as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 use tracing::debug;
+
+use crate::log::warn;
 
 /// What an answer becomes that takes some records and refuses others: each request has one.
 const REFUSED: hyper::StatusCode = hyper::StatusCode::BAD_REQUEST;
@@ -94,7 +95,7 @@ fn refuses(body: &[u8]) -> bool {
         return false;
     };
     if !partial.error_message.is_empty() {
-        let message = crate::printable(partial.error_message.as_bytes());
+        let message = crate::id::printable(partial.error_message.as_bytes());
         warn!(publisher = "otlp", message, "the collector says");
     }
     partial.rejected_log_records > 0

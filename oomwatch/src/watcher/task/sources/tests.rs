@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::discover::source::RuntimeApi;
+use crate::containers::sighting::RuntimeApi;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -12,7 +12,8 @@ use tracing::info;
 
 use crate::{
     cgroup::hierarchy::Hierarchy,
-    discover::source::{self, RuntimeSocket, SIGHTING_QUEUE, Sighting, Sightings, Source, Wanted},
+    containers::sighting::Sighting,
+    runtimes::source::{self, RuntimeSocket, SIGHTING_QUEUE, Sightings, Source, Wanted},
 };
 
 /// The kernel shows the first 15 bytes.

@@ -1,0 +1,79 @@
+//! Discovery from cgroup paths alone: needs no runtime, no socket, and works for containers
+//! that live shorter than any request would take. Pure.
+
+use super::path::{self, Kind, PathIdentity};
+use crate::{
+    containers::container::{Container, ContainerDetails},
+    id::{CgroupId, ContainerId, printable},
+    topology::tree::Tree,
+};
+
+/// Which cgroups are registered as containers by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CgroupDiscovery {
+    /// None.
+    Off,
+    /// Those whose path has the form that a container runtime gives it.
+    Containers,
+    /// Those, and every other cgroup that has no child, under its path.
+    Leaves,
+}
+
+/// The container that lives in exactly this cgroup, by its path (printable text).
+pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    let identity = path::identify(path)?;
+    match identity.kind {
+        Kind::Container | Kind::Sandbox | Kind::Machine => {}
+        Kind::Pod | Kind::SystemdUnit => return None,
+    }
+    Some(Container {
+        id: ContainerId::new(&identity.id).ok()?,
+        cgroup_id,
+        details: details(identity),
+    })
+}
+
+/// A leaf registered under its own path.
+pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    Some(Container {
+        id: ContainerId::new(path).ok()?,
+        cgroup_id,
+        details: ContainerDetails::default(),
+    })
+}
+
+/// The systemd service or scope whose cgroup this is, by its path. Not those that a container
+/// makes of itself, and under the path where a user's manager may have the same names.
+pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
+    let unit = path::identify(path).filter(|found| found.kind == Kind::SystemdUnit)?;
+    let innermost = path::innermost(path)?;
+    if innermost.kind != Kind::SystemdUnit {
+        return None;
+    }
+    // `user@1000.service` itself is the system's.
+    let of_user = path.contains("/user@") && !unit.id.starts_with("user@");
+    let id = if of_user { path } else { &unit.id };
+    Some(Container {
+        id: ContainerId::new(id).ok()?,
+        cgroup_id,
+        details: details(unit),
+    })
+}
+
+/// The container that a cgroup's path makes of it; where the path says nothing else, a leaf.
+pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId, units: bool) -> Option<Container> {
+    let path = printable(&tree.path(cgroup_id)?);
+    let unit = || unit_at(cgroup_id, &path).filter(|_| units);
+    let found = container_at(cgroup_id, &path).or_else(unit);
+    found.or_else(|| leaf_at(cgroup_id, &path))
+}
+
+fn details(identity: PathIdentity) -> ContainerDetails {
+    ContainerDetails {
+        name: identity.name,
+        runtime: identity.runtime.map(|runtime| runtime.as_str().to_owned()),
+        pod_uid: identity.pod_uid,
+        ..ContainerDetails::default()
+    }
+}

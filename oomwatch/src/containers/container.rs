@@ -1,0 +1,44 @@
+//! A container: the cgroup that was registered, and what is known of it.
+
+use crate::id::{CgroupId, ContainerId};
+
+/// A container that oomwatch answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Container {
+    /// Name it was registered under.
+    pub id: ContainerId,
+    /// Its cgroup; kills in cgroups below belong to it too.
+    pub cgroup_id: CgroupId,
+    /// What else is known.
+    pub details: ContainerDetails,
+}
+
+/// What a source of containers knows beside the id. All of it is untrusted text, made
+/// printable when it is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContainerDetails {
+    /// Name of the container, as a person gave it.
+    pub name: Option<String>,
+    /// Runtime or engine, such as `containerd`.
+    pub runtime: Option<String>,
+    /// Image reference.
+    pub image: Option<String>,
+    /// Kubernetes pod.
+    pub pod: Option<String>,
+    /// Kubernetes pod UID.
+    pub pod_uid: Option<String>,
+    /// Kubernetes namespace, or containerd namespace outside of Kubernetes.
+    pub namespace: Option<String>,
+    /// containerd's namespace, for `ctr -n`; `k8s.io` under Kubernetes, `moby` under Docker.
+    pub containerd_namespace: Option<String>,
+    /// Socket of that containerd, for `ctr -a`.
+    pub containerd_address: Option<String>,
+    /// How often Kubernetes started this container in its pod before.
+    pub attempt: Option<u32>,
+    /// Whether it is the container that only holds a pod's namespaces (pause).
+    pub is_sandbox: Option<bool>,
+    /// Labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+}

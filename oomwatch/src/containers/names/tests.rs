@@ -1,0 +1,230 @@
+use super::*;
+use crate::id::CgroupId;
+
+const CONTAINERD: (SourceNumber, RuntimeApi) = (0, RuntimeApi::Containerd);
+const CRI: (SourceNumber, RuntimeApi) = (1, RuntimeApi::Cri);
+
+fn id(text: &str) -> ContainerId {
+    ContainerId::new(text).unwrap()
+}
+
+fn hex() -> ContainerId {
+    id(&"0123456789abcdef".repeat(4))
+}
+
+fn named(name: &str) -> ContainerDetails {
+    ContainerDetails {
+        name: Some(name.to_owned()),
+        ..ContainerDetails::default()
+    }
+}
+
+fn in_namespace(namespace: &str) -> ContainerDetails {
+    ContainerDetails {
+        containerd_namespace: Some(namespace.to_owned()),
+        ..ContainerDetails::default()
+    }
+}
+
+fn container(id: ContainerId, runtime: Option<&str>) -> Container {
+    Container {
+        id,
+        cgroup_id: CgroupId(9),
+        details: ContainerDetails {
+            runtime: runtime.map(str::to_owned),
+            ..ContainerDetails::default()
+        },
+    }
+}
+
+fn name_of(names: &Names, of: &ContainerId) -> Option<String> {
+    let named = names.name(&container(of.clone(), None))?;
+    named.details.name.clone()
+}
+
+#[test]
+fn who_knows_more_is_believed_in_either_order() {
+    for order in [[CONTAINERD, CRI], [CRI, CONTAINERD]] {
+        let mut names = Names::default();
+        for source in order {
+            names.seen(source, hex(), named(source.1.as_str()));
+        }
+        assert_eq!(name_of(&names, &hex()).as_deref(), Some("cri"));
+    }
+}
+
+#[test]
+fn an_events_words_are_a_name_and_not_the_last_word() {
+    const PODMAN: (SourceNumber, RuntimeApi) = (0, RuntimeApi::Podman);
+    let mut names = Names::default();
+    names.listed(PODMAN, &[], 1);
+    let web = container(hex(), Some("podman"));
+    names.told(PODMAN, hex(), named("web"));
+    assert_eq!(name_of(&names, &hex()).as_deref(), Some("web"));
+    assert!(names.awaits(&web));
+    names.seen(PODMAN, hex(), ContainerDetails::default());
+    assert_eq!(name_of(&names, &hex()).as_deref(), Some("web"));
+    assert!(!names.awaits(&web));
+    names.told(PODMAN, hex(), named("renamed"));
+    assert!(!names.awaits(&web));
+}
+
+#[test]
+fn what_only_one_knows_is_kept() {
+    let mut names = Names::default();
+    names.seen(CONTAINERD, hex(), in_namespace("k8s.io"));
+    names.seen(CRI, hex(), named("app"));
+    let named = names.name(&container(hex(), Some("containerd"))).unwrap();
+    assert_eq!(
+        named.details.containerd_namespace.as_deref(),
+        Some("k8s.io")
+    );
+    assert_eq!(named.details.name.as_deref(), Some("app"));
+    assert_eq!(named.details.runtime.as_deref(), Some("containerd"));
+}
+
+#[test]
+fn a_name_outlives_its_container_by_the_tombstone_time() {
+    let mut names = Names::default();
+    names.seen(CRI, hex(), named("app"));
+    names.gone(CRI.0, hex().as_str(), 5);
+    names.expire(4 + TOMBSTONE_NS, |_| false);
+    assert!(name_of(&names, &hex()).is_some());
+    names.expire(5 + TOMBSTONE_NS, |_| true);
+    assert!(
+        name_of(&names, &hex()).is_some(),
+        "its cgroup is there still"
+    );
+    names.expire(5 + 2 * TOMBSTONE_NS, |_| false);
+    assert_eq!(name_of(&names, &hex()), None);
+}
+
+#[test]
+fn one_that_comes_back_is_not_forgotten() {
+    let mut names = Names::default();
+    names.seen(CRI, hex(), named("old"));
+    names.gone(CRI.0, hex().as_str(), 5);
+    names.seen(CRI, hex(), named("new"));
+    names.expire(5 + TOMBSTONE_NS, |_| false);
+    assert_eq!(name_of(&names, &hex()).as_deref(), Some("new"));
+}
+
+#[test]
+fn a_listing_tells_who_is_gone_but_only_its_own() {
+    let mut names = Names::default();
+    names.seen(CRI, id("a"), named("a"));
+    names.seen(CRI, id("b"), named("b"));
+    names.seen(CONTAINERD, id("b"), named("b"));
+    names.listed(CRI, &["x".to_owned()], 5);
+    names.expire(5 + TOMBSTONE_NS, |_| false);
+    assert_eq!(name_of(&names, &id("a")), None);
+    assert!(name_of(&names, &id("b")).is_some(), "containerd has it");
+}
+
+#[test]
+fn the_same_id_in_two_namespaces_is_two_containers() {
+    let mut names = Names::default();
+    let first = names.seen(CONTAINERD, id("web"), in_namespace("a"));
+    let second = names.seen(CONTAINERD, id("web"), in_namespace("b"));
+    assert_eq!(first, Some(id("web")));
+    assert_eq!(second, Some(id("b/web")));
+    names.listed(CONTAINERD, &["a/web".to_owned(), "b/web".to_owned()], 5);
+    assert!(names.gone.is_empty());
+    names.gone(CONTAINERD.0, "a/web", 5);
+    assert_eq!(names.gone, [(5, id("web"))]);
+    let again = names.seen(CONTAINERD, id("web"), in_namespace("b"));
+    assert_eq!(again, Some(id("b/web")), "it keeps its id");
+    names.listed(CONTAINERD, &[], 6);
+    assert_eq!(names.gone, [(5, id("web")), (6, id("b/web"))]);
+}
+
+#[test]
+fn a_second_container_of_a_name_has_nothing_of_the_first() {
+    let mut names = Names::default();
+    names.seen(CRI, id("web"), named("first"));
+    names.gone(CRI.0, "web", 5);
+    names.seen(CONTAINERD, id("web"), ContainerDetails::default());
+    assert_eq!(name_of(&names, &id("web")), None);
+}
+
+#[test]
+fn only_who_may_know_a_container_is_waited_for() {
+    let mut names = Names::default();
+    assert!(
+        !names.awaits(&container(hex(), Some("docker"))),
+        "nobody is there"
+    );
+    names.listed((0, RuntimeApi::Docker), &[], 0);
+    assert!(names.awaits(&container(hex(), Some("docker"))));
+    assert!(names.awaits(&container(hex(), None)));
+    assert!(!names.awaits(&container(hex(), Some("cri-o"))));
+    assert!(
+        !names.awaits(&container(id("web-1"), None)),
+        "added by hand"
+    );
+    names.seen((0, RuntimeApi::Docker), hex(), named("app"));
+    assert!(!names.awaits(&container(hex(), Some("docker"))));
+    names.lost(0, RuntimeApi::Docker);
+    let other = id(&"f".repeat(64));
+    assert!(!names.awaits(&container(other, Some("docker"))));
+}
+
+/// containerd tells a pod's container before its cgroup exists, with an image: CRI was not asked then.
+#[test]
+fn containerds_word_does_not_replace_cris() {
+    let image = |namespace: &str| ContainerDetails {
+        image: Some("busybox:1".to_owned()),
+        ..in_namespace(namespace)
+    };
+    let mut names = Names::default();
+    let container = container(hex(), Some("containerd"));
+    names.seen(CONTAINERD, hex(), image("k8s.io"));
+    assert!(!names.awaits(&container), "nobody knows more");
+    names.listed(CRI, &[], 0);
+    assert!(names.awaits(&container));
+    assert_eq!(names.askable(&container), [CRI.0]);
+    names.seen(CRI, hex(), named("app"));
+    assert!(!names.awaits(&container));
+    assert!(names.askable(&container).is_empty());
+
+    let mut names = Names::default();
+    names.listed(CRI, &[], 0);
+    names.seen(CONTAINERD, hex(), image("default"));
+    assert!(!names.awaits(&container), "none of CRI's");
+    assert!(names.askable(&container).is_empty());
+}
+
+#[test]
+fn labels_are_bounded() {
+    let mut names = Names::default();
+    let mut details = named(&"ü".repeat(MAX_NAME_BYTES));
+    for number in 0..1_000 {
+        let label = (format!("label-{number}"), "x".repeat(200_000));
+        details.labels.extend([label]);
+    }
+    names.seen(CRI, hex(), details);
+    let kept = names.name(&container(hex(), None)).unwrap();
+    let labels = &kept.details.labels;
+    let bytes: usize = labels
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    assert!(
+        (MAX_LABELS_BYTES / 2..=MAX_LABELS_BYTES).contains(&bytes),
+        "{bytes}"
+    );
+    assert!(kept.details.name.as_ref().unwrap().len() <= MAX_NAME_BYTES);
+}
+
+#[test]
+fn a_host_has_no_more_names_than_fit() {
+    let mut names = Names::default();
+    for number in 0..=MAX_CONTAINERS {
+        names.seen(CRI, id(&number.to_string()), named("x"));
+    }
+    assert_eq!(names.known.len(), MAX_CONTAINERS);
+    names.gone(CRI.0, id("7").as_str(), 1);
+    names.seen(CRI, id("new"), named("x"));
+    assert!(name_of(&names, &id("new")).is_some());
+    assert_eq!(name_of(&names, &id("7")), None);
+}

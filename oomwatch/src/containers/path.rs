@@ -1,0 +1,233 @@
+//! What a cgroup's path alone says about the container in it.
+//!
+//! Pure text: no file is read and no daemon is asked, so the answer exists even when the cgroup is
+//! already gone. The price is that only layouts which name themselves are known: a plain
+//! containerd path such as `/default/web` looks like any other directory and stays `None`.
+//!
+//! ```text
+//! identify("/system.slice/docker-<id>.scope")            container, docker, <id>, depth 2
+//! identify("/system.slice/docker-<id>.scope/init.scope") systemd unit init.scope, depth 3
+//! innermost("/system.slice/docker-<id>.scope/init.scope") container, docker, <id>, depth 2
+//! ```
+//!
+//! The path is untrusted in one more way than its characters: whoever controls a delegated
+//! cgroup names the directories below it, so an inner match is what the *container* claims.
+//! A caller to whom that matters compares it with the match on the path cut above `depth`.
+//!
+//! Invariant: nothing is allocated before a match is found; these functions run for every cgroup
+//! that systemd creates.
+
+mod component;
+#[cfg(test)]
+mod tests;
+
+use component::{Found, Place};
+
+/// What kind of thing owns a cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The outermost cgroup of one container. A Kubernetes pause container looks the same.
+    Container,
+    /// CRI-O's cgroup for a pod sandbox that has no pause container.
+    Sandbox,
+    /// A Kubernetes or podman pod, the parent of its containers.
+    Pod,
+    /// A machine known to systemd-machined: an nspawn container or a libvirt guest.
+    Machine,
+    /// A systemd service or scope that is none of the above. A fallback, not a container.
+    SystemdUnit,
+}
+
+/// The software whose naming scheme a path follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Runtime {
+    /// dockerd, also through cri-dockerd.
+    Docker,
+    /// containerd's CRI plugin.
+    Containerd,
+    /// nerdctl on containerd.
+    Nerdctl,
+    /// CRI-O.
+    CriO,
+    /// podman, including Quadlet units.
+    Podman,
+    /// youki used directly, not through an engine.
+    Youki,
+    /// LXC, LXD, Incus and Proxmox containers.
+    Lxc,
+    /// systemd-nspawn, or another program that registers its machines with systemd-machined.
+    Nspawn,
+    /// libvirt guests: QEMU, LXC, Cloud Hypervisor.
+    Libvirt,
+    /// systemd itself: a service or scope.
+    Systemd,
+}
+
+impl Runtime {
+    /// The name used in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Containerd => "containerd",
+            Self::Nerdctl => "nerdctl",
+            Self::CriO => "cri-o",
+            Self::Podman => "podman",
+            Self::Youki => "youki",
+            Self::Lxc => "lxc",
+            Self::Nspawn => "systemd-nspawn",
+            Self::Libvirt => "libvirt",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
+/// The quality-of-service class the kubelet sorted a pod into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Qos {
+    /// Limits equal requests; such a pod has no class level in its path.
+    Guaranteed,
+    /// Some requests are set.
+    Burstable,
+    /// No requests at all.
+    BestEffort,
+}
+
+impl Qos {
+    /// The name as Kubernetes writes it in `status.qosClass`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// What a cgroup's own path says about the container in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathIdentity {
+    /// What owns the cgroup.
+    pub kind: Kind,
+    /// The owner's own id: 64 hex digits for most runtimes, the pod's UID, or a name where the
+    /// path holds one (LXC, youki, machines, systemd units).
+    pub id: String,
+    /// Who named the cgroup. `None` where several runtimes use the same form, as below a pod
+    /// directory of the cgroupfs driver.
+    pub runtime: Option<Runtime>,
+    /// A name chosen by a person, where the path holds one. LXC appends `-1`, `-2`, … to the
+    /// directory when the old one is still there; that cannot be told from a container called
+    /// `web-1`, so the suffix stays.
+    pub name: Option<String>,
+    /// UID of the nearest Kubernetes pod at or above the cgroup, with dashes in either driver.
+    /// For static pods the 32 hex digits of the kubelet's config hash.
+    pub pod_uid: Option<String>,
+    /// Class of that pod.
+    pub qos: Option<Qos>,
+    /// How many components of the given path lead to the owner's cgroup, itself included. For a
+    /// path from the hierarchy root this is the level the kernel counts, with the root as 0.
+    pub depth: usize,
+}
+
+/// Identifies exactly this cgroup from its last component and the ones above it.
+///
+/// `path` is relative to the hierarchy root, as in the `0::` line of `/proc/<pid>/cgroup`; the
+/// kernel's ` (deleted)` mark is ignored. Directories below a container's own cgroup, monitors
+/// (conmon, `lxc.monitor`, nspawn's `supervisor`) and mount units are `None`.
+pub fn identify(path: &str) -> Option<PathIdentity> {
+    let place = Place::of(hierarchy_path(path)?)?;
+    Some(component::classify(place)?.into_identity(place))
+}
+
+/// Finds the innermost owner at or above this cgroup.
+///
+/// Needed because crun adds `/container`, a systemd inside a container adds its own units, and
+/// containers nest. A systemd unit is the answer only when nothing above it is a container, pod
+/// or machine, since units exist inside containers as well.
+pub fn innermost(path: &str) -> Option<PathIdentity> {
+    let mut unit = None;
+    let mut below = "";
+    let mut next = Place::of(hierarchy_path(path)?);
+    while let Some(place) = next {
+        match component::classify(place) {
+            Some(found) if found.kind == Kind::SystemdUnit => {
+                unit.get_or_insert((found, place));
+            }
+            Some(found) if !is_supervisor(&found, below) => {
+                return Some(found.into_identity(place));
+            }
+            _ => {}
+        }
+        below = place.name;
+        next = place.parent();
+    }
+    unit.map(|(found, place)| found.into_identity(place))
+}
+
+/// nspawn runs itself in `supervisor` beside the machine's `payload`; what happens there did not
+/// happen to the machine.
+fn is_supervisor(machine: &Found<'_>, below: &str) -> bool {
+    machine.runtime == Some(Runtime::Nspawn) && below == "supervisor"
+}
+
+/// The path without its leading slash and the kernel's mark for a removed cgroup.
+///
+/// A leading `..` is what a process sees of cgroups outside its cgroup namespace. Anywhere else
+/// dots would make "ancestor" mean something different than the text, and the kernel never
+/// writes them.
+fn hierarchy_path(path: &str) -> Option<&str> {
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let path = path.trim_start_matches('/');
+    let dotted = path
+        .split('/')
+        .skip_while(|name| *name == "..")
+        .any(|name| name == "." || name == "..");
+    (!dotted).then_some(path)
+}
+
+/// Entry point for the fuzzer: both functions on any bytes, and what must hold for the result.
+///
+/// # Panics
+/// When an invariant is broken, which is what a fuzzer looks for.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let path = String::from_utf8_lossy(bytes);
+    let (exact, innermost) = (identify(&path), innermost(&path));
+    for identity in [&exact, &innermost].into_iter().flatten() {
+        holds(identity, &path);
+    }
+    // What is more than a unit is its own innermost owner.
+    let owner = exact.filter(|found| found.kind != Kind::SystemdUnit);
+    assert!(owner.is_none() || owner == innermost);
+}
+
+fn holds(identity: &PathIdentity, path: &str) {
+    assert!(identity.id.len() <= 255 && identity.id.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(crate::id::ContainerId::new(&identity.id).is_ok());
+    assert_eq!(identity.pod_uid.is_some(), identity.qos.is_some());
+    let names = || path.split('/').filter(|name| !name.is_empty());
+    assert!((1..=names().count()).contains(&identity.depth));
+    let own: Vec<&str> = names().take(identity.depth).collect();
+    let own = own.join("/");
+    assert_eq!(identify(&own).as_ref(), Some(identity));
+    for told in [
+        Some(&identity.id),
+        identity.name.as_ref(),
+        identity.pod_uid.as_ref(),
+    ] {
+        assert!(told.is_none_or(|told| says(&own, told)), "{told:?}");
+    }
+}
+
+/// Whether a text is in a path: as it is, or as systemd escapes it, or with the kubelet's dashes.
+fn says(path: &str, text: &str) -> bool {
+    let escaped = text.replace('-', "\\x2d");
+    let underscored = text.replace('-', "_");
+    path.contains(text) || path.contains(&escaped) || path.contains(&underscored) || {
+        let bytes = text.bytes();
+        let any =
+            |byte: u8| path.contains(char::from(byte)) || path.contains(&format!("\\x{byte:02x}"));
+        path.contains("\\x") && bytes.into_iter().all(any)
+    }
+}

@@ -1,0 +1,64 @@
+//! What a runtime says of its containers, as it comes to the watcher.
+
+use std::fmt;
+
+use crate::{containers::container::ContainerDetails, id::CgroupId};
+
+/// The interface that a runtime is followed by.
+///
+/// In the order of how much it knows: where two tell of one container, the later one's words hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RuntimeApi {
+    /// containerd's gRPC services.
+    Containerd,
+    /// Podman's HTTP API.
+    Podman,
+    /// Docker's HTTP API.
+    Docker,
+    /// The Kubernetes container runtime interface, of containerd or CRI-O.
+    Cri,
+}
+
+impl RuntimeApi {
+    /// The name on the command line and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Cri => "cri",
+        }
+    }
+}
+
+impl fmt::Display for RuntimeApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a source says, as it comes to the watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sighting {
+    /// A container exists, or something about it is new.
+    Seen {
+        api: RuntimeApi,
+        id: String,
+        cgroup_id: Option<CgroupId>,
+        details: Box<ContainerDetails>,
+    },
+    /// An event's own words on a container, which is asked for now.
+    Told {
+        api: RuntimeApi,
+        id: String,
+        details: Box<ContainerDetails>,
+    },
+    /// A container was removed.
+    Gone { api: RuntimeApi, id: String },
+    /// The listing is complete: the runtime has these containers and no others.
+    Listed { api: RuntimeApi, ids: Vec<String> },
+    /// The connection ended.
+    Lost { api: RuntimeApi },
+}

@@ -1,0 +1,248 @@
+//! What a counter that was read does to the state: in the tiers whose records carry none.
+
+use super::Engine;
+use crate::{
+    event::{Counter, Kind, Now, OomEvent, Scope},
+    id::CgroupId,
+    ledger::Increment,
+    memory_events::MemoryEvents,
+    reconcile::Verdict,
+    record::VictimRecord,
+};
+
+/// What `memory.events` of one cgroup said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) cgroup_id: CgroupId,
+    /// Changes when the memory controller was switched off and on, which zeroes the counters;
+    /// `None` where the counter was not read but worked out.
+    pub(crate) serial: Option<u32>,
+    pub(crate) events: MemoryEvents,
+}
+
+/// `oom` is raised right before the kills that it leads to; a rise longer ago than this led to
+/// none of them.
+const CAUSE_NS: u64 = 1_000_000_000;
+
+/// The last known `oom` of a container, and when it was seen to rise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cause {
+    oom: u64,
+    rose_ns: Option<u64>,
+}
+
+impl Engine {
+    /// Takes in readings of one moment and speaks of every increment that nobody spoke of.
+    ///
+    /// A container's counter includes those of containers below it, so those must have been read
+    /// too, and not before it: then what they do not explain is its own.
+    pub(crate) fn read(&mut self, readings: &[Reading], now: Now) -> Vec<OomEvent> {
+        let mut lowest_first: Vec<(usize, &Reading)> = readings
+            .iter()
+            .map(|reading| (self.tree.lineage(reading.cgroup_id).count(), reading))
+            .collect();
+        lowest_first.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+        // Where counters began again, so did those of all below.
+        for (_, reading) in lowest_first.iter().rev() {
+            self.meet(reading);
+        }
+        lowest_first
+            .into_iter()
+            .filter_map(|(_, reading)| self.read_one(reading, now))
+            .collect()
+    }
+
+    /// Takes in whose limits were hit, by readings that were made just now.
+    pub(crate) fn note_causes(&mut self, readings: &[Reading], now: Now) {
+        for reading in readings {
+            let Some(oom) = reading.events.oom else {
+                continue;
+            };
+            let fresh = Cause { oom, rose_ns: None };
+            let cause = self.causes.entry(reading.cgroup_id).or_insert(fresh);
+            if oom > cause.oom {
+                cause.rose_ns = Some(now.boottime_ns);
+            }
+            cause.oom = oom;
+        }
+    }
+
+    /// Whose limit killed in a container just now: its own, or one inside it, if that was hit.
+    /// `oom` of cgroups above says too little: it may be a sibling's.
+    fn scope(&self, cgroup: CgroupId, now: Now) -> Scope {
+        let cause = self.causes.get(&cgroup);
+        match cause.and_then(|cause| cause.rose_ns) {
+            Some(rose_ns) if now.boottime_ns.saturating_sub(rose_ns) <= CAUSE_NS => {
+                Scope::Container
+            }
+            _ => Scope::Unknown,
+        }
+    }
+
+    /// Whether a reading tells of increments that nobody spoke of.
+    pub(crate) fn is_unexplained(&mut self, reading: &Reading) -> bool {
+        let oom_kill = reading.events.oom_kill.unwrap_or(0);
+        self.meet(reading);
+        self.reconciler.ledgers.beyond(reading.cgroup_id, oom_kill) > 0
+    }
+
+    /// Other counters than before began at 0.
+    fn meet(&mut self, reading: &Reading) {
+        let Some(serial) = reading.serial else {
+            return;
+        };
+        let known = self.serials.insert(reading.cgroup_id, serial);
+        if known.is_some_and(|known| known != serial) {
+            self.reconciler.ledgers.begin_again(reading.cgroup_id);
+        }
+    }
+
+    /// Takes in victims that told of themselves when they exited, each with the counter of its
+    /// container, or else of its own memory cgroup, read after that.
+    pub(crate) fn exited(
+        &mut self,
+        record: &VictimRecord,
+        reading: Option<&Reading>,
+        now: Now,
+    ) -> Option<OomEvent> {
+        let kind = match self.judge(record, reading) {
+            Verdict::Kill { counted } => (Kind::Kill, counted),
+            Verdict::AlreadyExiting => (Kind::AlreadyExiting, false),
+            Verdict::SameProcess | Verdict::Before => {
+                self.totals.folded += 1;
+                return None;
+            }
+        };
+        let mut event = self.reported(record, kind, now);
+        if let Some(reading) = reading {
+            self.note_causes(&[*reading], now);
+            if event.container.is_some() {
+                event.scope = self.scope(reading.cgroup_id, now);
+            }
+            event.counter = Counter {
+                cgroup_id: Some(reading.cgroup_id),
+                oom_kill: reading.events.oom_kill,
+                oom: reading.events.oom,
+                oom_group_kill: reading.events.oom_group_kill,
+                recounts: reading
+                    .events
+                    .oom_group_kill
+                    .map(|_| self.reconciler.ledgers.double_counts_of(reading.cgroup_id)),
+            };
+        }
+        Some(event)
+    }
+
+    fn judge(&mut self, record: &VictimRecord, reading: Option<&Reading>) -> Verdict {
+        let own = record.victim.cgroup_id;
+        let charged = reading
+            .map(|reading| reading.cgroup_id)
+            .or_else(|| self.owner(own?));
+        let lineage = charged
+            .or(own)
+            .map_or_else(Vec::new, |id| self.charged_lineage(id, &[]));
+        if let Some(reading) = reading {
+            self.meet(reading);
+        }
+        let counter = reading.and_then(|reading| reading.events.oom_kill);
+        let verdict = self.reconciler.exited(record, &lineage, counter);
+        if matches!(verdict, Verdict::Kill { .. }) {
+            self.recounts.told(&lineage);
+            if let Some(own) = own.or(charged) {
+                self.count(own, Increment::Kill, 1);
+            }
+        }
+        verdict
+    }
+
+    /// The nearest registered cgroup at or above this one, dead or alive.
+    pub(crate) fn owner(&self, cgroup: CgroupId) -> Option<CgroupId> {
+        self.tree
+            .lineage(cgroup)
+            .find(|&id| self.registry.contains(id))
+    }
+
+    /// The last known value of a cgroup's counter: what it was read to be, or known to rise to.
+    pub(crate) fn last_known(&self, cgroup: CgroupId) -> u64 {
+        self.reconciler.ledgers.sum(cgroup)
+    }
+
+    /// Takes in what a container counted last, as its parent tells.
+    pub(crate) fn read_last(
+        &mut self,
+        cgroup_id: CgroupId,
+        oom_kill: u64,
+        now: Now,
+    ) -> Option<OomEvent> {
+        let reading = Reading {
+            cgroup_id,
+            serial: None,
+            events: MemoryEvents {
+                oom_kill: Some(oom_kill),
+                ..MemoryEvents::default()
+            },
+        };
+        self.read_one(&reading, now)
+    }
+
+    /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
+    pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let only_counted = Some(Increment::CounterOnly);
+        self.reconciler.ledgers.enter(&lineage, count, only_counted);
+        self.totals.counter_only += count;
+        self.last_seq += 1;
+        self.known(now).residual(self.last_seq, Some(cgroup), count)
+    }
+
+    fn read_one(&mut self, reading: &Reading, now: Now) -> Option<OomEvent> {
+        let cgroup = reading.cgroup_id;
+        let oom_kill = reading.events.oom_kill?;
+        self.meet(reading);
+        let missing = self.reconciler.ledgers.beyond(cgroup, oom_kill);
+        let lineage = self.charged_lineage(cgroup, &[]);
+        let Some(container) = self.container(cgroup) else {
+            // Nobody asks. A container above has it in its own counter, and tells of it.
+            let owner = self.owner(cgroup);
+            let own = lineage.split(|id| Some(*id) == owner).next();
+            let own = own.unwrap_or_default();
+            self.reconciler.ledgers.enter(own, missing, None);
+            self.reconciler.ledgers.hold(&lineage, own.len(), missing);
+            return None;
+        };
+        let groups = reading.serial.zip(reading.events.oom_group_kill);
+        let doubles = groups.map(|(serial, groups)| {
+            let is_new = missing == oom_kill;
+            self.recounts
+                .share_out(&lineage, serial, groups, missing, is_new)
+        });
+        let double_counts = doubles.unwrap_or(0);
+        let count = missing - double_counts;
+        let ledgers = &mut self.reconciler.ledgers;
+        ledgers.enter(&lineage, double_counts, Some(Increment::DoubleCount));
+        ledgers.enter(&lineage, count, Some(Increment::CounterOnly));
+        self.count(cgroup, Increment::DoubleCount, double_counts);
+        self.count(cgroup, Increment::CounterOnly, count);
+        if count == 0 {
+            return None;
+        }
+        self.totals.counter_only += count;
+        self.last_seq += 1;
+        let mut event = self
+            .known(now)
+            .counter_only(self.last_seq, container, count);
+        event.scope = self.scope(cgroup, now);
+        event.counter.oom = reading.events.oom;
+        event.counter.oom_group_kill = reading.events.oom_group_kill;
+        if doubles.is_none() {
+            // Before v5.17, and of a cgroup that is gone, nothing tells a group kill, so the count
+            // may have one too many.
+            event.counter.recounts = None;
+            event.quality.missing.push("recounts");
+        }
+        Some(event)
+    }
+}
+
+#[cfg(test)]
+mod tests;

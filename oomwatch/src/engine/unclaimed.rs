@@ -1,0 +1,166 @@
+//! Victims of no registered container, kept for a while: the container may be registered a moment
+//! after the kill, and then claims them.
+//!
+//! Bounded in time and number. Knows no registry: who claims is asked, entry by entry. Pure.
+
+use std::collections::VecDeque;
+
+use crate::{
+    event::{Group, Kind, OomEvent},
+    id::CgroupId,
+    record::VictimRecord,
+};
+
+/// How long a victim can be claimed.
+pub(crate) const CLAIM_NS: u64 = 30_000_000_000;
+/// Victims kept at most; beyond that the oldest can be claimed no longer.
+pub(crate) const MAX_WAITING: usize = 1024;
+
+/// A victim that was published without a container.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// Number of its event.
+    pub(crate) seq: u64,
+    pub(crate) record: VictimRecord,
+    pub(crate) kind: Kind,
+    /// Whether a counter confirmed it.
+    pub(crate) counted: bool,
+    /// Double counts before it, of those cgroups above it that had any.
+    pub(crate) double_counts_before: Vec<(CgroupId, u64)>,
+    /// What its event said of its group, and whether it was of an earlier time.
+    pub(crate) group: Option<Group>,
+    pub(crate) while_down: bool,
+    /// When that event says that it happened, once there is one.
+    pub(crate) unix_time_ns: Option<i128>,
+}
+
+impl Waiting {
+    /// Double counts of a cgroup before this victim.
+    pub(crate) fn double_counts_before(&self, cgroup: CgroupId) -> u64 {
+        let mut known = self.double_counts_before.iter();
+        known
+            .find(|(id, _)| *id == cgroup)
+            .map_or(0, |(_, recounts)| *recounts)
+    }
+}
+
+/// All of them, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Late(VecDeque<Box<Waiting>>);
+
+impl Late {
+    /// Keeps one.
+    pub(crate) fn keep(&mut self, waiting: Waiting, now_ns: u64) {
+        self.expire(now_ns);
+        if self.0.len() >= MAX_WAITING {
+            self.0.pop_front();
+        }
+        self.0.push_back(Box::new(waiting));
+    }
+
+    /// An event is being published: what it says now holds for its successor too.
+    pub(crate) fn published(&mut self, event: &OomEvent) {
+        if event.container.is_none()
+            && let Some(waiting) = self.0.iter_mut().rfind(|kept| kept.seq == event.seq)
+        {
+            waiting.group = event.group;
+            waiting.while_down = event.while_down;
+            waiting.unix_time_ns = Some(event.unix_time_ns);
+        }
+    }
+
+    /// Takes out those that `is_claimed`, the oldest first.
+    pub(crate) fn claim(
+        &mut self,
+        now_ns: u64,
+        mut is_claimed: impl FnMut(&VictimRecord) -> bool,
+    ) -> Vec<Waiting> {
+        self.expire(now_ns);
+        let mut claimed = Vec::new();
+        let mut rest = VecDeque::with_capacity(self.0.len());
+        for waiting in self.0.drain(..) {
+            if is_claimed(&waiting.record) {
+                claimed.push(*waiting);
+            } else {
+                rest.push_back(waiting);
+            }
+        }
+        self.0 = rest;
+        claimed
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        while self
+            .0
+            .front()
+            .is_some_and(|oldest| oldest.record.boottime_ns.saturating_add(CLAIM_NS) < now_ns)
+        {
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixture::victim;
+
+    fn waiting(seq: u64, at_ns: u64) -> Waiting {
+        Waiting {
+            seq,
+            record: victim(seq as u32, at_ns, &[]),
+            kind: Kind::Kill,
+            counted: true,
+            double_counts_before: vec![(CgroupId(5), 2)],
+            group: None,
+            while_down: false,
+            unix_time_ns: None,
+        }
+    }
+
+    fn seqs(claimed: &[Waiting]) -> Vec<u64> {
+        claimed.iter().map(|waiting| waiting.seq).collect()
+    }
+
+    #[test]
+    fn a_victim_is_claimed_once() {
+        let mut late = Late::default();
+        late.keep(waiting(1, 10), 10);
+        late.keep(waiting(2, 11), 11);
+        let claimed = late.claim(12, |record| record.victim.tid == 1);
+        assert_eq!(seqs(&claimed), [1]);
+        assert_eq!(seqs(&late.claim(12, |_| true)), [2]);
+        assert!(late.is_empty());
+    }
+
+    #[test]
+    fn half_a_minute_later_it_is_too_late() {
+        let mut late = Late::default();
+        late.keep(waiting(1, 10), 10);
+        late.keep(waiting(2, 20), 20);
+        let claimed = late.claim(11 + CLAIM_NS, |_| true);
+        assert_eq!(seqs(&claimed), [2]);
+    }
+
+    #[test]
+    fn the_oldest_give_way() {
+        let mut late = Late::default();
+        for seq in 0..=MAX_WAITING as u64 {
+            late.keep(waiting(seq, 1), 1);
+        }
+        assert_eq!(
+            late.claim(2, |_| true).first().map(|kept| kept.seq),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn double_counts_before_it_are_those_of_the_cgroup() {
+        assert_eq!(waiting(1, 1).double_counts_before(CgroupId(5)), 2);
+        assert_eq!(waiting(1, 1).double_counts_before(CgroupId(6)), 0);
+    }
+}

@@ -1,0 +1,177 @@
+//! How much of a counter's rise is the kernel counting the first victim of a group kill a second
+//! time, where only counters tell of it.
+//!
+//! Of `g` group kills in a rise of `r`, each killed one process at least, so at most
+//! `min(g, r - g)` were double counts; and in the usual group kill, where the victim is the task
+//! that hit the limit, there is one (5.8 to 7.3). That bound is what is taken. It is wrong by one
+//! where another task ran the OOM killer and the kernel did not count twice. Pure.
+
+use std::collections::HashMap;
+
+use crate::id::CgroupId;
+
+/// What is known of one container.
+#[derive(Clone, Copy, Debug, Default)]
+struct Book {
+    serial: u32,
+    /// `oom_group_kill` when watching began.
+    base: u64,
+    /// Group kills since, those in registered cgroups below included.
+    entered: u64,
+    /// Group kills since, without those.
+    groups: u64,
+    /// Rise of `oom_kill` since, without what was told of registered cgroups below.
+    rise: u64,
+    /// What of that was told as kills.
+    told: u64,
+}
+
+/// All containers.
+#[derive(Debug, Default)]
+pub(crate) struct Recounts(HashMap<CgroupId, Book>);
+
+impl Recounts {
+    /// Shares out `missing` increments of a container (`lineage`, itself first) that nobody spoke
+    /// of: returns how many are double counts, and the others are kills. `is_new` where the
+    /// counters began at 0 while the container was watched.
+    ///
+    /// Readings may fall into the midst of a group kill. What was told is not taken back, and the
+    /// sum is right once the kill is over.
+    pub(crate) fn share_out(
+        &mut self,
+        lineage: &[CgroupId],
+        serial: u32,
+        oom_group_kill: u64,
+        missing: u64,
+        is_new: bool,
+    ) -> u64 {
+        let Some((&cgroup, above)) = lineage.split_first() else {
+            return 0;
+        };
+        let base = if is_new { 0 } else { oom_group_kill };
+        let fresh = |base| Book {
+            serial,
+            base,
+            ..Book::default()
+        };
+        let book = self.0.entry(cgroup).or_insert_with(|| fresh(base));
+        if book.serial != serial {
+            *book = fresh(0);
+        }
+        let groups = oom_group_kill.saturating_sub(book.base.saturating_add(book.entered));
+        book.entered = book.entered.saturating_add(groups);
+        book.groups = book.groups.saturating_add(groups);
+        book.rise = book.rise.saturating_add(missing);
+        let recounts = book.groups.min(book.rise.saturating_sub(book.groups));
+        let told = (book.rise - recounts).max(book.told);
+        let kills = told - book.told;
+        book.told = told;
+        for id in above {
+            if let Some(book) = self.0.get_mut(id) {
+                book.entered = book.entered.saturating_add(groups);
+            }
+        }
+        missing.saturating_sub(kills)
+    }
+
+    /// A kill was told of by its victim, in a container (`lineage`, itself first).
+    pub(crate) fn told(&mut self, lineage: &[CgroupId]) {
+        if let Some(book) = lineage.first().and_then(|id| self.0.get_mut(id)) {
+            book.rise = book.rise.saturating_add(1);
+            book.told = book.told.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, cgroup: CgroupId) {
+        self.0.remove(&cgroup);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const C: CgroupId = CgroupId(10);
+    const POD: CgroupId = CgroupId(5);
+
+    /// Readings of one new container: `(oom_kill, oom_group_kill)`; returns kills and recounts.
+    fn read(readings: &[(u64, u64)]) -> (u64, u64) {
+        let mut recounts = Recounts::default();
+        let (mut before, mut kills, mut doubles) = (0, 0, 0);
+        for &(oom_kill, oom_group_kill) in readings {
+            let missing = oom_kill - before;
+            before = oom_kill;
+            let double = recounts.share_out(&[C], 1, oom_group_kill, missing, true);
+            doubles += double;
+            kills += missing - double;
+        }
+        (kills, doubles)
+    }
+
+    #[test]
+    fn a_group_of_three_counts_four() {
+        assert_eq!(read(&[(4, 1)]), (3, 1));
+    }
+
+    #[test]
+    fn wherever_the_readings_fall() {
+        for readings in [
+            &[(1, 0), (4, 1)][..],
+            &[(1, 1), (2, 1), (4, 1)],
+            &[(3, 1), (4, 1)],
+            &[(1, 0), (2, 1), (3, 1), (4, 1), (4, 1)],
+        ] {
+            assert_eq!(read(readings), (3, 1), "{readings:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_one_counts_two() {
+        assert_eq!(read(&[(2, 1), (4, 2)]), (2, 2));
+    }
+
+    #[test]
+    fn single_kills_are_not_recounts() {
+        assert_eq!(read(&[(1, 0), (3, 0)]), (3, 0));
+        assert_eq!(read(&[(2, 0), (3, 0), (3, 1), (7, 1)]), (6, 1));
+    }
+
+    #[test]
+    fn each_group_killed_somebody() {
+        assert_eq!(read(&[(3, 2)]), (2, 1));
+    }
+
+    #[test]
+    fn old_groups_are_in_the_base() {
+        let mut recounts = Recounts::default();
+        assert_eq!(recounts.share_out(&[C], 1, 5, 0, false), 0);
+        assert_eq!(recounts.share_out(&[C], 1, 5, 2, false), 0);
+        assert_eq!(recounts.share_out(&[C], 1, 6, 2, false), 1);
+    }
+
+    #[test]
+    fn a_group_whose_members_told_of_themselves() {
+        let mut recounts = Recounts::default();
+        recounts.share_out(&[C], 1, 0, 0, true);
+        for _ in 0..3 {
+            recounts.told(&[C, POD]);
+        }
+        assert_eq!(recounts.share_out(&[C], 1, 1, 1, false), 1);
+    }
+
+    #[test]
+    fn a_group_below_is_not_counted_above_again() {
+        let mut recounts = Recounts::default();
+        recounts.share_out(&[POD], 1, 0, 0, true);
+        recounts.share_out(&[C, POD], 2, 0, 0, true);
+        assert_eq!(recounts.share_out(&[C, POD], 2, 1, 4, true), 1);
+        assert_eq!(recounts.share_out(&[POD], 1, 1, 2, true), 0);
+    }
+
+    #[test]
+    fn other_counters_start_a_new_page() {
+        let mut recounts = Recounts::default();
+        recounts.share_out(&[C], 1, 7, 0, false);
+        assert_eq!(recounts.share_out(&[C], 2, 1, 2, false), 1);
+    }
+}

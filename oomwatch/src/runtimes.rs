@@ -1,0 +1,12 @@
+//! The container runtimes, which know the names: a [`source`] follows each over its socket.
+//!
+//! It registers no container and makes no event: sightings go to the watcher.
+
+pub(crate) mod containerd;
+pub(crate) mod cri;
+pub(crate) mod docker;
+pub(crate) mod grpc;
+mod http;
+mod labels;
+pub(crate) mod podman;
+pub(crate) mod source;

@@ -1,0 +1,267 @@
+//! A daemon that speaks HTTP on a unix socket, as Docker and Podman do: [`Client`] asks it for JSON
+//! and reads its stream of events; [`follow`] is what following the two has in common.
+//!
+//! Knows no container runtime. Every answer is bounded in size and, but for the stream, in time; and
+//! what a daemon says is text by nobody that is known.
+
+mod event;
+mod follow;
+mod known;
+mod lines;
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{net::UnixStream, task::JoinSet};
+use tracing::debug;
+
+use self::{event::Event, lines::Lines};
+pub(super) use self::{
+    event::{Change, Told},
+    follow::{Daemon, follow},
+    known::{Known, Labels, State},
+};
+use super::source::SourceError;
+use crate::retry::REQUEST_LIMIT;
+
+/// Bytes of an answer: 5,000 containers with 6 kB each.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of an error's answer that are read, and characters that are passed on.
+const MAX_ERROR_BYTES: usize = 4096;
+const MAX_ERROR_CHARS: usize = 256;
+
+/// A header of all of Podman's answers, also where it is asked as if it were Docker.
+const PODMAN: &str = "libpod-api-version";
+
+/// Why an answer is of no use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+enum HttpError {
+    /// The daemon says no.
+    #[error("the answer is {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    /// Not the JSON that was asked for. The place only: the parser's words repeat the text.
+    #[error("malformed JSON at line {line}, column {column}")]
+    Malformed { line: usize, column: usize },
+    /// More than anybody has containers for.
+    #[error("the answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
+    TooLong,
+    /// More containers changed than can be asked for.
+    #[error("more than {limit} containers wait to be asked for")]
+    Behind { limit: usize },
+}
+
+impl HttpError {
+    fn of(self, request: &'static str) -> SourceError {
+        failed(request, self)
+    }
+}
+
+impl From<serde_json::Error> for HttpError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        Self::Malformed { line, column }
+    }
+}
+
+/// Asks one daemon, each time on a connection of its own.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+/// An answer of which the body is still to be read, and the task that moves its connection.
+struct Answer {
+    response: Response<Incoming>,
+    connection: JoinSet<()>,
+}
+
+/// The stream of events.
+struct Events {
+    lines: Lines,
+    /// Whether Podman answers, at whichever interface.
+    is_podman: bool,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What is at a path; `request` says it in words.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        request: &'static str,
+        path: &str,
+    ) -> Result<T, SourceError> {
+        let answer = self.whole(request, path).await?;
+        answer.and_then(parsed).map_err(|error| error.of(request))
+    }
+
+    /// What is at a path, if the daemon has it and can tell it: what it cannot say of one container
+    /// is no reason to lose all others.
+    pub(super) async fn find<T: DeserializeOwned>(
+        &self,
+        request: &'static str,
+        path: &str,
+    ) -> Result<Option<T>, SourceError> {
+        let answer = self.whole(request, path).await?;
+        match answer.and_then(parsed) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => {
+                debug!(request, %error, "a runtime does not tell of a container");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The events that follow from now on.
+    async fn events(&self, path: &str) -> Result<Events, SourceError> {
+        let request = "the events";
+        within(request, async {
+            let answer = self.ask(request, path).await?;
+            if answer.response.status().is_success() {
+                let (head, body) = answer.response.into_parts();
+                return Ok(Events {
+                    is_podman: head.headers.contains_key(PODMAN),
+                    lines: Lines::new(request, body, answer.connection),
+                });
+            }
+            Err(refusal(answer.response).await.of(request))
+        })
+        .await
+    }
+
+    async fn whole(
+        &self,
+        request: &'static str,
+        path: &str,
+    ) -> Result<Result<Bytes, HttpError>, SourceError> {
+        within(request, async {
+            let answer = self.ask(request, path).await?;
+            if !answer.response.status().is_success() {
+                return Ok(Err(refusal(answer.response).await));
+            }
+            let body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
+            match body.collect().await {
+                Ok(body) => Ok(Ok(body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => Ok(Err(HttpError::TooLong)),
+                Err(source) => Err(SourceError::Request { request, source }),
+            }
+        })
+        .await
+    }
+
+    async fn ask(&self, request: &'static str, path: &str) -> Result<Answer, SourceError> {
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|error| SourceError::Connect(Box::new(error)))?;
+        let (mut sender, moving) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(request, error))?;
+        let mut connection = JoinSet::new();
+        connection.spawn(async {
+            // Its error comes to whoever reads the answer.
+            let _ = moving.await;
+        });
+        let asked = Request::get(path)
+            .header(HOST, "localhost")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| failed(request, error))?;
+        let answered = sender.send_request(asked).await;
+        let response = answered.map_err(|error| failed(request, error))?;
+        Ok(Answer {
+            response,
+            connection,
+        })
+    }
+}
+
+fn failed(
+    request: &'static str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> SourceError {
+    let source = Box::new(error);
+    SourceError::Request { request, source }
+}
+
+async fn within<T>(
+    request: &'static str,
+    work: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let done = tokio::time::timeout(REQUEST_LIMIT, work).await;
+    done.unwrap_or(Err(SourceError::Hangs { request }))
+}
+
+fn parsed<T: DeserializeOwned>(body: Bytes) -> Result<T, HttpError> {
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// What a daemon says beside the status of an error.
+#[derive(Deserialize)]
+struct Refusal {
+    message: String,
+}
+
+async fn refusal(response: Response<Incoming>) -> HttpError {
+    let status = response.status();
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while text.len() < MAX_ERROR_BYTES {
+        let Some(Ok(frame)) = body.frame().await else {
+            break;
+        };
+        if let Ok(data) = frame.into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    let message = match serde_json::from_slice::<Refusal>(&text) {
+        Ok(refusal) => crate::id::printable(refusal.message.as_bytes()),
+        Err(_) => crate::id::printable(text.trim_ascii()),
+    };
+    let message = message.chars().take(MAX_ERROR_CHARS).collect();
+    HttpError::Refused { status, message }
+}
+
+/// Filters as both daemons take them, `{"type":{"container":true}}`, for a query.
+pub(super) fn filters(filters: &[(&str, &[&str])]) -> String {
+    let of = |values: &[&str]| -> serde_json::Value {
+        let values = values
+            .iter()
+            .map(|value| ((*value).to_owned(), true.into()));
+        values.collect::<serde_json::Map<_, _>>().into()
+    };
+    let filters = filters
+        .iter()
+        .map(|(key, values)| ((*key).to_owned(), of(values)));
+    let json = serde_json::Value::Object(filters.collect());
+    percent_encoded(&json.to_string())
+}
+
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;

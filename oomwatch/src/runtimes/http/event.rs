@@ -1,0 +1,141 @@
+//! What an event says, and the containers that have changed but were not told of yet. Pure.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde::Deserialize;
+
+use super::{HttpError, Labels};
+use crate::containers::names::is_runtimes_id;
+
+/// Containers that wait at most: where it is more, the connection is given up and all are listed.
+pub(super) const MAX_PENDING: usize = 16_384;
+/// Bytes of a name or image that are kept until its container is told of.
+const MAX_TOLD_BYTES: usize = 4096;
+
+/// What an event means for a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::runtimes) enum Change {
+    /// There is something to ask for.
+    New,
+    /// It was removed.
+    Gone,
+}
+
+/// What an event itself says of its container: all there is, once that was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(in crate::runtimes) struct Told {
+    pub(in crate::runtimes) name: Option<String>,
+    pub(in crate::runtimes) image: Option<String>,
+    /// The labels, and what the daemon puts among them.
+    #[serde(flatten)]
+    pub(in crate::runtimes) labels: Labels,
+}
+
+/// Attributes of an event that are no labels of its container.
+const NO_LABELS: &[&str] = &[
+    "containerExitCode",
+    "exitCode",
+    "oldName",
+    "podId",
+    "signal",
+];
+
+/// An event of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) id: String,
+    pub(super) action: String,
+    pub(super) told: Told,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Message {
+    #[serde(rename = "Type")]
+    kind: Option<String>,
+    action: Option<String>,
+    actor: Option<Actor>,
+}
+
+#[derive(Deserialize)]
+struct Actor {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    #[serde(rename = "Attributes")]
+    attributes: Option<Told>,
+}
+
+impl Event {
+    /// Reads a line; `None` for what is no event of a container.
+    pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, HttpError> {
+        let message: Message = serde_json::from_slice(line)?;
+        let of_container = message.kind.as_deref() == Some("container");
+        let (Some(action), Some(actor)) = (message.action, message.actor) else {
+            return Ok(None);
+        };
+        let Some(id) = actor.id.filter(|id| of_container && is_runtimes_id(id)) else {
+            return Ok(None);
+        };
+        let mut told = actor.attributes.unwrap_or_default();
+        told.labels
+            .retain(|name, _| !NO_LABELS.contains(&name.as_str()));
+        Ok(Some(Self { id, action, told }))
+    }
+}
+
+/// What happened to a container since it was told of last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// The last event that told of it said this.
+    pub(super) new: Option<Told>,
+    /// It was removed, after all else.
+    pub(super) gone: bool,
+}
+
+/// The containers that changed, each once: the one that waits for longest comes first.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    order: VecDeque<String>,
+    changes: HashMap<String, Changes>,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, id: String, change: Change, told: Told) -> Result<(), HttpError> {
+        if !self.changes.contains_key(&id) {
+            if self.order.len() >= MAX_PENDING {
+                let limit = MAX_PENDING;
+                return Err(HttpError::Behind { limit });
+            }
+            self.order.push_back(id.clone());
+        }
+        let changes = self.changes.entry(id).or_default();
+        changes.gone = change == Change::Gone;
+        if change == Change::New {
+            changes.new = Some(Told {
+                name: short(told.name),
+                image: short(told.image),
+                // Told by the event itself, or not at all: they may be long.
+                labels: Labels::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A container is to be asked for of which no event told. The listing has it where there is no room.
+    pub(super) fn ask(&mut self, id: String) {
+        if self.order.len() < MAX_PENDING && !self.changes.contains_key(&id) {
+            self.order.push_back(id.clone());
+            self.changes.insert(id, Changes::default());
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<(String, Changes)> {
+        let id = self.order.pop_front()?;
+        let changes = self.changes.remove(&id)?;
+        Some((id, changes))
+    }
+}
+
+fn short(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty() && text.len() <= MAX_TOLD_BYTES)
+}

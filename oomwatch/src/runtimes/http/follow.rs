@@ -1,0 +1,181 @@
+//! Following a daemon: subscribe, list, then ask for each container that an event names.
+//!
+//! The events are read all the while, also while an answer or the watcher is waited for: a daemon
+//! drops events that nobody takes, without a word. What waits is a container once, however many
+//! events it had.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use super::{
+    Change, Client, Event, Told,
+    event::{Changes, Pending},
+    lines::Lines,
+};
+use crate::{
+    containers::names::is_runtimes_id,
+    log::{info, warn},
+    runtimes::source::{Seen, Sightings, SourceError, Wanted},
+};
+
+/// A daemon answers the subscription before it is subscribed. One that cannot be asked for what
+/// happened in between is listed again after so long.
+const SUBSCRIBED: Duration = Duration::from_secs(2);
+
+/// What differs between the daemons.
+pub(in crate::runtimes) trait Daemon: Sync {
+    /// Whether it is Podman, which answers at Docker's socket and interface as well, but knows less
+    /// there.
+    const IS_PODMAN: bool;
+
+    /// Whether the events hold all that happened since they were asked for.
+    const GAPLESS: bool;
+
+    /// Where it listens.
+    fn client(&self) -> &Client;
+
+    /// Path of the events, with a filter.
+    fn events(&self) -> String;
+
+    /// What an action is, if it matters.
+    fn change(&self, action: &str) -> Option<Change>;
+
+    /// All containers, by as few requests as there can be.
+    fn list(&self) -> impl Future<Output = Result<Vec<Seen>, SourceError>> + Send;
+
+    /// One container, if the daemon still knows it.
+    fn look(&self, id: &str) -> impl Future<Output = Result<Option<Seen>, SourceError>> + Send;
+
+    /// A container of which only an event is known.
+    fn told(&self, id: String, told: Told) -> Seen;
+}
+
+/// Follows a daemon until the connection ends.
+pub(in crate::runtimes) async fn follow<D: Daemon>(
+    daemon: &D,
+    sightings: &Sightings,
+    wanted: &mut Wanted,
+) -> Result<(), SourceError> {
+    let mut events = daemon.client().events(&daemon.events()).await?;
+    if events.is_podman && !D::IS_PODMAN {
+        info!(socket = %daemon.client().socket().display(), "Podman listens at another runtime's socket: left to its own source");
+        return outlast(&mut events.lines).await;
+    }
+    let mut feed = Feed {
+        daemon,
+        sightings,
+        lines: events.lines,
+        pending: Pending::default(),
+        said: false,
+    };
+    wanted.clear();
+    feed.during(list(daemon, sightings)).await?;
+    let mut again = pin!(tokio::time::sleep(SUBSCRIBED));
+    let mut is_complete = D::GAPLESS;
+    loop {
+        if let Some((id, changes)) = feed.pending.next() {
+            feed.during(tell(daemon, sightings, id, changes)).await?;
+            continue;
+        }
+        tokio::select! {
+            read = feed.read() => read?,
+            id = wanted.next() => feed.pending.ask(id),
+            () = &mut again, if !is_complete => {
+                is_complete = true;
+                feed.during(list(daemon, sightings)).await?;
+            }
+        }
+    }
+}
+
+/// Waits until another daemon may listen there.
+async fn outlast(lines: &mut Lines) -> Result<(), SourceError> {
+    loop {
+        lines.next().await?;
+    }
+}
+
+async fn list<D: Daemon>(daemon: &D, sightings: &Sightings) -> Result<(), SourceError> {
+    let mut all = daemon.list().await?;
+    all.retain(|seen| is_runtimes_id(&seen.id));
+    let ids = all.iter().map(|seen| seen.id.clone()).collect();
+    for seen in all {
+        sightings.seen(seen).await?;
+    }
+    sightings.listed(ids).await
+}
+
+async fn tell<D: Daemon>(
+    daemon: &D,
+    sightings: &Sightings,
+    id: String,
+    changes: Changes,
+) -> Result<(), SourceError> {
+    let found = if changes.gone {
+        None
+    } else {
+        daemon.look(&id).await?
+    };
+    // Another id would be another container's names.
+    let found = found.filter(|seen| seen.id == id);
+    let told = || changes.new.map(|told| daemon.told(id.clone(), told));
+    if let Some(seen) = found.or_else(told) {
+        sightings.seen(seen).await?;
+    }
+    if changes.gone {
+        sightings.gone(id).await?;
+    }
+    Ok(())
+}
+
+/// The events of a daemon, and what they leave to do.
+struct Feed<'a, D> {
+    daemon: &'a D,
+    sightings: &'a Sightings,
+    lines: Lines,
+    pending: Pending,
+    /// Whether it was said that an event is not understood.
+    said: bool,
+}
+
+impl<D: Daemon> Feed<'_, D> {
+    /// Does something, and reads meanwhile.
+    async fn during(
+        &mut self,
+        work: impl Future<Output = Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                read = self.read() => read?,
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), SourceError> {
+        let line = self.lines.next().await?;
+        match Event::parse(&line) {
+            Ok(Some(event)) => self.add(event),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    warn!(%error, "a runtime's event is not understood");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn add(&mut self, event: Event) -> Result<(), SourceError> {
+        let Some(change) = self.daemon.change(&event.action) else {
+            return Ok(());
+        };
+        if change == Change::New {
+            // Its words are the first: while it starts a container, Podman answers no question about it.
+            let told = self.daemon.told(event.id.clone(), event.told.clone());
+            self.sightings.told(told);
+        }
+        let added = self.pending.add(event.id, change, event.told);
+        added.map_err(|error| error.of("the events"))
+    }
+}

@@ -1,0 +1,222 @@
+//! Sources of containers: the runtimes that know their names.
+//!
+//! A source follows one runtime over its socket and tells of each container that it sees. It knows
+//! no engine and no event. [`drive`] keeps it connected: with a growing delay between tries, and a
+//! complete listing after each, so that nothing that happened in between is missed. A source that
+//! hangs or fails disturbs no other, and never the probe: its task only fills a bounded queue, and
+//! waits where that is full.
+
+mod place;
+mod socket;
+mod wanted;
+
+use std::{error::Error, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
+
+pub use self::socket::RuntimeSocket;
+pub(crate) use self::{place::Place, socket::source, wanted::Wanted};
+use crate::{
+    cgroup::hierarchy::Hierarchy,
+    containers::{
+        container::ContainerDetails,
+        sighting::{RuntimeApi, Sighting},
+    },
+    log::{info, warn},
+    retry::{LAST_RETRY, REQUEST_LIMIT, causes, delays},
+    runtimes::grpc::GrpcError,
+};
+
+/// Sightings that wait for the watcher's task at most; a source waits beyond that.
+pub(crate) const SIGHTING_QUEUE: usize = 256;
+/// Time until a runtime is asked again that does not speak the interface: it would have to be
+/// configured anew.
+const UNSUPPORTED_RETRY: Duration = Duration::from_secs(600);
+/// A connection that held for so long was a good one: the next try comes soon.
+const STABLE: Duration = Duration::from_secs(60);
+/// Why a runtime is followed no longer, or not yet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SourceError {
+    /// The socket.
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// A request failed.
+    #[error("{request} failed")]
+    Request {
+        /// What was asked for.
+        request: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No answer within [`REQUEST_LIMIT`].
+    #[error("no answer to {request} within {} s", REQUEST_LIMIT.as_secs())]
+    Hangs {
+        /// What was asked for.
+        request: &'static str,
+    },
+    /// The runtime listens there, and does not know the interface.
+    #[error("the interface is not spoken there")]
+    Unsupported,
+    /// The stream of events ended.
+    #[error("the runtime closed the connection")]
+    Closed,
+    /// The watcher is gone.
+    #[error("nobody listens any more")]
+    Stopped,
+}
+
+impl From<GrpcError> for SourceError {
+    fn from(error: GrpcError) -> Self {
+        match error {
+            GrpcError::Connect(source) => Self::Connect(Box::new(source)),
+            GrpcError::Closed => Self::Closed,
+            GrpcError::Hangs { method, .. } => Self::Hangs { request: method },
+            GrpcError::Refused { method, status } => Self::Request {
+                request: method,
+                source: status,
+            },
+        }
+    }
+}
+
+/// What following a runtime comes to: it ends when the connection does.
+pub(crate) type FollowFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
+
+/// One runtime.
+pub(crate) trait Source: Send + 'static {
+    /// The interface.
+    fn api(&self) -> RuntimeApi;
+
+    /// Where the runtime listens.
+    fn socket(&self) -> &Path;
+
+    /// Connects, subscribes to events, *then* lists, calls [`Sightings::listed`], and tells of each
+    /// change until the connection ends; and of each container that is asked for by then.
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a>;
+}
+
+/// A container as its runtime knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The runtime's own id.
+    pub(crate) id: String,
+    /// Where its cgroup may be found. Not needed where the path holds the id.
+    pub(crate) place: Place,
+    /// Names.
+    pub(crate) details: ContainerDetails,
+}
+
+/// The way from a source to the watcher.
+#[derive(Clone, Debug)]
+pub(crate) struct Sightings {
+    api: RuntimeApi,
+    hierarchy: Arc<Hierarchy>,
+    sender: mpsc::Sender<Sighting>,
+}
+
+impl Sightings {
+    pub(crate) fn new(
+        api: RuntimeApi,
+        hierarchy: Arc<Hierarchy>,
+        sender: mpsc::Sender<Sighting>,
+    ) -> Self {
+        Self {
+            api,
+            hierarchy,
+            sender,
+        }
+    }
+
+    /// A container exists, or something about it is new. Its cgroup is looked up here, on the
+    /// source's task.
+    pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
+        let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
+        self.send(Sighting::Seen {
+            api: self.api,
+            id: seen.id,
+            cgroup_id,
+            details: Box::new(seen.details),
+        })
+        .await
+    }
+
+    /// An event's own words on a container, which is asked for now: left out while the watcher has
+    /// enough to do.
+    pub(crate) fn told(&self, seen: Seen) {
+        let _ = self.sender.try_send(Sighting::Told {
+            api: self.api,
+            id: seen.id,
+            details: Box::new(seen.details),
+        });
+    }
+
+    /// A container was removed.
+    pub(crate) async fn gone(&self, id: String) -> Result<(), SourceError> {
+        self.send(Sighting::Gone { api: self.api, id }).await
+    }
+
+    /// The listing is complete, with these ids.
+    pub(crate) async fn listed(&self, ids: Vec<String>) -> Result<(), SourceError> {
+        info!(source = %self.api, containers = ids.len(), "listed");
+        self.send(Sighting::Listed { api: self.api, ids }).await
+    }
+
+    async fn send(&self, sighting: Sighting) -> Result<(), SourceError> {
+        let sent = self.sender.send(sighting).await;
+        sent.map_err(|_| SourceError::Stopped)
+    }
+}
+
+/// Follows a runtime for as long as the watcher runs.
+pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings, mut wanted: Wanted) {
+    let mut delays = delays();
+    let mut failures = 0_u32;
+    loop {
+        let since = Instant::now();
+        let Err(error) = source.follow(&sightings, &mut wanted).await else {
+            return;
+        };
+        if matches!(error, SourceError::Stopped) {
+            return;
+        }
+        let lost = Sighting::Lost { api: source.api() };
+        if sightings.send(lost).await.is_err() {
+            return;
+        }
+        if since.elapsed() > STABLE {
+            delays = crate::retry::delays();
+            failures = 0;
+        }
+        failures = failures.saturating_add(1);
+        say(source.as_ref(), &error, failures);
+        let delay = match error {
+            SourceError::Unsupported => UNSUPPORTED_RETRY,
+            _ => delays.next().unwrap_or(LAST_RETRY),
+        };
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// The first failure in a row is for a human; the others are the same one.
+fn say(source: &dyn Source, error: &SourceError, failures: u32) {
+    let (api, socket) = (source.api(), source.socket().display());
+    let cause = causes(error);
+    if matches!(error, SourceError::Unsupported) {
+        debug!(source = %api, %socket, "a runtime does not speak this interface");
+    } else if failures == 1 {
+        warn!(source = %api, %socket, %error, cause, "a runtime is not followed for now: names may be missing");
+    } else {
+        debug!(source = %api, %socket, %error, cause, failures, "a runtime is still not followed");
+    }
+}
+
+#[cfg(test)]
+mod tests;
