@@ -72,6 +72,8 @@ struct Entry {
     sum: u64,
     sum_double_counts: u64,
     is_gone: bool,
+    /// It is gone, and its last hierarchical counter was compared: that has all that was ever counted below it.
+    is_settled: bool,
     /// Of an earlier run, and no record of this one was entered.
     is_resumed: bool,
     /// Of the last record, to find the one that was heard of least lately.
@@ -284,7 +286,7 @@ impl Ledgers {
     }
 
     /// A cgroup was removed, so all that were below it are gone too, whether or not anything told of that.
-    pub(crate) fn remove_below(&mut self, id: CgroupId) {
+    fn remove_below(&mut self, id: CgroupId) {
         if !self.entries.contains_key(&id) {
             return;
         }

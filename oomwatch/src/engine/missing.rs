@@ -86,9 +86,8 @@ impl Engine {
         // What was counted below an old one may be past too.
         let sum = last.filter(|_| is_young && self.has_sums());
         let reading = Reading::of(change.cgroup_id, charged.css, charged.oom_kill, sum);
-        self.reconciler.ledgers.remove_below(change.cgroup_id);
         let lineage = self.charged_lineage(change.cgroup_id, &[]);
-        let missing = self.reconciler.ledgers.compare(&lineage, &reading);
+        let missing = self.reconciler.ledgers.settle(&lineage, &reading);
         let while_down = self.is_while_down(change.boottime_ns);
         let events = self.report_missing(change.cgroup_id, missing, while_down, now);
         events.collect()

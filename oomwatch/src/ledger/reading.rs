@@ -127,9 +127,13 @@ impl Ledgers {
     /// (`lineage`, itself first). To be asked from the lowest cgroups up, and when what was counted by the time of
     /// the reading has arrived.
     pub(crate) fn compare(&mut self, lineage: &[CgroupId], reading: &Reading) -> Missing {
-        let Some(&id) = lineage.first() else {
+        let Some((&id, above)) = lineage.split_first() else {
             return Missing::default();
         };
+        let is_settled = |id| self.entries.get(id).is_some_and(|entry| entry.is_settled);
+        if above.iter().any(is_settled) {
+            return Missing::default();
+        }
         let is_nothing = reading.own == 0 && reading.sum.unwrap_or(0) == 0;
         if is_nothing && !self.entries.contains_key(&id) {
             return Missing::default();
@@ -157,6 +161,17 @@ impl Ledgers {
         self.report(missing, 0);
         self.raise(lineage, missing, 0);
         Missing { own, below }
+    }
+
+    /// The same with the last counters of a cgroup that is removed. Readings of those below it are of no use any
+    /// more.
+    pub(crate) fn settle(&mut self, lineage: &[CgroupId], last: &Reading) -> Missing {
+        self.remove_below(last.cgroup_id);
+        let missing = self.compare(lineage, last);
+        if let Some(entry) = self.entries.get_mut(&last.cgroup_id) {
+            entry.is_settled = last.sum.is_some();
+        }
+        missing
     }
 
     /// Counters are at hand that may have taken the place of others; those above before those below.

@@ -470,3 +470,16 @@ fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_
     went.own_up(&reading);
     assert_eq!(went.compare(&[top], &reading), own(1));
 }
+
+/// Found by the model: a reading that was taken before both were removed was compared after the outer one's removal
+/// had told of it, for the inner one's was lost.
+#[test]
+fn what_the_removal_above_told_of_is_not_told_by_an_older_reading_below() {
+    let mut ledgers = ledgers();
+    let older = reading(1, 1);
+    let last = Reading::of(POD, css(50), 0, Some(1));
+    let missing = ledgers.settle(&LINEAGE[1..], &last);
+    assert_eq!(missing, Missing { own: 0, below: 1 });
+    assert_eq!(ledgers.compare(&LINEAGE, &older), Missing::default());
+    assert_eq!(ledgers.reported(), 1);
+}
