@@ -70,7 +70,7 @@ pub(crate) struct StoreConfig {
 }
 
 /// How long a store may take to be opened: a disk that hangs is done without.
-const OPEN_LIMIT: Duration = Duration::from_secs(3);
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much history is kept.
 #[derive(Clone, Copy, Debug)]
