@@ -42,7 +42,7 @@ use crate::{
     },
     event::{Kind, Now, OomEvent},
     id::{CgroupId, ContainerId},
-    ledger::{Counting, Increment, double_count::Recounts},
+    ledger::{Counting, Increment, double_count::Recounts, node::Reported},
     reconcile::{Judged, Reconciler, Verdict},
     record::{CgroupChanged, Charged, DoubleCount, Memcg, Record, VictimRecord},
     topology::tree::{TOMBSTONE_NS, Tree},
@@ -213,9 +213,12 @@ impl Engine {
         }
     }
 
-    /// How many increments of the node's `oom_kill` were spoken of so far.
-    pub(crate) fn node_told(&self) -> u64 {
-        self.reconciler.ledgers.reported()
+    /// How many increments of the node's `oom_kill` were reported so far.
+    pub(crate) fn node_reported(&self) -> Reported {
+        Reported {
+            all: self.reconciler.ledgers.reported(),
+            counter_only: self.totals.counter_only,
+        }
     }
 
     /// The cgroup that an increment was charged to, and those whose sums have it. Where the tree does not know what

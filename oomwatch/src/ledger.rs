@@ -74,7 +74,7 @@ struct Entry {
     is_gone: bool,
     /// It is gone, and its last hierarchical counter was compared: that has all that was ever counted below it.
     is_settled: bool,
-    /// Of an earlier run, and no record of this one was entered.
+    /// Of an earlier run, and no record of this one was entered; or, of v1, none since the node's count told of all.
     is_resumed: bool,
     /// Of the last record, to find the one that was heard of least lately.
     as_of_ns: u64,
@@ -172,6 +172,16 @@ impl Ledgers {
     /// An increment was reported of which no counter is known.
     pub(crate) fn report_elsewhere(&mut self, count: u64) {
         self.reported = self.reported.saturating_add(count);
+    }
+
+    /// The node's count has told of all that was counted by now. Of v1, only what comes after the next mark in each
+    /// cgroup is missing then: its counters are in no file that is read.
+    pub(crate) fn counted_elsewhere(&mut self) {
+        if self.counting == Counting::LocalV1 {
+            for entry in self.entries.values_mut() {
+                entry.is_resumed = true;
+            }
+        }
     }
 
     /// Double counts in a cgroup and below it, as far as seen.

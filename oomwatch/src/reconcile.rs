@@ -46,6 +46,23 @@ pub(crate) struct Judged {
 /// Process id and start time: together they are not used twice.
 type Process = (u32, Option<u64>);
 
+/// The last records that were judged. The kernel makes marks and double counts under one lock, and removals under
+/// another: so each kind has its order, and none has one with the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UpTo {
+    pub(crate) mark_ns: u64,
+    pub(crate) removal_ns: u64,
+}
+
+impl UpTo {
+    fn max(self, other: Self) -> Self {
+        Self {
+            mark_ns: self.mark_ns.max(other.mark_ns),
+            removal_ns: self.removal_ns.max(other.removal_ns),
+        }
+    }
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
@@ -55,9 +72,9 @@ pub(crate) struct Reconciler {
     by_age: VecDeque<Process>,
     /// Processes that told of themselves when they exited.
     exits: Exits,
-    /// The last mark that was judged; and that of earlier runs, up to which all marks were reported.
-    last_mark_ns: u64,
-    reported_up_to_ns: u64,
+    judged: UpTo,
+    /// By earlier runs: all up to then was reported.
+    reported: UpTo,
 }
 
 impl Reconciler {
@@ -67,25 +84,41 @@ impl Reconciler {
             remembered: HashMap::new(),
             by_age: VecDeque::new(),
             exits: Exits::default(),
-            last_mark_ns: 0,
-            reported_up_to_ns: 0,
+            judged: UpTo::default(),
+            reported: UpTo::default(),
         }
     }
 
-    /// An earlier run has reported all marks up to this moment: those too that no counter tells apart, and those in
+    /// An earlier run has reported all up to then: those marks too that no counter tells apart, and those in
     /// cgroups that are forgotten by now.
-    pub(crate) fn reported_up_to(&mut self, boottime_ns: u64) {
-        self.reported_up_to_ns = boottime_ns;
+    pub(crate) fn reported_up_to(&mut self, reported: UpTo) {
+        self.reported = reported;
     }
 
     /// What was counted up to this moment is reported by its number.
     pub(crate) fn counted_up_to(&mut self, boottime_ns: u64) {
-        self.last_mark_ns = self.last_mark_ns.max(boottime_ns);
+        self.judged = self.judged.max(UpTo {
+            mark_ns: boottime_ns,
+            removal_ns: boottime_ns,
+        });
+        self.ledgers.counted_elsewhere();
     }
 
-    /// The last mark that was judged, by this run or an earlier one.
-    pub(crate) fn last_mark_ns(&self) -> u64 {
-        self.last_mark_ns.max(self.reported_up_to_ns)
+    /// An earlier run has reported this process.
+    pub(crate) fn was_reported(&mut self, pid: u32, start_boottime_ns: Option<u64>, killed: bool) {
+        self.remember_process((pid, start_boottime_ns), killed);
+    }
+
+    /// The last records that were judged, by this run or an earlier one.
+    pub(crate) fn judged_up_to(&self) -> UpTo {
+        self.judged.max(self.reported)
+    }
+
+    /// A removal is judged. Tells whether an earlier run has reported what its counters say, and its ledger is
+    /// forgotten.
+    pub(crate) fn removal(&mut self, charged: &Charged, boottime_ns: u64) -> bool {
+        self.judged.removal_ns = self.judged.removal_ns.max(boottime_ns);
+        boottime_ns <= self.reported.removal_ns && !self.ledgers.is_known(charged)
     }
 
     /// Judges one mark. `lineage` is the memory cgroup that it was charged to, with those whose sums have it, and
@@ -103,8 +136,8 @@ impl Reconciler {
                 missing: 0,
             };
         }
-        let is_past = record.boottime_ns <= self.reported_up_to_ns;
-        self.last_mark_ns = self.last_mark_ns.max(record.boottime_ns);
+        let is_past = record.boottime_ns <= self.reported.mark_ns;
+        self.judged.mark_ns = self.judged.mark_ns.max(record.boottime_ns);
         let Some(charged) = record.charged.filter(|_| !record.at_exit) else {
             return Judged {
                 verdict: self.without_counter(record),
@@ -137,10 +170,11 @@ impl Reconciler {
     }
 
     /// Whether an earlier run has reported a mark that no ledger tells apart: it has no counter, its ledger is
-    /// forgotten, or others took its place.
+    /// forgotten, or others took its place. Of v1 the earlier run may have reported it by the node's count alone.
     fn is_forgotten(&self, charged: Option<&Charged>, boottime_ns: u64) -> bool {
-        let is_known = |charged: &Charged| self.ledgers.is_known(charged);
-        boottime_ns <= self.reported_up_to_ns && !charged.is_some_and(is_known)
+        let is_v1 = self.ledgers.counting() == Counting::LocalV1;
+        let is_known = |charged: &Charged| !is_v1 && self.ledgers.is_known(charged);
+        boottime_ns <= self.reported.mark_ns && !charged.is_some_and(is_known)
     }
 
     /// A kill that no counter tells of, or a mark whose signal was not seen: at the exit, what was counted is
@@ -171,6 +205,7 @@ impl Reconciler {
         if self.is_forgotten(Some(&record.charged), record.boottime_ns) {
             return 0;
         }
+        self.judged.mark_ns = self.judged.mark_ns.max(record.boottime_ns);
         let process = record.pid.map(|pid| (pid, record.start_boottime_ns));
         let was_exiting = process.is_some_and(|process| self.turns_into_kill(process));
         let increment = if was_exiting {
@@ -212,10 +247,11 @@ impl Reconciler {
 
     /// Remembers how a process is reported; returns how it was before.
     fn remember(&mut self, record: &VictimRecord, killed: bool) -> Option<bool> {
-        let process = (
-            record.victim.pid.unwrap_or(record.victim.tid),
-            record.start_boottime_ns,
-        );
+        let pid = record.victim.pid.unwrap_or(record.victim.tid);
+        self.remember_process((pid, record.start_boottime_ns), killed)
+    }
+
+    fn remember_process(&mut self, process: Process, killed: bool) -> Option<bool> {
         if let Some(known) = self.remembered.get_mut(&process) {
             return Some(std::mem::replace(known, *known || killed));
         }

@@ -98,6 +98,8 @@ pub(crate) struct Saved {
     pub(crate) meta: HashMap<String, u64>,
     /// Events that are in the books and were not published.
     pub(crate) pending: Vec<OomEvent>,
+    /// Events that were published last: more threads of their victims may be marked.
+    pub(crate) recent: Vec<OomEvent>,
     /// How far pinned rings are in the store: the number of each, and bytes.
     pub(crate) rings: Vec<(u32, u64)>,
 }

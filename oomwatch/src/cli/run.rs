@@ -26,6 +26,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     limits::raise_open_files();
     // Before anything is attached: a signal in the middle of the start still stops in order.
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let color = color.applies_to(&stdout());
     let counts = Counts::default();
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     announce_ready();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
+        _ = hangup.recv() => None,
         _ = interrupt.recv() => None,
         ended = wait(&mut stdout_ended) => Some(ended),
         // `shutdown` says how.

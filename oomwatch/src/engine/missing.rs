@@ -77,6 +77,9 @@ impl Engine {
         let Some(charged) = change.charged else {
             return Vec::new();
         };
+        if self.reconciler.removal(&charged, change.boottime_ns) {
+            return Vec::new();
+        }
         let last = change.counters.and_then(|last| last.oom_kill);
         let is_young = self.began_at_zero(&charged);
         if !is_young && !self.reconciler.ledgers.is_met(change.cgroup_id) {

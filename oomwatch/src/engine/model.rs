@@ -23,7 +23,7 @@ use self::{
 use crate::event::OomEvent;
 
 /// So many cases, always the same ones, are tried at each push. `OOMWATCH_MODEL_CASES` tries others, and as many as it
-/// says. Of those about one in 16,000 fails today: ARCHITECTURE says what is open.
+/// says.
 const CASES: u32 = 2000;
 const SEED: u64 = 1;
 
@@ -43,8 +43,6 @@ struct Model {
     dies_after: Option<u8>,
     /// Turns of the loop that reach no store, for it is slow.
     skip_saves: u8,
-    /// Time enough passed for cgroups that are gone to be forgotten.
-    has_forgotten: bool,
     /// Cgroups that are registered as containers, dead or alive.
     labels: BTreeSet<u64>,
     next_label: u64,
@@ -78,7 +76,6 @@ impl Model {
             attached: Vec::new(),
             dies_after: None,
             skip_saves: 0,
-            has_forgotten: false,
             labels: BTreeSet::new(),
             next_label: 0,
             history: Vec::new(),
@@ -127,7 +124,6 @@ impl Model {
                 self.compare_counters();
                 self.drain();
                 self.kernel.clock += u64::from(seconds) * 1_000_000_000;
-                self.has_forgotten |= seconds >= 600;
             }
             Action::Restart {
                 programs,

@@ -6,9 +6,11 @@ use std::collections::{HashMap, HashSet};
 use super::Engine;
 use crate::{
     containers::container::{Container, ContainerDetails},
+    event::{Kind, OomEvent},
     id::{CgroupId, ContainerId, Css},
     ledger::{Change, Ledger, Reading, Readings},
     log::{info, warn},
+    reconcile::UpTo,
 };
 
 /// A registration by hand, or that it was taken back.
@@ -38,14 +40,25 @@ impl Engine {
         self.by_hand.containers = by_hand.into_iter().collect();
     }
 
-    /// An earlier run has reported all marks up to this moment.
-    pub(crate) fn reported_up_to(&mut self, boottime_ns: u64) {
-        self.reconciler.reported_up_to(boottime_ns);
+    /// An earlier run has reported all up to then.
+    pub(crate) fn reported_up_to(&mut self, reported: UpTo) {
+        self.reconciler.reported_up_to(reported);
     }
 
-    /// The last mark that this run or an earlier one has judged.
-    pub(crate) fn last_mark_ns(&self) -> u64 {
-        self.reconciler.last_mark_ns()
+    /// An earlier run has reported these: other threads of their victims are no news.
+    pub(crate) fn were_reported<'a>(&mut self, events: impl IntoIterator<Item = &'a OomEvent>) {
+        for event in events {
+            if let Some(pid) = event.victim.pid {
+                let killed = event.kind == Kind::Kill;
+                let start = event.victim.start_boottime_ns;
+                self.reconciler.was_reported(pid, start, killed);
+            }
+        }
+    }
+
+    /// The last records that this run or an earlier one has judged.
+    pub(crate) fn judged_up_to(&self) -> UpTo {
+        self.reconciler.judged_up_to()
     }
 
     /// Works out what the resumed ledgers add up to, once the tree is known. No counter is read before.

@@ -1,57 +1,83 @@
-//! The node's own count of OOM kills against everything that was said of them.
+//! The node's own count of OOM kills against everything that was reported of them.
 //!
 //! `/proc/vmstat` counts each kill of the node, in whichever cgroup, and the kernel's double counts.
-//! What of its rise nobody spoke of is the residual: kills outside of all containers whose records
+//! What of its rise nobody reported is the residual: kills outside of all containers whose records
 //! were lost, or of containers that came and went unseen. Pure: values come in as arguments.
 
-/// The books of the node.
+/// What was reported in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NodeBook {
-    /// What the count was when nothing was spoken of; in a run that goes on after another, it may
+pub(crate) struct Reported {
+    /// Increments of the node's count.
+    pub(crate) all: u64,
+    /// Of those, the kills that a counter alone told of: they may have been in the residual before.
+    pub(crate) counter_only: u64,
+}
+
+/// The ledger of the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeLedger {
+    /// What the count was when nothing was reported; in a run that goes on after another, it may
     /// be ahead.
     base: u64,
     residual: u64,
+    /// What of the residual the log has.
+    warned: u64,
+    /// When it was compared last.
+    counter_only: u64,
 }
 
-impl NodeBook {
-    /// Begins with the count at `oom_kill`, of which all was spoken of or is past.
-    pub(crate) fn begin(oom_kill: u64, told: u64) -> Self {
+impl NodeLedger {
+    /// Begins with the count at `oom_kill`, of which all was reported or is past.
+    pub(crate) fn begin(oom_kill: u64, reported: Reported) -> Self {
         Self {
-            base: oom_kill.saturating_sub(told),
-            residual: 0,
+            base: oom_kill.saturating_sub(reported.all),
+            ..Self::default()
         }
     }
 
-    /// Goes on where another run had spoken of everything up to `told_up_to`.
-    pub(crate) fn resume(told_up_to: u64) -> Self {
+    /// Goes on where another run had nothing more to report up to `reported_up_to`.
+    pub(crate) fn resume(reported_up_to: u64) -> Self {
         Self {
-            base: told_up_to,
-            residual: 0,
+            base: reported_up_to,
+            ..Self::default()
         }
     }
 
-    /// The count up to which everything was spoken of, and the residual is known.
-    pub(crate) fn told_up_to(&self, told: u64) -> u64 {
-        self.base.saturating_add(told)
+    /// The count up to which the next run has nothing to report: what the log has is past by then, as far as nothing
+    /// explained it since.
+    pub(crate) fn reported_up_to(&self, reported: Reported) -> u64 {
+        let explained = reported.counter_only.saturating_sub(self.counter_only);
+        let warned = self.warned.min(self.residual).saturating_sub(explained);
+        self.base
+            .saturating_add(reported.all)
+            .saturating_add(warned)
     }
 
-    /// Compares the count with what was spoken of; returns what nobody spoke of, in all. The count
+    /// Compares the count with what was reported; returns what nobody reported, in all. The count
     /// must have been read before the last record was: then what it has was seen or lost.
-    pub(crate) fn compare(&mut self, oom_kill: u64, told: u64) -> u64 {
-        match oom_kill.checked_sub(self.told_up_to(told)) {
+    pub(crate) fn compare(&mut self, oom_kill: u64, reported: Reported) -> u64 {
+        self.counter_only = reported.counter_only;
+        match oom_kill.checked_sub(self.base.saturating_add(reported.all)) {
             Some(residual) => self.residual = residual,
             // The record was quicker than the count, at the start: the base was too high.
             None => {
-                self.base = oom_kill.saturating_sub(told);
+                self.base = oom_kill.saturating_sub(reported.all);
                 self.residual = 0;
             }
         }
         self.residual
     }
 
-    /// What nobody spoke of, when it was compared last.
+    /// What nobody reported, when it was compared last.
     pub(crate) fn residual(&self) -> u64 {
         self.residual
+    }
+
+    /// The residual, if the log has less of it; it counts as warned of from then on.
+    pub(crate) fn take_warning(&mut self) -> Option<u64> {
+        let is_more = self.residual > self.warned;
+        self.warned = self.residual;
+        is_more.then_some(self.residual)
     }
 }
 
@@ -77,27 +103,60 @@ mod tests {
         assert_eq!(oom_kill("oom_kill many\n"), None);
     }
 
+    fn reported(all: u64) -> Reported {
+        Reported {
+            all,
+            counter_only: 0,
+        }
+    }
+
     #[test]
-    fn what_nobody_spoke_of_is_the_residual() {
-        let mut book = NodeBook::begin(100, 3);
-        assert_eq!(book.compare(100, 3), 0);
-        assert_eq!(book.compare(105, 8), 0);
-        assert_eq!(book.compare(109, 9), 3);
-        assert_eq!(book.residual(), 3);
-        assert_eq!(book.compare(109, 12), 0, "a counter told of them since");
+    fn what_nobody_reported_is_the_residual() {
+        let mut node = NodeLedger::begin(100, reported(3));
+        assert_eq!(node.compare(100, reported(3)), 0);
+        assert_eq!(node.compare(105, reported(8)), 0);
+        assert_eq!(node.compare(109, reported(9)), 3);
+        assert_eq!(node.residual(), 3);
+        assert_eq!(node.compare(109, reported(12)), 0, "a counter told of them");
     }
 
     #[test]
     fn a_record_that_was_quicker_than_the_count_is_no_residual() {
-        let mut book = NodeBook::begin(100, 0);
-        assert_eq!(book.compare(100, 1), 0);
-        assert_eq!(book.compare(101, 1), 1, "and from then on all counts");
+        let mut node = NodeLedger::begin(100, reported(0));
+        assert_eq!(node.compare(100, reported(1)), 0);
+        assert_eq!(
+            node.compare(101, reported(1)),
+            1,
+            "and from then on all counts"
+        );
     }
 
     #[test]
     fn a_run_goes_on_where_another_ended() {
-        let before = NodeBook::begin(100, 0).told_up_to(7);
-        let mut book = NodeBook::resume(before);
-        assert_eq!(book.compare(109, 0), 2);
+        let before = NodeLedger::begin(100, reported(0)).reported_up_to(reported(7));
+        let mut node = NodeLedger::resume(before);
+        assert_eq!(node.compare(109, reported(0)), 2);
+    }
+
+    /// Found from outside: 36 lost records were warned of, then a counter told of them, and the next run took the
+    /// 36 for reported beyond the count: it hid so many kills.
+    #[test]
+    fn a_residual_that_was_warned_of_and_explained_since_hides_nothing() {
+        let mut node = NodeLedger::begin(100, reported(0));
+        assert_eq!(node.compare(142, reported(6)), 36);
+        assert_eq!(node.take_warning(), Some(36));
+        assert_eq!(node.take_warning(), None);
+        assert_eq!(
+            node.reported_up_to(reported(6)),
+            142,
+            "what was warned of is past"
+        );
+        let explained = Reported {
+            all: 43,
+            counter_only: 36,
+        };
+        assert_eq!(node.reported_up_to(explained), 143);
+        assert_eq!(node.compare(143, explained), 0);
+        assert_eq!(node.reported_up_to(explained), 143);
     }
 }

@@ -132,7 +132,10 @@ fn a_mark_that_two_rings_have_is_reported_once() {
 #[test]
 fn a_mark_that_an_earlier_run_reported_without_a_counter_is_not_reported_again() {
     let mut reconciler = reconciler();
-    reconciler.reported_up_to(5);
+    reconciler.reported_up_to(UpTo {
+        mark_ns: 5,
+        removal_ns: 0,
+    });
     for (at_ns, verdict) in [(5, Verdict::Before), (6, Verdict::Kill { counted: false })] {
         let record = VictimRecord {
             counted: None,
@@ -208,4 +211,60 @@ fn remembered_processes_are_bounded() {
     }
     assert_eq!(reconciler.remembered.len(), MAX_REMEMBERED);
     assert_eq!(reconciler.by_age.len(), MAX_REMEMBERED);
+}
+
+/// Found from outside: a run without the pinned ring reported kills by the node's count, and the next run reported
+/// the ring's marks of them again.
+#[test]
+fn of_v1_a_mark_of_the_past_was_reported_whatever_its_ledger_says() {
+    let mut reconciler = Reconciler::new(Counting::LocalV1);
+    let lineage = [CgroupId(C)];
+    reconciler.victim(&mark(1, 1, 2), &lineage, false);
+    reconciler.reported_up_to(UpTo {
+        mark_ns: 8,
+        removal_ns: 0,
+    });
+    let of_the_past = reconciler.victim(&mark(2, 7, 3), &lineage, false);
+    assert_eq!(of_the_past, is(Verdict::Before, 0));
+    let new = reconciler.victim(&mark(3, 9, 8), &lineage, false);
+    assert_eq!(new.verdict, COUNTED);
+}
+
+/// Found from outside: a pinned ring was full, the node's count told of what was lost, and the next mark told of it
+/// again.
+#[test]
+fn of_v1_what_the_nodes_count_told_of_is_not_missing_later() {
+    let mut reconciler = Reconciler::new(Counting::LocalV1);
+    let lineage = [CgroupId(C)];
+    reconciler.victim(&mark(1, 1, 4), &lineage, false);
+    reconciler.counted_up_to(5);
+    let next = reconciler.victim(&mark(2, 6, 41), &lineage, false);
+    assert_eq!(next, is(COUNTED, 0));
+    let gap = reconciler.victim(&mark(3, 7, 43), &lineage, false);
+    assert_eq!(gap, is(COUNTED, 1), "and from then on all counts");
+}
+
+/// Found from outside: another thread of a killed process was marked after a restart, and the process was reported
+/// again as dying.
+#[test]
+fn a_thread_of_a_process_that_an_earlier_run_reported_is_no_news() {
+    let mut reconciler = reconciler();
+    let thread = dying(7, 3, 0);
+    reconciler.was_reported(7, thread.start_boottime_ns, true);
+    assert_eq!(judge(&mut reconciler, &thread), is(Verdict::SameProcess, 0));
+}
+
+/// Found by the model: what a cgroup counted that is forgotten was reported again by its removal in a ring that was
+/// left unread for long.
+#[test]
+fn a_removal_that_an_earlier_run_judged_is_told_apart() {
+    let mut reconciler = reconciler();
+    reconciler.reported_up_to(UpTo {
+        mark_ns: 0,
+        removal_ns: 8,
+    });
+    let charged = charged(C, 3).unwrap();
+    assert!(reconciler.removal(&charged, 8));
+    assert!(!reconciler.removal(&charged, 9));
+    assert_eq!(reconciler.judged_up_to().removal_ns, 9);
 }

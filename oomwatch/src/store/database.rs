@@ -28,6 +28,8 @@ use crate::{
 
 /// The name in `meta` that says that the ledgers are all there are.
 const HAS_LEDGERS: &str = "has_ledgers";
+/// More threads of a victim are marked within a moment, or never: so many events are looked through for it.
+const RECENT: i64 = 64;
 /// Readers do not keep a writer waiting; whoever copies the file might.
 const BUSY: Duration = Duration::from_millis(500);
 
@@ -211,6 +213,7 @@ fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error
         by_hand: load_registrations(connection)?,
         meta,
         pending: load_pending(connection)?,
+        recent: load_recent(connection)?,
         rings: load_rings(connection)?,
     })
 }
@@ -229,6 +232,15 @@ fn load_pending(connection: &Connection) -> Result<Vec<OomEvent>, rusqlite::Erro
         }
     }
     Ok(events)
+}
+
+/// The last events that were published, as far as they can be read.
+fn load_recent(connection: &Connection) -> Result<Vec<OomEvent>, rusqlite::Error> {
+    let mut statement =
+        connection.prepare("SELECT json FROM event ORDER BY number DESC LIMIT ?1")?;
+    let rows = statement.query_map([RECENT], |row| row.get::<_, String>(0))?;
+    let events = rows.filter_map(|json| OomEvent::from_json(&json.ok()?).ok());
+    Ok(events.collect())
 }
 
 fn load_rings(connection: &Connection) -> Result<Vec<(u32, u64)>, rusqlite::Error> {

@@ -223,7 +223,7 @@ proptest! {
         }
         let numbers = bench.engine.numbers_of(C);
         prop_assert_eq!(numbers.kills, bench.told_of_container());
-        prop_assert_eq!(bench.engine.node_told(), bench.oom_kill);
+        prop_assert_eq!(bench.engine.node_reported().all, bench.oom_kill);
         let kills: u64 = bench.last_words().values().map(|event| event.count).sum();
         prop_assert_eq!(kills, u64::from(bench.next_pid - 1));
     }

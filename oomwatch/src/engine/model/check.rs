@@ -181,9 +181,7 @@ impl Model {
         let increments = &self.kernel.increments;
         // Keys of cgroups that only have sums are learnt when they are read. So where a controller was switched off and
         // on above what had told, what was in those sums may be told again. Open.
-        // And a pinned ring that was left unread for as long as tombstones last has records of what is forgotten.
-        let was_pinned = self.kernel.rings.iter().any(|ring| ring.is_pinned);
-        let is_exact = self.kernel.switched.is_empty() && !(self.has_forgotten && was_pinned);
+        let is_exact = self.kernel.switched.is_empty();
         assert!(
             !is_exact || told <= most,
             "told {told} of {most} at most: {:?} {increments:?} {:?}",

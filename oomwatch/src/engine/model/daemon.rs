@@ -16,7 +16,7 @@ use crate::{
     engine::{Engine, fixture::setting},
     event::{Now, OomEvent},
     id::{CgroupId, ContainerId, Css},
-    ledger::{Reading, node::NodeBook},
+    ledger::{Reading, node::NodeLedger},
     record::Record,
     topology::walk::{Found, Walk},
 };
@@ -33,7 +33,7 @@ pub(super) struct Daemon {
     pub(super) scan_due: bool,
     noted: Option<(Vec<Reading>, bool)>,
     walk: Option<Walk>,
-    pub(super) book: Option<NodeBook>,
+    pub(super) book: Option<NodeLedger>,
     /// What the store has yet to be given.
     pub(super) unsaved: Unsaved,
     pub(super) has_saved: bool,
@@ -280,7 +280,7 @@ impl Model {
         let Some(daemon) = &mut self.daemon else {
             return 0;
         };
-        let told = daemon.engine.node_told();
+        let told = daemon.engine.node_reported();
         daemon
             .book
             .as_mut()
@@ -299,7 +299,7 @@ impl Model {
         if daemon.audit_due || !std::mem::take(&mut daemon.is_past_open) {
             return;
         }
-        let told = daemon.engine.node_told();
+        let told = daemon.engine.node_reported();
         let residual = daemon
             .book
             .as_mut()

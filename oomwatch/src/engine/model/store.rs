@@ -12,7 +12,8 @@ use crate::{
     engine::Engine,
     event::OomEvent,
     id::CgroupId,
-    ledger::{Ledger, Reading, Readings, node::NodeBook},
+    ledger::{Ledger, Reading, Readings, node::NodeLedger},
+    reconcile::UpTo,
     record::Record,
 };
 
@@ -36,7 +37,7 @@ pub(super) struct Store {
     rings: BTreeMap<u64, u64>,
     node_told_up_to: Option<u64>,
     /// When the last mark was made that was judged.
-    last_mark_ns: u64,
+    judged: UpTo,
 }
 
 /// What a run has done since its last batch.
@@ -84,9 +85,9 @@ impl Model {
             store
                 .rings
                 .extend(unsaved.older.iter().copied().chain([read]));
-            let told = daemon.engine.node_told();
-            store.last_mark_ns = daemon.engine.last_mark_ns();
-            store.node_told_up_to = daemon.book.map(|book| book.told_up_to(told));
+            let told = daemon.engine.node_reported();
+            store.judged = daemon.engine.judged_up_to();
+            store.node_told_up_to = daemon.book.map(|book| book.reported_up_to(told));
         }
         for ring in &mut self.kernel.rings {
             if ring.generation == read.0 {
@@ -318,8 +319,8 @@ impl Model {
         let pending = self.store.pending.values().cloned().collect();
         let now = self.now();
         self.engine().resume(ledgers, Vec::new());
-        let last_mark_ns = self.store.last_mark_ns;
-        self.engine().reported_up_to(last_mark_ns);
+        let judged = self.store.judged;
+        self.engine().reported_up_to(judged);
         self.engine().resume_waiting(pending, now);
     }
 
@@ -327,7 +328,7 @@ impl Model {
         let told_up_to = self.store.node_told_up_to.filter(|_| self.has_store);
         if let Some(told_up_to) = told_up_to {
             let daemon = self.daemon.as_mut().unwrap();
-            daemon.book = Some(NodeBook::resume(told_up_to));
+            daemon.book = Some(NodeLedger::resume(told_up_to));
             daemon.is_past_open = true;
             if !self.is_noted() {
                 self.end_past();
@@ -336,8 +337,8 @@ impl Model {
         }
         let at_rest = self.node_at_rest();
         let before = at_rest.unwrap_or_else(|| self.read_node());
-        let told = self.engine().node_told();
-        self.daemon.as_mut().unwrap().book = Some(NodeBook::begin(before, told));
+        let told = self.engine().node_reported();
+        self.daemon.as_mut().unwrap().book = Some(NodeLedger::begin(before, told));
     }
 
     /// Counting begins: what these readings have is past. Of what was counted in cgroups that went before the

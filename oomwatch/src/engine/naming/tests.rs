@@ -118,7 +118,7 @@ fn what_was_lost_before_the_name_came_is_told_under_it() {
     for event in events {
         assert_eq!(event.container.unwrap().id.as_str(), "web");
     }
-    assert_eq!(engine.node_told(), 3);
+    assert_eq!(engine.node_reported().all, 3);
 }
 
 #[test]

@@ -19,11 +19,13 @@ impl Task {
         // An asker that went away needs no answer.
         match command {
             Command::Add { id, cgroup, answer } => {
-                let _ = answer.send(self.add_by_hand(&id, &cgroup));
+                let added = self.add_by_hand(&id, &cgroup);
+                self.persist.answer_once_stored(added, answer);
             }
             Command::Remove { id, answer } => {
                 let removed = self.engine.unregister(&id).map(drop);
-                let _ = answer.send(removed.map_err(AddError::from));
+                let removed = removed.map_err(AddError::from);
+                self.persist.answer_once_stored(removed, answer);
             }
             Command::Subscribe { answer } => {
                 let (subscriber, events) = stream::channel();

@@ -4,11 +4,16 @@ use std::{fs, path::Path};
 
 use tracing::debug;
 
-use super::{super::audit::Audit, Task, start::RECORD_MADE};
+use super::{
+    super::{audit::Audit, has_counters},
+    Task,
+    start::RECORD_MADE,
+};
 use crate::{
     clock,
-    ledger::{node, node::NodeBook},
+    ledger::{node, node::NodeLedger},
     log::{say_left_out, warn},
+    tier::Tier,
 };
 
 const VMSTAT: &str = "/proc/vmstat";
@@ -18,21 +23,19 @@ const SETTLE_NS: u64 = 2_000_000_000;
 const PERIOD_NS: u64 = 60_000_000_000;
 /// Reads at the start until no kill comes between two of them.
 const MAX_READS: usize = 16;
-/// The name in the store of the count up to which everything was spoken of.
-pub(super) const TOLD_UP_TO: &str = "node_told_up_to";
+/// The name in the store of the count up to which everything was reported.
+pub(super) const REPORTED_UP_TO: &str = "node_told_up_to";
 
 /// The audit's state; nothing where the node does not count.
 #[derive(Debug, Default)]
 pub(super) struct NodeAudit {
-    book: Option<NodeBook>,
+    ledger: Option<NodeLedger>,
     /// When to look again.
     at_ns: Option<u64>,
     /// A mismatch was seen, and has until `at_ns` to resolve itself.
     settling: bool,
     /// What the node counted while no daemon ran, and nothing else tells of, is yet to be told.
     is_past_open: bool,
-    /// What was said aloud.
-    warned: u64,
 }
 
 impl NodeAudit {
@@ -41,23 +44,16 @@ impl NodeAudit {
     }
 
     pub(super) fn residual(&self) -> u64 {
-        self.book.map_or(0, |book| book.residual())
-    }
-
-    /// The count up to which the next run has nothing to tell: what was warned of is past by then.
-    pub(super) fn told_up_to(&self, told: u64) -> Option<u64> {
-        let book = self.book?;
-        let warned = self.warned.min(book.residual());
-        Some(book.told_up_to(told).saturating_add(warned))
+        self.ledger.map_or(0, |ledger| ledger.residual())
     }
 }
 
 impl Task {
     /// Begins at the end of the start, or where another run of this boot ended.
-    pub(super) fn begin_node_audit(&mut self, told_up_to: Option<u64>) {
+    pub(super) fn begin_node_audit(&mut self, reported_up_to: Option<u64>) {
         self.node.at_ns = Some(clock::now().boottime_ns + PERIOD_NS);
-        if let Some(told_up_to) = told_up_to {
-            self.node.book = Some(NodeBook::resume(told_up_to));
+        if let Some(reported_up_to) = reported_up_to {
+            self.node.ledger = Some(NodeLedger::resume(reported_up_to));
             self.node.is_past_open = true;
             if self.audit == Audit::Idle {
                 self.end_past();
@@ -65,8 +61,8 @@ impl Task {
             return;
         }
         let count = self.node_at_rest().or_else(read);
-        let told = self.engine.node_told();
-        self.node.book = count.map(|oom_kill| NodeBook::begin(oom_kill, told));
+        let reported = self.engine.node_reported();
+        self.node.ledger = count.map(|oom_kill| NodeLedger::begin(oom_kill, reported));
     }
 
     /// What the node counted while no daemon ran, and no ring, ledger or counter tells of, was somewhere outside of
@@ -81,9 +77,9 @@ impl Task {
             return;
         }
         self.node.is_past_open = false;
-        let told = self.engine.node_told();
-        let book = self.node.book.as_mut();
-        let residual = book.map_or(0, |book| book.compare(oom_kill, told));
+        let reported = self.engine.node_reported();
+        let ledger = self.node.ledger.as_mut();
+        let residual = ledger.map_or(0, |ledger| ledger.compare(oom_kill, reported));
         let event = self.engine.end_past(residual, at_ns, clock::now());
         self.admit(event);
         self.compare_node();
@@ -129,22 +125,33 @@ impl Task {
         };
         // The count moves before the record is made.
         self.drain();
-        let told = self.engine.node_told();
-        match &mut self.node.book {
-            Some(book) => book.compare(oom_kill, told) <= before,
+        let reported = self.engine.node_reported();
+        match &mut self.node.ledger {
+            Some(ledger) => ledger.compare(oom_kill, reported) <= before,
             None => true,
         }
     }
 
     pub(super) fn warn_of_residual(&mut self) {
-        let residual = self.node.residual();
-        if residual > self.node.warned {
+        let ledger = self.node.ledger.as_mut();
+        if let Some(residual) = ledger.and_then(NodeLedger::take_warning) {
             warn!(
                 residual,
                 "the node counts OOM kills that no record and no container's counter tells of"
             );
         }
-        self.node.warned = residual;
+    }
+
+    /// The count up to which the next run has nothing to report.
+    pub(super) fn node_reported_up_to(&self) -> Option<u64> {
+        let ledger = self.node.ledger?;
+        let reported_up_to = ledger.reported_up_to(self.engine.node_reported());
+        let is_confirmed = has_counters(&self.hierarchy) || self.source.tier() != Tier::Pid;
+        if is_confirmed {
+            return Some(reported_up_to);
+        }
+        // Marks that nothing confirms may be more than the node counts, and would hide later kills.
+        read().map(|count| reported_up_to.min(count))
     }
 }
 

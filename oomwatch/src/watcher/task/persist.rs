@@ -9,12 +9,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
+    sync::{Notify, oneshot},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::info;
 
-use super::{Task, node::TOLD_UP_TO};
+use super::{Task, node::REPORTED_UP_TO};
 use crate::{
     clock,
     drill::reached,
@@ -23,6 +23,7 @@ use crate::{
     log::warn,
     probe::Position,
     publish::{Delivery, Publisher, queue::Queue},
+    reconcile::UpTo,
     store::{Batch, STORE_QUEUE, Saved, Store, StoreConfig},
     watcher::AddError,
 };
@@ -33,6 +34,8 @@ const LOST_EVENTS: &str = "lost_events";
 pub(super) const LOST_IN_RING: &str = "lost_in_ring";
 /// When the last mark was made that is in the history.
 const LAST_MARK_NS: &str = "last_mark_ns";
+/// When the last cgroup was removed whose counters were compared.
+const LAST_REMOVAL_NS: &str = "last_removal_ns";
 /// A batch that takes longer is worth a word.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -46,6 +49,8 @@ pub(super) struct Persist {
     progress: Option<Arc<Notify>>,
     /// Published since the last batch.
     events: Vec<Arc<OomEvent>>,
+    /// Registrations that somebody waits for, since the last batch.
+    registered: Vec<Answer>,
     under_way: Option<UnderWay>,
     /// The last batch was not written: the store lacks what was in it.
     is_behind: bool,
@@ -56,6 +61,8 @@ pub(super) struct Persist {
     /// Lost by this one, as of the last batch, and once it is over.
     lost_stored: u64,
     lost_at_last: u64,
+    /// The node's count up to which everything was reported, as of the last batch.
+    reported_stored: Option<u64>,
 }
 
 /// A batch that is with the store's thread.
@@ -65,7 +72,12 @@ struct UnderWay {
     is_slow: bool,
     /// How far rings were read.
     rings: Vec<Position>,
+    /// Who hears of it.
+    _registered: Vec<Answer>,
 }
+
+/// Dropped once what it is about is in the file, or cannot be.
+type Answer = oneshot::Sender<()>;
 
 impl Persist {
     /// Opens the store, if one is wanted; without one, or where it cannot be used, nothing of
@@ -135,6 +147,26 @@ impl Persist {
         } else {
             self.events.push(Arc::clone(event));
         }
+    }
+
+    /// Answers a request once a crash does not undo it any more. Whoever asks does not wait for a disk that hangs: the
+    /// registration holds in this run whatever becomes of the store.
+    pub(super) fn answer_once_stored(
+        &mut self,
+        outcome: Result<(), AddError>,
+        answer: oneshot::Sender<Result<(), AddError>>,
+    ) {
+        if self.store.is_none() || outcome.is_err() {
+            // An asker that went away needs no answer.
+            let _ = answer.send(outcome);
+            return;
+        }
+        let (stored, is_stored) = oneshot::channel();
+        self.registered.push(stored);
+        tokio::spawn(async move {
+            let _ = timeout(SLOW, is_stored).await;
+            let _ = answer.send(outcome);
+        });
     }
 
     /// Notes that marks were read.
@@ -214,8 +246,13 @@ impl Task {
             info!(ledgers, "resumed ledgers of an earlier run of this boot");
         }
         self.engine.resume(saved.ledgers, saved.by_hand);
-        let last_mark_ns = saved.meta.get(LAST_MARK_NS).copied();
-        self.engine.reported_up_to(last_mark_ns.unwrap_or(0));
+        let judged = |name| saved.meta.get(name).copied().unwrap_or(0);
+        self.engine.reported_up_to(UpTo {
+            mark_ns: judged(LAST_MARK_NS),
+            removal_ns: judged(LAST_REMOVAL_NS),
+        });
+        self.engine
+            .were_reported(saved.recent.iter().chain(&saved.pending));
         self.engine.resume_waiting(saved.pending, clock::now());
     }
 
@@ -243,6 +280,7 @@ impl Task {
 
     fn write_next(&mut self) {
         let rings = self.source.positions();
+        let registered = std::mem::take(&mut self.persist.registered);
         let Some(batch) = self.next_batch(&rings) else {
             // Nothing came of what was read.
             if !self.persist.is_behind {
@@ -257,6 +295,7 @@ impl Task {
             since: Instant::now(),
             is_slow: false,
             rings,
+            _registered: registered,
         });
     }
 
@@ -278,18 +317,23 @@ impl Task {
         let pending = self.engine.take_pending(is_whole);
         (batch.pending, batch.gone) = (pending.events, pending.gone);
         let has_marks = std::mem::take(&mut persist.has_marks) && !rings.is_empty();
-        if batch.is_empty() && !has_marks && lost == persist.lost_stored {
+        let reported_up_to = self.node_reported_up_to();
+        let persist = &mut self.persist;
+        let has_news = lost != persist.lost_stored || reported_up_to != persist.reported_stored;
+        if batch.is_empty() && !has_marks && !has_news {
             return None;
         }
+        persist.reported_stored = reported_up_to;
         persist.lost_stored = lost;
         let lost = persist.lost_before.saturating_add(lost);
         batch.meta.push((LOST_EVENTS, lost));
-        batch.meta.push((LAST_MARK_NS, self.engine.last_mark_ns()));
+        let judged = self.engine.judged_up_to();
+        batch.meta.push((LAST_MARK_NS, judged.mark_ns));
+        batch.meta.push((LAST_REMOVAL_NS, judged.removal_ns));
         let lost_in_ring = self.source.lost_before() + self.drops.victims;
         batch.meta.push((LOST_IN_RING, lost_in_ring));
-        let told_up_to = self.node.told_up_to(self.engine.node_told());
-        let told_up_to = told_up_to.map(|value| (TOLD_UP_TO, value));
-        batch.meta.extend(told_up_to);
+        let reported_up_to = reported_up_to.map(|value| (REPORTED_UP_TO, value));
+        batch.meta.extend(reported_up_to);
         batch.rings = rings.iter().map(|at| (at.ring, at.bytes)).collect();
         Some(batch)
     }

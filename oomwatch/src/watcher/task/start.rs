@@ -87,7 +87,7 @@ impl Task {
         });
         let (persist, saved) = Persist::open(store, &boot_id);
         reached("opened");
-        let told_up_to = saved.meta.get(node::TOLD_UP_TO).copied();
+        let reported_up_to = saved.meta.get(node::REPORTED_UP_TO).copied();
         let rings = positions(&saved.rings);
         warn_of_losses(source.lost_before(), saved.meta.get(LOST_IN_RING).copied());
         let mut task = Self::new(
@@ -133,7 +133,7 @@ impl Task {
         }
         task.drain();
         task.engine.start_is_over();
-        task.begin_node_audit(told_up_to);
+        task.begin_node_audit(reported_up_to);
         // After the scan, so that no name waits for it; it is the last that may fail.
         task.sources =
             Sources::start(&sockets.0, &sockets.1, &task.hierarchy).map_err(StartError::Sources)?;
