@@ -118,17 +118,16 @@ impl Model {
         !self.is_known(index) && increment.counters.iter().all(is_lost)
     }
 
-    /// All that was heard of a cgroup are second counts, which do not say where it is: what it counted may be told
-    /// again by the one above it.
+    /// All marks that were heard of a cgroup are second counts, which do not say where it is: until a scan or its
+    /// removal does, what it counted may be told again by the one above it.
     fn is_placeless(&self, increment: &Increment) -> bool {
         let Some(own) = increment.counters.first() else {
             return false;
         };
-        let is_removal_known = self.known.contains_key(&Note::Removed(Some(*own)));
         let increments = self.kernel.increments.iter().enumerate();
         let mut known = increments
             .filter(|(index, one)| one.counters.first() == Some(own) && self.is_known(*index));
-        !is_removal_known && known.all(|(_, one)| one.is_double)
+        known.all(|(_, one)| one.is_double)
     }
 
     /// All that was counted was told once: second counts are told too where their records are lost, for nobody can
