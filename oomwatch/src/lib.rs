@@ -5,8 +5,14 @@
 //! buffer; user space names the container, holds the kill against the cgroup's `oom_kill`
 //! counter, and publishes an [`OomEvent`]. Start with [`Watcher::builder`].
 //!
+//! Features: the bare library has the probe, the engine, the watcher, publishers of one's own, text and JSON.
+//! `runtimes`, `store`, `metrics`, `api`, `containerd`, `kubernetes`, `otlp` and `probe-log` add what they say;
+//! `command` is for the command.
+//!
 //! Minimum kernel: 5.8 with cgroup v2; without BTF less is known ([`Tier`]). Needs root, or
 //! `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Decides: no files, no clock, no async.
 mod attribute;
@@ -23,17 +29,21 @@ mod tier;
 mod topology;
 
 // Does I/O.
+#[cfg(feature = "api")]
 mod api;
 mod cgroup;
 mod clock;
 mod counters;
+#[cfg(feature = "metrics")]
 mod counts;
 mod drill;
 pub mod host;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod probe;
 mod publish;
 mod retry;
+#[cfg(feature = "runtimes")]
 mod runtimes;
 mod store;
 mod watcher;
@@ -42,47 +52,54 @@ mod watcher;
 #[doc(hidden)]
 pub mod bench;
 
+#[cfg(feature = "api")]
+pub use self::api::{
+    Api, ApiPublisher, ControlAccess, ControlError, ControlSocket, ListenError, MetricsFuture,
+    ReadOnlyListener, Serving,
+};
 #[doc(hidden)]
 pub use self::containers::path;
+#[cfg(feature = "metrics")]
+pub use self::counts::{Counts, MAX_COUNTED_CONTAINERS};
+#[cfg(feature = "metrics")]
+pub use self::metrics::{Metrics, MetricsFormat};
+#[cfg(feature = "containerd")]
+pub use self::publish::containerd::{ContainerdMode, ContainerdPublisher};
+#[cfg(feature = "kubernetes")]
+pub use self::publish::kubernetes::{KubernetesError, KubernetesPublisher};
+#[cfg(feature = "otlp")]
+pub use self::publish::otlp::{OtlpError, OtlpPublisher};
+#[cfg(feature = "store")]
+pub use self::store::{
+    StoreError,
+    history::{History, HistoryEntry, HistoryFilter},
+};
 pub use self::{
-    api::{
-        Api, ApiPublisher, ControlAccess, ControlError, ControlSocket, ListenError, MetricsFuture,
-        ReadOnlyListener, Serving,
-    },
     cgroup::hierarchy::CgroupError,
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
         registry::RegistryError,
-        sighting::RuntimeApi,
+        sighting::{RuntimeApi, RuntimeSocket},
     },
-    counts::{Counts, MAX_COUNTED_CONTAINERS},
     engine::{Totals, naming::Registered},
     event::{
         Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
-        Trigger, Victim,
+        Trigger, Victim, json::read::ReadError,
     },
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
     memory_events::MemoryEventsError,
-    metrics::{Metrics, MetricsFormat},
     probe::{
         DEFAULT_RING_BYTES, ProbeError,
         pin::{PinError, Unpinned, unpin},
     },
     publish::{
         Delivery, PUBLISHER_QUEUE, PublishError, PublishFuture, Publisher, PublisherReport,
-        containerd::{ContainerdMode, ContainerdPublisher},
         journald::{JOURNAL_MESSAGE_ID, JournaldPublisher},
-        kubernetes::{KubernetesError, KubernetesPublisher},
-        otlp::{OtlpError, OtlpPublisher},
         stream::Events,
     },
     record::Constraint,
-    runtimes::source::RuntimeSocket,
-    store::{
-        STORE_QUEUE, StoreError,
-        history::{History, HistoryEntry, HistoryFilter},
-    },
+    store::STORE_QUEUE,
     tier::{Tier, TierChoice},
     watcher::{
         AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, WatchError,

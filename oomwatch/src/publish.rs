@@ -4,10 +4,13 @@
 //! probe nor another publisher. What does not fit its queue is counted, never waited for. One that
 //! is to miss nothing reads the store instead, if there is one, and is behind for as long as need be.
 
+#[cfg(feature = "containerd")]
 pub(crate) mod containerd;
 mod deliver;
 pub(crate) mod journald;
+#[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
+#[cfg(feature = "otlp")]
 pub(crate) mod otlp;
 mod progress;
 pub(crate) mod queue;

@@ -1,4 +1,4 @@
-//! The store: events, and the books of containers, in an SQLite file under the state directory.
+//! The store: events, and the ledgers, in an SQLite file under the state directory.
 //!
 //! One transaction holds the events of a batch and the books that they changed, so the history
 //! and the books agree at every moment, also after `kill -9`: what a transaction missed is missing
@@ -7,59 +7,52 @@
 //! is moved aside; one of a newer version is left alone. Publishers that must miss nothing read the
 //! stored events, as their [`outbox`]. Never touches the engine, the ring or a cgroup.
 //!
-//! [`open`]: Store::open
+//! [`open`]: Store::open_in_time
 
+#[cfg(not(feature = "store"))]
+mod absent;
+#[cfg(feature = "store")]
 mod age;
+#[cfg(feature = "store")]
 mod cursors;
+#[cfg(feature = "store")]
 mod database;
+#[cfg(feature = "store")]
 mod error;
+#[cfg(feature = "store")]
 mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(feature = "store")]
+mod handle;
+#[cfg(feature = "store")]
 pub(crate) mod history;
+#[cfg(feature = "store")]
 pub(crate) mod outbox;
+#[cfg(feature = "store")]
 mod retention;
+#[cfg(feature = "store")]
 mod schema;
+#[cfg(feature = "store")]
 mod writer;
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-        mpsc::{SyncSender, sync_channel},
-    },
-    thread::Thread,
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, oneshot},
-    time::{Instant, timeout_at},
-};
-
+#[cfg(not(feature = "store"))]
+pub(crate) use self::absent::{Store, outbox};
+#[cfg(feature = "store")]
 pub use self::error::StoreError;
-use self::{
-    cursors::{Cursors, Nudge},
-    database::Database,
-    files::Files,
-    outbox::Outbox,
-    writer::Writer,
-};
+#[cfg(feature = "store")]
+pub(crate) use self::handle::Store;
 use crate::{
     event::OomEvent,
     id::{CgroupId, ContainerId},
     ledger::{Change, Ledger},
-    log::warn,
 };
 
 /// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost
 /// to the history, and counted.
 pub const STORE_QUEUE: usize = 4096;
-/// One batch at a time, cursors that moved, and the end: each has its place.
-const MESSAGES: usize = 4;
-
 /// Where the store is, and how much it keeps.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreConfig {
@@ -68,9 +61,6 @@ pub(crate) struct StoreConfig {
     /// Names of the publishers that read the outbox.
     pub(crate) publishers: Vec<Arc<str>>,
 }
-
-/// How long a store may take to be opened: a disk that hangs is done without.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much history is kept.
 #[derive(Clone, Copy, Debug)]
@@ -130,229 +120,6 @@ impl Batch {
             && self.meta.is_empty()
             && self.pending.is_empty()
             && self.gone.is_empty()
-    }
-}
-
-/// What the writer's thread is told.
-#[derive(Debug)]
-enum Message {
-    Batch(Box<Batch>),
-    /// A publisher is further than its cursor.
-    Cursors,
-    /// No batch follows.
-    Close,
-}
-
-/// What the watcher's task and the writer's thread both see.
-#[derive(Debug, Default)]
-struct Shared {
-    /// A batch is with the writer, with so many events; and whether the one before was written.
-    is_writing: AtomicBool,
-    events: AtomicUsize,
-    was_written: AtomicBool,
-    lost_events: AtomicU64,
-    /// The stored books are not those of the engine any more: only all of them help.
-    wants_whole: AtomicBool,
-    wanted: Notify,
-    /// The watcher stops, and has some time; and has none.
-    hurrying: AtomicBool,
-    stopping: AtomicBool,
-}
-
-/// The store, as the watcher's task has it. Nothing here waits for the disk.
-#[derive(Debug)]
-pub(crate) struct Store {
-    messages: SyncSender<Message>,
-    outboxes: Vec<(Arc<str>, Outbox)>,
-    shared: Arc<Shared>,
-    thread: Thread,
-    done: oneshot::Receiver<()>,
-    is_overflowing: bool,
-}
-
-impl Store {
-    /// As [`Self::open`], on a thread that is not waited for any longer where the disk hangs.
-    pub(crate) fn open_in_time(
-        config: StoreConfig,
-        boot_id: Arc<str>,
-    ) -> Result<(Self, Saved), StoreError> {
-        let path = config.dir.clone();
-        let (sender, opened) = sync_channel(1);
-        std::thread::Builder::new()
-            .name("oomwatch-open".into())
-            .spawn(move || {
-                // Where it is too late, the store is closed again.
-                let _ = sender.send(Self::open(config, &boot_id));
-            })
-            .map_err(|source| StoreError::Thread { source })?;
-        match opened.recv_timeout(OPEN_LIMIT) {
-            Ok(opened) => opened,
-            Err(_) => Err(StoreError::Hangs {
-                path,
-                limit: OPEN_LIMIT,
-            }),
-        }
-    }
-
-    /// Opens the store, or begins one, and starts its thread. Returns what an earlier run of this
-    /// boot left.
-    pub(crate) fn open(config: StoreConfig, boot_id: &str) -> Result<(Self, Saved), StoreError> {
-        let files = Files::lock(&config.dir)?;
-        let (mut database, saved) = Database::open_or_begin(&files, boot_id)?;
-        let shared = Arc::new(Shared::default());
-        // The first batch of a run has all books: those of another boot, or of containers that
-        // went away, are gone with it.
-        shared.wants_whole.store(true, Ordering::Relaxed);
-        let (messages, receiver) = sync_channel(MESSAGES);
-        let (end, done) = oneshot::channel();
-        let mut cursors = Cursors::new(database.last_number()?);
-        let nudge = Nudge {
-            messages: messages.clone(),
-            nudged: cursors.nudged(),
-        };
-        let mut outboxes = Vec::new();
-        let mut names = config.publishers;
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            if let Some((stored, done)) = cursors.add(&name, &mut database)? {
-                let outbox = Outbox::new(files.database(), stored, done, nudge.clone());
-                outboxes.push((name, outbox));
-            }
-        }
-        let (limits, shared_too) = (config.limits, Arc::clone(&shared));
-        let writer = Writer::new(database, files, boot_id, limits, shared_too, cursors);
-        let handle = std::thread::Builder::new()
-            .name("oomwatch-store".into())
-            .spawn(move || {
-                writer.run(&receiver);
-                // Nobody may be waiting for the end any more.
-                let _ = end.send(());
-            })
-            .map_err(|source| StoreError::Thread { source })?;
-        let store = Self {
-            messages,
-            outboxes,
-            shared,
-            thread: handle.thread().clone(),
-            done,
-            is_overflowing: false,
-        };
-        Ok((store, saved))
-    }
-
-    /// The outbox of a publisher that was named when the store was opened; once.
-    pub(crate) fn take_outbox(&mut self, publisher: &str) -> Option<Outbox> {
-        let mut outboxes = self.outboxes.iter();
-        let index = outboxes.position(|(name, _)| &**name == publisher)?;
-        Some(self.outboxes.swap_remove(index).1)
-    }
-
-    /// Whether the next batch must have all books.
-    pub(crate) fn wants_whole(&self) -> bool {
-        self.shared.wants_whole.load(Ordering::Acquire)
-    }
-
-    /// Waits until the writer is done with a batch, or can do something with all books.
-    pub(crate) async fn wanted(&self) {
-        self.shared.wanted.notified().await;
-    }
-
-    /// Whether a batch is with the writer: the next one waits.
-    pub(crate) fn is_writing(&self) -> bool {
-        self.shared.is_writing.load(Ordering::Acquire)
-    }
-
-    /// Whether the last batch that the writer was done with is in the file.
-    pub(crate) fn was_written(&self) -> bool {
-        self.shared.was_written.load(Ordering::Acquire)
-    }
-
-    /// Hands a batch over. None may be with the writer.
-    pub(crate) fn write(&mut self, batch: Batch) {
-        let (events, is_whole) = (batch.events.len(), batch.is_whole);
-        self.is_overflowing = false;
-        self.shared.events.store(events, Ordering::Release);
-        self.shared.is_writing.store(true, Ordering::Release);
-        if is_whole {
-            // Before it is handed over: the writer may ask anew as soon as it has it.
-            self.shared.wants_whole.store(false, Ordering::Release);
-        }
-        if self
-            .messages
-            .try_send(Message::Batch(Box::new(batch)))
-            .is_err()
-        {
-            // The thread is gone. What is stored is not what the watcher has any more.
-            self.shared.wants_whole.store(true, Ordering::Release);
-            self.shared.done(false);
-        }
-    }
-
-    /// Counts an event that no batch has room for.
-    pub(crate) fn lose(&mut self, events: usize) {
-        self.shared.lose(events);
-        if !std::mem::replace(&mut self.is_overflowing, true) {
-            warn!(
-                lost = self.lost_events(),
-                "the store is too slow: events are lost to the history"
-            );
-        }
-    }
-
-    /// Events that are in no history.
-    pub(crate) fn lost_events(&self) -> u64 {
-        self.shared.lost_events.load(Ordering::Acquire)
-    }
-
-    /// The watcher stops: what cannot be written is tried again soon.
-    pub(crate) fn hurry(&self) {
-        self.shared.hurrying.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
-
-    /// What was handed over is the last: outboxes come to their end after it, and what cannot be written now is
-    /// lost.
-    pub(crate) fn close(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        self.thread.unpark();
-        // There is room for it.
-        let _ = self.messages.try_send(Message::Close);
-    }
-
-    /// Waits for the rest to be written, cursors too, not longer than `until`; returns the number of events
-    /// lost in all. Outboxes are to be dropped before.
-    pub(crate) async fn finish(self, until: Instant) -> u64 {
-        self.close();
-        drop(self.messages);
-        drop(self.outboxes);
-        let is_over = timeout_at(until, self.done).await.is_ok();
-        if !is_over && self.shared.is_writing.load(Ordering::Acquire) {
-            self.shared.done(false);
-            warn!(
-                lost = self.shared.lost_events.load(Ordering::Acquire),
-                "the store does not come to an end: events are lost to the history"
-            );
-        }
-        self.shared.lost_events.load(Ordering::Acquire)
-    }
-}
-
-impl Shared {
-    /// The writer is done with a batch, or will not be.
-    fn done(&self, is_written: bool) {
-        let events = self.events.swap(0, Ordering::AcqRel);
-        if !is_written {
-            self.lose(events);
-        }
-        self.was_written.store(is_written, Ordering::Release);
-        self.is_writing.store(false, Ordering::Release);
-        self.wanted.notify_one();
-    }
-
-    fn lose(&self, events: usize) {
-        let events = u64::try_from(events).unwrap_or(u64::MAX);
-        self.lost_events.fetch_add(events, Ordering::AcqRel);
     }
 }
 

@@ -28,13 +28,13 @@ use crate::{
     containers::{
         by_path::{CgroupDiscovery, CgroupDiscovery as Discovery},
         registry::RegistryError,
+        sighting::RuntimeSocket,
     },
-    counts::Counts,
     engine::{Totals, naming::Registered},
+    event::OomEvent,
     id::{CgroupId, ContainerId, ContainerIdError},
     probe::{DEFAULT_RING_BYTES, ProbeError},
     publish::{Publisher, PublisherReport, stream::Events},
-    runtimes::source::RuntimeSocket,
     store::Limits,
     tier::{Tier, TierChoice},
 };
@@ -225,6 +225,9 @@ pub struct Builder {
     containers: Vec<(String, PathBuf)>,
 }
 
+/// Sees each event as it is published, before any queue.
+type OnPublish = Box<dyn FnMut(&OomEvent) + Send>;
+
 struct Options {
     discovery: Discovery,
     units: bool,
@@ -238,7 +241,7 @@ struct Options {
     state_dir: Option<PathBuf>,
     limits: Limits,
     grace: Duration,
-    counts: Option<Counts>,
+    on_publish: Option<OnPublish>,
 }
 
 impl Default for Options {
@@ -256,7 +259,7 @@ impl Default for Options {
             state_dir: None,
             limits: Limits::default(),
             grace: DEFAULT_GRACE,
-            counts: None,
+            on_publish: None,
         }
     }
 }
@@ -291,6 +294,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "runtimes")]
     /// Follows the runtime at this socket: it names its containers, and registers those that no path gives
     /// away. A runtime that is down is tried again for as long as the watcher runs.
     #[must_use]
@@ -299,6 +303,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "runtimes")]
     /// As [`Self::runtime`], from when the socket is there: that is looked for once a minute.
     #[must_use]
     pub fn runtime_if_there(mut self, socket: RuntimeSocket) -> Self {
@@ -327,6 +332,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "probe-log")]
     /// Lets the eBPF programs log to the `log` crate, for debugging the probe.
     #[must_use]
     pub fn log_probe(mut self, log: bool) -> Self {
@@ -349,6 +355,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "store")]
     /// Keeps the history and the containers' books in this directory, so that kills while no
     /// watcher runs come out as [`crate::event::Kind::CounterOnly`], with `while_down`; default is not to.
     /// Where it cannot be used, that is logged and watching goes on without. Read it with
@@ -359,6 +366,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "store")]
     /// Keeps no older history; default 30 days. What counts is time that is known to have passed while the host
     /// ran: no wall clock. For its age alone no event goes that an at-least-once publisher has yet to send.
     #[must_use]
@@ -367,6 +375,7 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "store")]
     /// Keeps no more bytes of history; default 64 MiB. SQLite's log beside it has up to a few
     /// MiB more.
     #[must_use]
@@ -383,10 +392,12 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "metrics")]
     /// Enters every event into these numbers as it is published, before any queue; default is not to.
     #[must_use]
-    pub fn counts(mut self, counts: &Counts) -> Self {
-        self.options.counts = Some(counts.clone());
+    pub fn counts(mut self, counts: &crate::counts::Counts) -> Self {
+        let counts = counts.clone();
+        self.options.on_publish = Some(Box::new(move |event| counts.enter(event)));
         self
     }
 

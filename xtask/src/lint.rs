@@ -1,5 +1,6 @@
 //! Formatting and lints, of the host crates and of the kernel side.
 
+mod features;
 mod imports;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     format(workspace)?;
     imports(workspace)?;
     clippy(workspace)?;
+    features(workspace)?;
     ebpf::clippy(workspace)
 }
 
@@ -26,6 +28,11 @@ pub(crate) fn format(workspace: &Workspace) -> Result<()> {
 /// Checks who imports whom.
 pub(crate) fn imports(workspace: &Workspace) -> Result<()> {
     imports::check(workspace)
+}
+
+/// Lints the library with each of its features alone.
+pub(crate) fn features(workspace: &Workspace) -> Result<()> {
+    features::check(workspace)
 }
 
 /// Lints the host crates with their tests and benchmarks. Warnings are errors.

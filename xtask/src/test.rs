@@ -42,11 +42,12 @@ pub(crate) fn run(workspace: &Workspace, no_vm: bool) -> Result<bool> {
 /// The steps without which nothing else makes sense; gives the eBPF object.
 fn gates(workspace: &Workspace, summary: &mut Summary) -> Option<std::path::PathBuf> {
     type Gate = fn(&Workspace) -> Result<()>;
-    let gates: [(&str, Gate); 5] = [
+    let gates: [(&str, Gate); 6] = [
         ("setup", setup::for_checks),
         ("format", lint::format),
         ("imports", lint::imports),
         ("clippy of the host crates", lint::clippy),
+        ("features of the library", lint::features),
         ("clippy of the kernel side", ebpf::clippy),
     ];
     for (name, gate) in gates {

@@ -20,13 +20,12 @@ use crate::{
     containers::{
         container::{Container, ContainerDetails},
         registry::RegistryError,
-        sighting::RuntimeApi,
+        sighting::{RuntimeApi, RuntimeSocket},
     },
     engine::naming::Registered,
     event::OomEvent,
     id::{CgroupId, ContainerId},
     publish::Publisher as _,
-    runtimes::source::RuntimeSocket,
     tier::Tier,
     watcher::{AddError, Report, SourceReport, Status},
 };

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use oomwatch::{AddError, ListenError, OtlpError, PinError, ProbeError, StartError};
+use oomwatch::{AddError, ListenError, PinError, ProbeError, StartError};
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ impl Exit {
                 Self::Usage
             }
             _ if error.downcast_ref::<AddError>().is_some() => Self::Usage,
-            _ if error.downcast_ref::<OtlpError>().is_some() => Self::Usage,
+            #[cfg(feature = "otlp")]
+            _ if error.downcast_ref::<oomwatch::OtlpError>().is_some() => Self::Usage,
             _ => Self::Failure,
         }
     }

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use tracing::{Level, error, level_filters::LevelFilter, warn};
+use tracing::{error, level_filters::LevelFilter, warn};
 use tracing_subscriber::{
     Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -90,11 +90,12 @@ fn filter(setting: Option<&str>) -> (Targets, Option<String>) {
     )
 }
 
+#[cfg(feature = "probe-log")]
 /// Whether the log shows what the eBPF programs say (`RUST_LOG=oomwatch_ebpf=debug`).
 /// Otherwise they are loaded without a word of it.
 #[must_use]
 pub(crate) fn wants_probe_log() -> bool {
-    tracing::enabled!(target: "oomwatch_ebpf", Level::DEBUG)
+    tracing::enabled!(target: "oomwatch_ebpf", tracing::Level::DEBUG)
 }
 
 fn start(queue: Arc<Queue>) -> io::Result<()> {
@@ -159,11 +160,11 @@ mod tests {
         for setting in [None, Some("off"), Some("oomwatch_ebpf=debug"), Some("?=?")] {
             let (filter, _) = filter(setting);
             assert!(
-                filter.would_enable(module_path!(), &Level::WARN),
+                filter.would_enable(module_path!(), &tracing::Level::WARN),
                 "{setting:?}"
             );
         }
         let (filter, _) = filter(Some("oomwatch=error"));
-        assert!(!filter.would_enable("oomwatch::cli::run", &Level::WARN));
+        assert!(!filter.would_enable("oomwatch::cli::run", &tracing::Level::WARN));
     }
 }

@@ -1,23 +1,25 @@
 //! `--publish`: where events go besides stdout.
 
-//! `--publish`: where events go besides stdout.
-
 use std::{
     io::{stderr, stdout},
     os::fd::AsFd,
 };
 
-use anyhow::Context as _;
-use oomwatch::{
-    Builder, ContainerdMode, ContainerdPublisher, Counts, JournaldPublisher, KubernetesPublisher,
-    OtlpError, OtlpPublisher, RuntimeApi, RuntimeSocket,
-};
+use oomwatch::{Builder, Counts, JournaldPublisher, RuntimeSocket};
+
+/// What is published into containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Containerd {
+    /// What no shim announces.
+    Missing,
+    Always,
+}
 
 /// One word on where events go. For each place the last one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PublishArg {
     /// What is published into containerd; `None` is nothing.
-    Containerd(Option<ContainerdMode>),
+    Containerd(Option<Containerd>),
     Kubernetes(bool),
     Journald(bool),
     /// An OpenTelemetry collector.
@@ -31,17 +33,23 @@ impl PublishArg {
     }
 }
 
+/// Places that are a feature of the build, and whether this one lacks it.
+const LACKS: &[(&str, bool)] = &[
+    ("containerd", cfg!(not(feature = "containerd"))),
+    ("kubernetes", cfg!(not(feature = "kubernetes"))),
+    ("otlp", cfg!(not(feature = "otlp"))),
+];
+
 /// Reads `TO` or `TO=MODE`.
 pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
     let (to, mode) = match text.split_once('=') {
         Some((to, mode)) => (to, Some(mode)),
         None => (text, None),
     };
+    is_built(to, mode, LACKS)?;
     Ok(match (to, mode) {
-        ("containerd", None | Some("missing")) => {
-            PublishArg::Containerd(Some(ContainerdMode::Missing))
-        }
-        ("containerd", Some("always")) => PublishArg::Containerd(Some(ContainerdMode::Always)),
+        ("containerd", None | Some("missing")) => PublishArg::Containerd(Some(Containerd::Missing)),
+        ("containerd", Some("always")) => PublishArg::Containerd(Some(Containerd::Always)),
         ("containerd", Some("off")) => PublishArg::Containerd(None),
         ("kubernetes", None) => PublishArg::Kubernetes(true),
         ("kubernetes", Some("off")) => PublishArg::Kubernetes(false),
@@ -59,6 +67,16 @@ pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
     })
 }
 
+/// Whether this build can publish there; one that cannot may be told so.
+fn is_built(to: &str, mode: Option<&str>, lacks: &[(&str, bool)]) -> Result<(), String> {
+    if lacks.contains(&(to, true)) && mode != Some("off") {
+        return Err(format!(
+            "this oomwatch was built without the feature `{to}`: build it with `--features {to}`"
+        ));
+    }
+    Ok(())
+}
+
 /// Adds the publishers that were asked for. containerd gets one for each that is followed, since a
 /// container is announced where it lives.
 ///
@@ -70,16 +88,10 @@ pub(crate) fn configure(
     followed: &[RuntimeSocket],
 ) -> anyhow::Result<Builder> {
     if let Some(mode) = containerd(wanted) {
-        let containerds = followed
-            .iter()
-            .filter(|socket| socket.api == RuntimeApi::Containerd);
-        for socket in containerds {
-            builder = builder.publisher(ContainerdPublisher::new(&socket.path, mode));
-        }
+        builder = add_containerd(builder, mode, followed);
     }
     if kubernetes(wanted) {
-        let publisher = KubernetesPublisher::in_cluster().context("--publish kubernetes")?;
-        builder = builder.publisher(publisher);
+        builder = add_kubernetes(builder)?;
     }
     if journald(wanted) {
         builder = builder.publisher(JournaldPublisher::new());
@@ -87,24 +99,69 @@ pub(crate) fn configure(
     Ok(builder)
 }
 
+#[cfg(feature = "containerd")]
+fn add_containerd(mut builder: Builder, mode: Containerd, followed: &[RuntimeSocket]) -> Builder {
+    use oomwatch::{ContainerdMode, ContainerdPublisher, RuntimeApi};
+    let mode = match mode {
+        Containerd::Missing => ContainerdMode::Missing,
+        Containerd::Always => ContainerdMode::Always,
+    };
+    let containerds = followed
+        .iter()
+        .filter(|socket| socket.api == RuntimeApi::Containerd);
+    for socket in containerds {
+        builder = builder.publisher(ContainerdPublisher::new(&socket.path, mode));
+    }
+    builder
+}
+
+#[cfg(feature = "kubernetes")]
+fn add_kubernetes(builder: Builder) -> anyhow::Result<Builder> {
+    use anyhow::Context as _;
+    let publisher = oomwatch::KubernetesPublisher::in_cluster().context("--publish kubernetes")?;
+    Ok(builder.publisher(publisher))
+}
+
 /// Adds the publisher to an OpenTelemetry collector, if it was asked for.
 ///
 /// # Errors
 /// When a variable of the environment that says where to cannot be followed.
+#[cfg(feature = "otlp")]
 pub(crate) fn add_otlp(
     builder: Builder,
     wanted: &[PublishArg],
     node: Option<&str>,
     counts: &Counts,
-) -> Result<Builder, OtlpError> {
+) -> anyhow::Result<Builder> {
     if !otlp(wanted) {
         return Ok(builder);
     }
-    let mut publisher = OtlpPublisher::from_env()?.counts(counts);
+    let mut publisher = oomwatch::OtlpPublisher::from_env()?.counts(counts);
     if let Some(node) = node {
         publisher = publisher.node(node);
     }
     Ok(builder.publisher(publisher))
+}
+
+// What a build lacks cannot be asked for: see `parse`.
+#[cfg(not(feature = "containerd"))]
+fn add_containerd(builder: Builder, _mode: Containerd, _followed: &[RuntimeSocket]) -> Builder {
+    builder
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn add_kubernetes(builder: Builder) -> anyhow::Result<Builder> {
+    Ok(builder)
+}
+
+#[cfg(not(feature = "otlp"))]
+pub(crate) fn add_otlp(
+    builder: Builder,
+    _wanted: &[PublishArg],
+    _node: Option<&str>,
+    _counts: &Counts,
+) -> anyhow::Result<Builder> {
+    Ok(builder)
 }
 
 /// Whether the journal gets each event as an entry, and would get it as a line of stdout too.
@@ -117,7 +174,7 @@ fn last<T>(wanted: &[PublishArg], word: impl Fn(&PublishArg) -> Option<T>) -> Op
     wanted.iter().rev().find_map(word)
 }
 
-fn containerd(wanted: &[PublishArg]) -> Option<ContainerdMode> {
+fn containerd(wanted: &[PublishArg]) -> Option<Containerd> {
     let word = last(wanted, |wanted| match wanted {
         PublishArg::Containerd(mode) => Some(*mode),
         _ => None,
@@ -133,6 +190,7 @@ fn kubernetes(wanted: &[PublishArg]) -> bool {
     word.unwrap_or(false)
 }
 
+#[cfg(feature = "otlp")]
 fn otlp(wanted: &[PublishArg]) -> bool {
     let word = last(wanted, |wanted| match wanted {
         PublishArg::Otlp(on) => Some(*on),
@@ -172,6 +230,15 @@ fn is_stream(journal: &str, device: u64, inode: u64) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_place_that_the_build_lacks_is_named_with_its_feature() {
+        let lacks = &[("otlp", true), ("kubernetes", false)];
+        let error = is_built("otlp", None, lacks).unwrap_err();
+        assert!(error.contains("without the feature `otlp`"), "{error}");
+        assert_eq!(is_built("otlp", Some("off"), lacks), Ok(()));
+        assert_eq!(is_built("kubernetes", None, lacks), Ok(()));
+    }
+
     fn parsed(words: &[&str]) -> Vec<PublishArg> {
         words.iter().map(|text| parse(text).unwrap()).collect()
     }
@@ -185,8 +252,8 @@ mod tests {
             "containerd=off",
         ]);
         assert!(!PublishArg::wants_containerd(&all));
-        assert_eq!(containerd(&all[..3]), Some(ContainerdMode::Always));
-        assert_eq!(containerd(&all[..1]), Some(ContainerdMode::Missing));
+        assert_eq!(containerd(&all[..3]), Some(Containerd::Always));
+        assert_eq!(containerd(&all[..1]), Some(Containerd::Missing));
         assert_eq!(containerd(&[]), None);
     }
 

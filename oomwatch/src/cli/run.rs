@@ -13,7 +13,7 @@ use super::{
     Color, Output, RunArgs, api,
     discover::{Discover, Sources},
     exit::Exit,
-    history, limits, logging, memory,
+    history, limits, memory,
     output::{self, Ended},
     publish::{self, PublishArg},
 };
@@ -104,8 +104,11 @@ fn configure(args: &RunArgs, counts: &Counts) -> anyhow::Result<Builder> {
         .discover_cgroups(discovery)
         .discover_units(sources.units)
         .ring_bytes(args.ring_size)
-        .tier(args.tier.into())
-        .log_probe(logging::wants_probe_log());
+        .tier(args.tier.into());
+    #[cfg(feature = "probe-log")]
+    {
+        builder = builder.log_probe(super::logging::wants_probe_log());
+    }
     if let Some(dir) = history::kept_in(&args.store) {
         builder = builder
             .state_dir(dir)

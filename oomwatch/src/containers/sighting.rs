@@ -1,6 +1,6 @@
 //! What a runtime says of its containers, as it comes to the watcher.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use crate::{containers::container::ContainerDetails, id::CgroupId};
 
@@ -36,6 +36,61 @@ impl RuntimeApi {
 impl fmt::Display for RuntimeApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// The socket of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RuntimeSocket {
+    /// The interface that is spoken there.
+    pub api: RuntimeApi,
+    /// The socket.
+    pub path: PathBuf,
+}
+
+/// Sockets as the runtimes and distributions have them; containerd's speaks CRI too.
+const KNOWN: &[(RuntimeApi, &str)] = &[
+    (RuntimeApi::Containerd, "/run/containerd/containerd.sock"),
+    (
+        RuntimeApi::Containerd,
+        "/run/k3s/containerd/containerd.sock",
+    ),
+    (
+        RuntimeApi::Containerd,
+        "/run/docker/containerd/containerd.sock",
+    ),
+    (
+        RuntimeApi::Containerd,
+        "/var/snap/microk8s/common/run/containerd.sock",
+    ),
+    (RuntimeApi::Containerd, "/run/k0s/containerd.sock"),
+    (RuntimeApi::Podman, "/run/podman/podman.sock"),
+    (RuntimeApi::Docker, "/run/docker.sock"),
+    (RuntimeApi::Cri, "/run/containerd/containerd.sock"),
+    (RuntimeApi::Cri, "/run/k3s/containerd/containerd.sock"),
+    (
+        RuntimeApi::Cri,
+        "/var/snap/microk8s/common/run/containerd.sock",
+    ),
+    (RuntimeApi::Cri, "/run/k0s/containerd.sock"),
+    (RuntimeApi::Cri, "/run/crio/crio.sock"),
+];
+
+impl RuntimeSocket {
+    /// A runtime's socket at a place of its own.
+    #[must_use]
+    pub fn new(api: RuntimeApi, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { api, path }
+    }
+
+    /// The sockets where runtimes and distributions have them (k3s, RKE2, microk8s, k0s and
+    /// dockerd's own containerd included), whether they exist or not.
+    #[must_use]
+    pub fn known(api: RuntimeApi) -> Vec<Self> {
+        let known = KNOWN.iter().filter(|(known, _)| *known == api);
+        known.map(|(api, path)| Self::new(*api, *path)).collect()
     }
 }
 

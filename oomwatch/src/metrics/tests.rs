@@ -6,14 +6,13 @@ use super::*;
 use crate::{
     containers::{
         container::{Container, ContainerDetails},
-        sighting::RuntimeApi,
+        sighting::{RuntimeApi, RuntimeSocket},
     },
     engine::Totals,
     event::{Attribution, Evidence, Group, Kind, OomEvent, Scope, fixture::event_in},
     id::{CgroupId, ContainerId},
     publish::{Delivery, PublisherReport},
     record::Constraint,
-    runtimes::source::RuntimeSocket,
     tier::Tier,
     watcher::{Report, SourceReport},
 };

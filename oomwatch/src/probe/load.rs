@@ -1,5 +1,10 @@
 //! Getting the programs into the kernel and attached, in the order that loses nothing.
 
+#[cfg(feature = "probe-log")]
+mod log;
+#[cfg(not(feature = "probe-log"))]
+#[path = "load/no_log.rs"]
+mod log;
 mod pid;
 mod pinned;
 
@@ -20,6 +25,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
 use zerocopy::IntoBytes;
 
+pub(crate) use self::log::ProgramLog;
 use super::{
     Attached, Drops, Gap, Layout, Probe, ProbeConfig, ProbeError, layout,
     older::Older,
@@ -42,25 +48,6 @@ const OUT_OF_MEMORY: &str = "out_of_memory";
 const MARK_VICTIM: &str = "mark_victim";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What the programs log, on its way to `tracing` by way of `log`.
-pub(crate) struct ProgramLog(AsyncFd<aya_log::EbpfLogger<&'static dyn log::Log>>);
-
-impl ProgramLog {
-    /// Waits for entries and passes them on.
-    pub(crate) async fn forward(&mut self) {
-        match self.0.readable_mut().await {
-            Ok(mut ready) => {
-                ready.get_inner_mut().flush();
-                ready.clear_ready();
-            }
-            Err(error) => {
-                debug!(%error, "the eBPF log cannot be read any more");
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-}
 
 /// Loads and attaches everything that this kernel allows, or goes on with what is pinned.
 pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, ProbeError> {
@@ -173,7 +160,7 @@ fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<
     let drops = take_map(&mut programs, "DROPS")?;
     let drops = PerCpuArray::try_from(drops).map_err(|error| ProbeError::Load(error.into()))?;
     let log = if config.log {
-        start_log(&mut programs)
+        log::start(&mut programs)
     } else {
         None
     };
@@ -437,14 +424,6 @@ fn take_map(programs: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, P
     programs
         .take_map(name)
         .ok_or_else(|| ProbeError::Load(format!("the eBPF object has no map {name}").into()))
-}
-
-/// Programs that log nothing have no log to read, which is no reason to fail.
-fn start_log(programs: &mut Ebpf) -> Option<ProgramLog> {
-    let logger = aya_log::EbpfLogger::init(programs)
-        .inspect_err(|error| debug!(%error, "the eBPF programs have no log"))
-        .ok()?;
-    register(logger).ok().map(ProgramLog)
 }
 
 /// Has the runtime wake this task when `inner` can be read.

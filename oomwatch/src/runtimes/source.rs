@@ -15,7 +15,6 @@ use std::{error::Error, future::Future, path::Path, pin::Pin, sync::Arc, time::D
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
-pub use self::socket::RuntimeSocket;
 pub(crate) use self::{place::Place, socket::source, wanted::Wanted};
 use crate::{
     cgroup::hierarchy::Hierarchy,

@@ -14,7 +14,7 @@ use std::sync::{
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
-use super::{Message, StoreError, database::Database};
+use super::{StoreError, database::Database, handle::Message};
 use crate::log::warn;
 
 /// Makes the writer look at the cursors.

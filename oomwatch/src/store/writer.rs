@@ -16,7 +16,13 @@ use std::{
 
 use tracing::info;
 
-use super::{Batch, Limits, Message, Shared, StoreError, cursors::Cursors, database, files::Files};
+use super::{
+    Batch, Limits, StoreError,
+    cursors::Cursors,
+    database,
+    files::Files,
+    handle::{Message, Shared},
+};
 use crate::{log::warn, store::database::Database};
 
 /// Between two tries to write: at first, and at most.

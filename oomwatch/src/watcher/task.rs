@@ -28,13 +28,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::{audit::Noted, node::NodeAudit, persist::Persist, scan::Scans, sources::Sources};
-use super::{Command, Report, WatchError, audit::Audit, has_counters, source::Source};
+use super::{Command, OnPublish, Report, WatchError, audit::Audit, has_counters, source::Source};
 use crate::{
     cgroup::{hierarchy::Hierarchy, walk},
     clock,
     containers::{names::SourceNumber, sighting::Sighting},
     counters::walk::own,
-    counts::Counts,
     drill::reached,
     engine::Engine,
     id::CgroupId,
@@ -69,7 +68,7 @@ pub(super) struct Task {
     queues: Vec<Queue>,
     grace: Duration,
     subscribers: Vec<Subscriber>,
-    counts: Option<Counts>,
+    on_publish: Option<OnPublish>,
     drops: Drops,
     report: Report,
     batch: Vec<Record>,

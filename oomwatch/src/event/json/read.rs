@@ -23,16 +23,26 @@ use crate::{
 /// Why a text is no event of this schema.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum ReadError {
+pub enum ReadError {
     /// Not JSON, or not the fields of an event. The place only: the parser's words repeat the text.
     #[error("malformed at line {line}, column {column}")]
-    Malformed { line: usize, column: usize },
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// In bytes, from 1.
+        column: usize,
+    },
     /// Another schema.
     #[error("the schema is {0:?}, and {SCHEMA:?} was expected")]
     Schema(String),
     /// A word that this version does not know.
     #[error("{word:?} is no {what}")]
-    Unknown { what: &'static str, word: String },
+    Unknown {
+        /// What the word is in place of.
+        what: &'static str,
+        /// The word.
+        word: String,
+    },
     /// The container's id.
     #[error(transparent)]
     ContainerId(#[from] ContainerIdError),
@@ -146,8 +156,11 @@ struct WireQuality {
 }
 
 impl OomEvent {
-    /// The event that [`Self::to_json`] wrote down.
-    pub(crate) fn from_json(json: &str) -> Result<Self, ReadError> {
+    /// The event that [`Self::to_json`] wrote down, by this version or an earlier one.
+    ///
+    /// # Errors
+    /// When the text is no JSON, of another schema, or has a word that this version does not know.
+    pub fn from_json(json: &str) -> Result<Self, ReadError> {
         let wire: WireEvent = serde_json::from_str(json).map_err(|error| ReadError::Malformed {
             line: error.line(),
             column: error.column(),

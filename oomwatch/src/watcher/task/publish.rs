@@ -55,8 +55,8 @@ impl Task {
     fn deliver(&mut self, mut event: OomEvent) {
         let now = clock::now();
         event.delivered_ns = Some(now.boottime_ns.saturating_sub(event.boottime_ns));
-        if let Some(counts) = &self.counts {
-            counts.enter(&event);
+        if let Some(on_publish) = &mut self.on_publish {
+            on_publish(&event);
         }
         self.warn_if_blind(&event);
         let event = Arc::new(event);

@@ -171,7 +171,7 @@ impl Task {
             queues: Vec::new(),
             grace: options.grace,
             subscribers: Vec::new(),
-            counts: options.counts,
+            on_publish: options.on_publish,
             drops: Drops::default(),
             report: Report::default(),
             batch: Vec::new(),

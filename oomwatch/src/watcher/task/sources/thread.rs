@@ -12,8 +12,8 @@ use tracing::info;
 
 use crate::{
     cgroup::hierarchy::Hierarchy,
-    containers::sighting::Sighting,
-    runtimes::source::{self, RuntimeSocket, SIGHTING_QUEUE, Sightings, Source, Wanted},
+    containers::sighting::{RuntimeSocket, Sighting},
+    runtimes::source::{self, SIGHTING_QUEUE, Sightings, Source, Wanted},
 };
 
 /// The kernel shows the first 15 bytes.
