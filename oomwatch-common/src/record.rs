@@ -7,7 +7,7 @@
 use core::mem::{align_of, size_of};
 
 /// Version of the layouts in this module. Changes with any of them.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// Kind of [`Victim`].
 pub const KIND_VICTIM: u16 = 1;
@@ -340,6 +340,8 @@ pub struct DoubleCount {
     pub start_boottime_ns: u64,
     /// What it was charged to.
     pub charged: Charged,
+    /// The memory cgroup above that one; 0 where there is none.
+    pub parent_id: u64,
     /// Process id in the initial pid namespace.
     pub tgid: u32,
     /// Zero.
@@ -375,7 +377,7 @@ const _: () = {
     assert!(size_of::<Charged>() == 32);
     assert!(size_of::<Victim>() == 904);
     assert!(size_of::<CgroupChange>() == 368);
-    assert!(size_of::<DoubleCount>() == 88);
+    assert!(size_of::<DoubleCount>() == 96);
     assert!(size_of::<InvocationEnd>() == 40);
     // The ring aligns records to 8 bytes and no more.
     assert!(align_of::<Victim>() == 8);

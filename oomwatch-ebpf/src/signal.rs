@@ -65,7 +65,7 @@ pub(crate) fn generated(ctx: &RawTracePointContext) {
             }
         } else if marks_go_on && known_fields(field::CHARGED) != 0 && has_moved(last, css) {
             kernel::write_charged(&raw mut (*last).charged, css);
-            counted_again(task, call, last);
+            counted_again(task, css, call, last);
         }
     }
 }
@@ -89,7 +89,7 @@ unsafe fn has_moved(last: *const LastCount, css: Address) -> bool {
 /// # Safety
 /// `last` is the map's value, and tells of this count.
 #[inline(always)]
-unsafe fn counted_again(task: Address, call: u64, last: *const LastCount) {
+unsafe fn counted_again(task: Address, css: Address, call: u64, last: *const LastCount) {
     let seq = maps::next_sequence(VICTIM_SEQUENCE);
     let Some(mut entry) = RECORDS.reserve::<DoubleCount>(0) else {
         maps::count_drop(DROP_VICTIM);
@@ -106,6 +106,9 @@ unsafe fn counted_again(task: Address, call: u64, last: *const LastCount) {
         let start = &raw mut (*count).start_boottime_ns;
         kernel::read_into(start, leader, config!(task_start_boottime));
         (*count).charged = (*last).charged;
+        let above = kernel::css_cgroup(kernel::read(css, config!(css_parent)));
+        let above = kernel::read(above, config!(cgroup_kn));
+        kernel::read_into(&raw mut (*count).parent_id, above, config!(kernfs_id));
         kernel::read_into(&raw mut (*count).tgid, task, config!(task_tgid));
         (*count).padding = 0;
     }

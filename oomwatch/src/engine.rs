@@ -222,18 +222,18 @@ impl Engine {
     }
 
     /// The cgroup that an increment was charged to, and those whose sums have it. Where the tree does not know what
-    /// is above one, the record's chain does, or what an earlier record said.
-    fn charged_lineage(&self, charged: CgroupId, chain: &[Memcg]) -> Vec<CgroupId> {
+    /// is above one, the record does, or what an earlier record said.
+    fn charged_lineage(
+        &self,
+        charged: CgroupId,
+        in_record: impl Fn(CgroupId) -> Option<CgroupId>,
+    ) -> Vec<CgroupId> {
         let ledgers = &self.reconciler.ledgers;
         if ledgers.counting() != Counting::Hierarchical {
             return vec![charged];
         }
-        let in_chain = |id: CgroupId| {
-            let mut links = chain.iter().skip_while(|link| link.cgroup_id != id);
-            links.nth(1).map(|link| link.cgroup_id)
-        };
         let above = |&id: &CgroupId| {
-            let known = self.tree.parent(id).or_else(|| in_chain(id));
+            let known = self.tree.parent(id).or_else(|| in_record(id));
             known.or_else(|| ledgers.parent(id))
         };
         let lineage = std::iter::successors(Some(charged), above);
@@ -460,7 +460,7 @@ impl Engine {
         }
         let charged = record.charged.as_ref();
         let lineage = charged.map_or_else(Vec::new, |charged| {
-            self.charged_lineage(charged.cgroup_id, &record.chain)
+            self.charged_lineage(charged.cgroup_id, |id| in_chain(&record.chain, id))
         });
         let is_new = charged.is_some_and(|charged| self.began_at_zero(charged));
         let Judged { verdict, missing } = self.reconciler.victim(record, &lineage, is_new);
@@ -505,7 +505,8 @@ impl Engine {
 
     fn double_count(&mut self, record: &DoubleCount, now: Now) -> Option<OomEvent> {
         let cgroup = record.charged.cgroup_id;
-        let lineage = self.charged_lineage(cgroup, &[]);
+        let above = |id| record.parent_id.filter(|_| id == cgroup);
+        let lineage = self.charged_lineage(cgroup, above);
         let is_new = self.began_at_zero(&record.charged);
         let before = self.reconciler.ledgers.double_counts();
         let missing = self.reconciler.counted_again(record, &lineage, is_new);
@@ -546,6 +547,12 @@ impl Engine {
         event.while_down = self.is_while_down(record.boottime_ns);
         event
     }
+}
+
+/// The memory cgroup above one, by a record's chain.
+fn in_chain(chain: &[Memcg], id: CgroupId) -> Option<CgroupId> {
+    let mut links = chain.iter().skip_while(|link| link.cgroup_id != id);
+    links.nth(1).map(|link| link.cgroup_id)
 }
 
 #[cfg(test)]

@@ -97,11 +97,16 @@ impl Reconciler {
 
     /// What was counted up to this moment is reported by its number.
     pub(crate) fn counted_up_to(&mut self, boottime_ns: u64) {
+        self.judged_up_to_time(boottime_ns);
+        self.ledgers.counted_elsewhere();
+    }
+
+    /// All that was counted up to this moment is reported.
+    pub(crate) fn judged_up_to_time(&mut self, boottime_ns: u64) {
         self.judged = self.judged.max(UpTo {
             mark_ns: boottime_ns,
             removal_ns: boottime_ns,
         });
-        self.ledgers.counted_elsewhere();
     }
 
     /// An earlier run has reported this process.

@@ -200,6 +200,8 @@ pub(crate) struct DoubleCount {
     pub(crate) pid: Option<u32>,
     pub(crate) start_boottime_ns: Option<u64>,
     pub(crate) charged: Charged,
+    /// The memory cgroup above that one.
+    pub(crate) parent_id: Option<CgroupId>,
 }
 
 /// A group kill is over.

@@ -140,7 +140,7 @@ impl Engine {
             .or_else(|| self.owner(own?));
         let lineage = charged
             .or(own)
-            .map_or_else(Vec::new, |id| self.charged_lineage(id, &[]));
+            .map_or_else(Vec::new, |id| self.charged_lineage(id, |_| None));
         if let Some(reading) = reading {
             self.meet(reading);
         }
@@ -187,7 +187,7 @@ impl Engine {
 
     /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
     pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
-        let lineage = self.charged_lineage(cgroup, &[]);
+        let lineage = self.charged_lineage(cgroup, |_| None);
         let only_counted = Some(Increment::CounterOnly);
         self.reconciler.ledgers.enter(&lineage, count, only_counted);
         self.totals.counter_only += count;
@@ -200,7 +200,7 @@ impl Engine {
         let oom_kill = reading.events.oom_kill?;
         self.meet(reading);
         let missing = self.reconciler.ledgers.beyond(cgroup, oom_kill);
-        let lineage = self.charged_lineage(cgroup, &[]);
+        let lineage = self.charged_lineage(cgroup, |_| None);
         let Some(container) = self.container(cgroup) else {
             // Nobody asks. A container above has it in its own counter, and tells of it.
             let owner = self.owner(cgroup);

@@ -47,12 +47,12 @@ impl Engine {
         id: CgroupId,
         parents: &HashMap<CgroupId, CgroupId>,
     ) -> Vec<CgroupId> {
-        let mut lineage = self.charged_lineage(id, &[]);
+        let mut lineage = self.charged_lineage(id, |_| None);
         for _ in 0..parents.len() {
             let Some(&parent) = lineage.last().and_then(|last| parents.get(last)) else {
                 break;
             };
-            lineage.extend(self.charged_lineage(parent, &[]));
+            lineage.extend(self.charged_lineage(parent, |_| None));
         }
         lineage
     }
@@ -89,7 +89,7 @@ impl Engine {
         // What was counted below an old one may be past too.
         let sum = last.filter(|_| is_young && self.has_sums());
         let reading = Reading::of(change.cgroup_id, charged.css, charged.oom_kill, sum);
-        let lineage = self.charged_lineage(change.cgroup_id, &[]);
+        let lineage = self.charged_lineage(change.cgroup_id, |_| None);
         let missing = self.reconciler.ledgers.settle(&lineage, &reading);
         let while_down = self.is_while_down(change.boottime_ns);
         let events = self.report_missing(change.cgroup_id, missing, while_down, now);

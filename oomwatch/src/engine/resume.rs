@@ -56,6 +56,12 @@ impl Engine {
         }
     }
 
+    /// The node's count has nothing beyond what was reported: no later run reports a mark of before, of which another
+    /// ring may have a record that was lost here.
+    pub(crate) fn all_is_reported_up_to(&mut self, boottime_ns: u64) {
+        self.reconciler.judged_up_to_time(boottime_ns);
+    }
+
     /// The last records that this run or an earlier one has judged.
     pub(crate) fn judged_up_to(&self) -> UpTo {
         self.reconciler.judged_up_to()
@@ -154,7 +160,7 @@ impl Engine {
 
     /// The ledger of a cgroup that is met late, and may be old, begins at its counters.
     pub(crate) fn begin_one(&mut self, cgroup: CgroupId, css: Css, own: u64, sum: u64) {
-        let lineage = self.charged_lineage(cgroup, &[]);
+        let lineage = self.charged_lineage(cgroup, |_| None);
         let reading = Reading::of(cgroup, css, own, self.has_sums().then_some(sum));
         self.reconciler.ledgers.begin_one(&lineage, &reading);
     }

@@ -169,6 +169,7 @@ fn counted_again(oom_kill: u64) -> Record {
         pid: Some(1),
         start_boottime_ns: Some(1),
         charged: charged(CONTAINER, oom_kill).unwrap(),
+        parent_id: None,
     })
 }
 

@@ -53,17 +53,15 @@ impl NodeLedger {
             .saturating_add(warned)
     }
 
-    /// Compares the count with what was reported; returns what nobody reported, in all. The count
-    /// must have been read before the last record was: then what it has was seen or lost.
-    pub(crate) fn compare(&mut self, oom_kill: u64, reported: Reported) -> u64 {
+    /// Compares the count with what was reported; returns what nobody reported, in all. The count was read `before`
+    /// the last record was: what it has was seen or lost. And `after` that: it has all that was seen.
+    pub(crate) fn compare(&mut self, (before, after): (u64, u64), reported: Reported) -> u64 {
         self.counter_only = reported.counter_only;
-        match oom_kill.checked_sub(self.base.saturating_add(reported.all)) {
-            Some(residual) => self.residual = residual,
+        let known = self.base.saturating_add(reported.all);
+        self.residual = before.saturating_sub(known);
+        if after < known {
             // The record was quicker than the count, at the start: the base was too high.
-            None => {
-                self.base = oom_kill.saturating_sub(reported.all);
-                self.residual = 0;
-            }
+            self.base = after.saturating_sub(reported.all);
         }
         self.residual
     }
@@ -113,29 +111,41 @@ mod tests {
     #[test]
     fn what_nobody_reported_is_the_residual() {
         let mut node = NodeLedger::begin(100, reported(3));
-        assert_eq!(node.compare(100, reported(3)), 0);
-        assert_eq!(node.compare(105, reported(8)), 0);
-        assert_eq!(node.compare(109, reported(9)), 3);
+        assert_eq!(node.compare((100, 100), reported(3)), 0);
+        assert_eq!(node.compare((105, 105), reported(8)), 0);
+        assert_eq!(node.compare((109, 109), reported(9)), 3);
         assert_eq!(node.residual(), 3);
-        assert_eq!(node.compare(109, reported(12)), 0, "a counter told of them");
+        assert_eq!(
+            node.compare((109, 109), reported(12)),
+            0,
+            "a counter told of them"
+        );
     }
 
     #[test]
     fn a_record_that_was_quicker_than_the_count_is_no_residual() {
         let mut node = NodeLedger::begin(100, reported(0));
-        assert_eq!(node.compare(100, reported(1)), 0);
+        assert_eq!(node.compare((100, 100), reported(1)), 0);
         assert_eq!(
-            node.compare(101, reported(1)),
+            node.compare((101, 101), reported(1)),
             1,
             "and from then on all counts"
         );
+    }
+
+    /// It lowered the base, and was a residual of 1 later.
+    #[test]
+    fn a_kill_between_the_count_and_the_ring_is_no_residual() {
+        let mut node = NodeLedger::begin(100, reported(0));
+        assert_eq!(node.compare((100, 101), reported(1)), 0);
+        assert_eq!(node.compare((101, 101), reported(1)), 0);
     }
 
     #[test]
     fn a_run_goes_on_where_another_ended() {
         let before = NodeLedger::begin(100, reported(0)).reported_up_to(reported(7));
         let mut node = NodeLedger::resume(before);
-        assert_eq!(node.compare(109, reported(0)), 2);
+        assert_eq!(node.compare((109, 109), reported(0)), 2);
     }
 
     /// Found from outside: 36 lost records were warned of, then a counter told of them, and the next run took the
@@ -143,7 +153,7 @@ mod tests {
     #[test]
     fn a_residual_that_was_warned_of_and_explained_since_hides_nothing() {
         let mut node = NodeLedger::begin(100, reported(0));
-        assert_eq!(node.compare(142, reported(6)), 36);
+        assert_eq!(node.compare((142, 142), reported(6)), 36);
         assert_eq!(node.take_warning(), Some(36));
         assert_eq!(node.take_warning(), None);
         assert_eq!(
@@ -156,7 +166,7 @@ mod tests {
             counter_only: 36,
         };
         assert_eq!(node.reported_up_to(explained), 143);
-        assert_eq!(node.compare(143, explained), 0);
+        assert_eq!(node.compare((143, 143), explained), 0);
         assert_eq!(node.reported_up_to(explained), 143);
     }
 }

@@ -232,6 +232,7 @@ fn double_count(wire: &record::DoubleCount) -> DoubleCount {
         pid: has(field::TGID).then_some(wire.tgid),
         start_boottime_ns: has(field::START).then_some(wire.start_boottime_ns),
         charged: charged(&wire.charged, has(field::CSS_INODE)),
+        parent_id: Some(CgroupId(wire.parent_id)).filter(|id| id.0 != 0),
     }
 }
 

@@ -36,6 +36,7 @@ fn again(pid: u32, at_ns: u64, oom_kill: u64) -> DoubleCount {
         pid: Some(pid),
         start_boottime_ns: Some(u64::from(pid)),
         charged: charged(C, oom_kill).unwrap(),
+        parent_id: None,
     }
 }
 

@@ -93,6 +93,7 @@ impl Bench {
                 pid: None,
                 start_boottime_ns: None,
                 charged: charged(C.0, self.oom_kill).unwrap(),
+                parent_id: None,
             }));
             self.feed(Record::GroupEnd(GroupEnd {
                 seq: 0,

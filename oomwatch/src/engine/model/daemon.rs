@@ -272,19 +272,23 @@ impl Model {
         let events = daemon.engine.compare_all(&readings, is_past, now);
         daemon.engine.admit(events, now);
         self.end_past();
+        self.compare_node();
     }
 
-    pub(super) fn compare_node(&mut self) -> u64 {
-        let oom_kill = self.read_node();
+    pub(super) fn compare_node(&mut self) {
+        let at_ns = self.kernel.clock;
+        let before = self.read_node();
         self.drain();
+        let after = self.read_node();
         let Some(daemon) = &mut self.daemon else {
-            return 0;
+            return;
         };
-        let told = daemon.engine.node_reported();
-        daemon
-            .book
-            .as_mut()
-            .map_or(0, |book| book.compare(oom_kill, told))
+        let reported = daemon.engine.node_reported();
+        if let Some(book) = &mut daemon.book
+            && book.compare((before, after), reported) == 0
+        {
+            daemon.engine.all_is_reported_up_to(at_ns);
+        }
     }
 
     pub(super) fn end_past(&mut self) {
@@ -303,7 +307,7 @@ impl Model {
         let residual = daemon
             .book
             .as_mut()
-            .map_or(0, |book| book.compare(oom_kill, told));
+            .map_or(0, |book| book.compare((oom_kill, oom_kill), told));
         let event = daemon.engine.end_past(residual, at_ns, now);
         daemon.engine.admit(event, now);
         self.compare_node();

@@ -534,7 +534,9 @@ impl Kernel {
     fn record(&mut self, kill: Kill) {
         let note = Note::Increment(self.increments.len() - 1);
         let record = if kill.is_double {
-            let (id, counters) = self.charged_lineage(kill.owner)[0];
+            let lineage = self.charged_lineage(kill.owner);
+            let (id, counters) = lineage[0];
+            let above = lineage.get(1).map_or(ROOT, |(id, _)| *id);
             Record::DoubleCount(DoubleCount {
                 seq: 0,
                 boottime_ns: self.clock,
@@ -542,6 +544,7 @@ impl Kernel {
                 pid: Some(kill.pid),
                 start_boottime_ns: Some(u64::from(kill.pid)),
                 charged: charged(id, &counters),
+                parent_id: Some(CgroupId(above)),
             })
         } else {
             self.mark(

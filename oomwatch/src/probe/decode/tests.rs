@@ -240,7 +240,13 @@ fn a_double_count_has_a_call_where_one_is_known() {
         assert_eq!((count.pid, count.start_boottime_ns), (Some(7), None));
         assert_eq!(count.charged.css.inode, Some(77));
         assert_eq!(count.charged.oom_kill, 3);
+        assert_eq!(count.parent_id, None);
     }
+    wire.parent_id = 5;
+    let Ok(Record::DoubleCount(count)) = decode_aligned(wire.as_bytes()) else {
+        panic!("a double count");
+    };
+    assert_eq!(count.parent_id, Some(CgroupId(5)));
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Task {
             .compare_all(&noted.readings, noted.is_past, clock::now());
         self.admit(events);
         self.end_past();
+        self.compare_node();
     }
 
     /// Makes up for what is missing, once and for all.
@@ -122,7 +123,6 @@ impl Task {
         self.note_counters(is_past);
         tokio::time::sleep(LAST_WAIT).await;
         self.compare_counters();
-        self.compare_node();
         self.warn_of_residual();
     }
 

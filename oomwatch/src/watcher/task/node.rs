@@ -79,7 +79,7 @@ impl Task {
         self.node.is_past_open = false;
         let reported = self.engine.node_reported();
         let ledger = self.node.ledger.as_mut();
-        let residual = ledger.map_or(0, |ledger| ledger.compare(oom_kill, reported));
+        let residual = ledger.map_or(0, |ledger| ledger.compare((oom_kill, oom_kill), reported));
         let event = self.engine.end_past(residual, at_ns, clock::now());
         self.admit(event);
         self.compare_node();
@@ -117,19 +117,24 @@ impl Task {
         self.node.at_ns = Some(now_ns + again_ns);
     }
 
-    /// Whether everything was spoken of that was not part of the residual before.
+    /// Whether everything was reported that was not part of the residual before.
     pub(super) fn compare_node(&mut self) -> bool {
-        let before = self.node.residual();
-        let Some(oom_kill) = read() else {
+        let residual_before = self.node.residual();
+        let at_ns = clock::now().boottime_ns;
+        let Some(before) = read() else {
             return true;
         };
         // The count moves before the record is made.
         self.drain();
         let reported = self.engine.node_reported();
-        match &mut self.node.ledger {
-            Some(ledger) => ledger.compare(oom_kill, reported) <= before,
-            None => true,
+        let (Some(ledger), Some(after)) = (&mut self.node.ledger, read()) else {
+            return true;
+        };
+        let residual = ledger.compare((before, after), reported);
+        if residual == 0 {
+            self.engine.all_is_reported_up_to(at_ns);
         }
+        residual <= residual_before
     }
 
     pub(super) fn warn_of_residual(&mut self) {
