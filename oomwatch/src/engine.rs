@@ -42,7 +42,7 @@ use crate::{
     },
     event::{Kind, Now, OomEvent},
     id::{CgroupId, ContainerId},
-    ledger::{Counting, Increment, double_count::Recounts, node::Reported},
+    ledger::{Counting, Increment, double_count::DoubleCounts, node::Reported},
     reconcile::{Judged, Reconciler, Verdict},
     record::{CgroupChanged, Charged, DoubleCount, Memcg, Record, VictimRecord},
     topology::tree::{TOMBSTONE_NS, Tree},
@@ -64,7 +64,7 @@ pub struct Totals {
     /// Kills that only a container's counter told of.
     pub counter_only: u64,
     /// Second counts of one kill by the kernel (`memory.oom.group`): in its counters, never kills.
-    pub recounts: u64,
+    pub double_counts: u64,
     /// Marks of processes that were dying already.
     pub already_exiting: u64,
     /// Marks of further threads, folded into their process's event.
@@ -107,10 +107,10 @@ pub(crate) struct Engine {
     numbers: HashMap<CgroupId, Numbers>,
     by_hand: ByHand,
     /// Only where counters are read and not carried by records.
-    recounts: Recounts,
-    /// Which counters were read last of each cgroup; as `recounts`.
+    double_counts: DoubleCounts,
+    /// Which counters were read last of each cgroup; as `double_counts`.
     serials: HashMap<CgroupId, u32>,
-    /// As `recounts`.
+    /// As `double_counts`.
     causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
@@ -140,7 +140,7 @@ impl Engine {
             newly_registered: false,
             numbers: HashMap::new(),
             by_hand: ByHand::default(),
-            recounts: Recounts::default(),
+            double_counts: DoubleCounts::default(),
             serials: HashMap::new(),
             causes: HashMap::new(),
             totals: Totals::default(),
@@ -170,7 +170,7 @@ impl Engine {
 
     pub(crate) fn totals(&self) -> Totals {
         Totals {
-            recounts: self.reconciler.ledgers.double_counts(),
+            double_counts: self.reconciler.ledgers.double_counts(),
             ..self.totals
         }
     }
@@ -263,7 +263,7 @@ impl Engine {
         let container = self.registry.remove(&self.tree, id)?;
         self.numbers.remove(&container.cgroup_id);
         self.forget_by_hand(container.cgroup_id);
-        self.recounts.forget(container.cgroup_id);
+        self.double_counts.forget(container.cgroup_id);
         Ok(container)
     }
 
@@ -335,7 +335,7 @@ impl Engine {
             self.reconciler.ledgers.forget(id);
             self.numbers.remove(&id);
             self.forget_by_hand(id);
-            self.recounts.forget(id);
+            self.double_counts.forget(id);
             self.causes.remove(&id);
             self.serials.remove(&id);
         }

@@ -111,20 +111,11 @@ pub enum AddError {
 pub struct Report {
     /// What was seen.
     pub totals: Totals,
-    /// Records of victims that found no room in the ring.
-    pub dropped_victims: u64,
-    /// Records of cgroups that found no room in the ring; made up for by a new scan.
-    pub dropped_cgroups: u64,
-    /// Records that could not be decoded.
-    pub undecodable: u64,
     /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a
     /// container's counter told of, as of the last audit.
     pub residual: u64,
-    /// Events that did not fit a publisher's queue, or that it failed to send: those of
-    /// [`Self::publishers`], and of slow readers of [`Handle::events`].
-    pub lost_by_publishers: u64,
-    /// Events that are not in the history.
-    pub lost_by_store: u64,
+    /// What was lost, by where that was.
+    pub lost: Lost,
     /// Of those that were lost, the events that were left when the watcher stopped: they did not come out
     /// within the time of grace.
     pub lost_while_stopping: u64,
@@ -132,17 +123,30 @@ pub struct Report {
     pub publishers: Vec<PublisherReport>,
 }
 
-/// What was lost, by where that was.
+/// What was lost, by where that was. The stages are those of the metric `oomwatch_lost_total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lost {
-    /// Records of victims that found no room in the ring; containers' books tell of them.
+    /// Records of victims that found no room in the ring. Ledgers report those kills by number.
     pub ring: u64,
+    /// Records of cgroups that found no room in the ring. A scan makes up for them.
+    pub ring_cgroups: u64,
+    /// Records that could not be decoded.
+    pub decode: u64,
     /// Events that never came to a publisher: [`PublisherReport::lost_in_queue`], and what slow
     /// readers of [`Handle::events`] missed.
     pub queue: u64,
     /// Events that publishers refused, or failed to send: [`PublisherReport::lost_by_publisher`].
     pub publisher: u64,
+    /// Events that are not in the history.
+    pub store: u64,
+}
+
+impl Lost {
+    /// Events that some publisher or the history did not get.
+    pub(crate) fn events(&self) -> u64 {
+        self.queue + self.publisher + self.store
+    }
 }
 
 /// How a watcher failed after it had started.
@@ -163,25 +167,6 @@ pub enum WatchError {
         "the watcher ended by a defect of oomwatch, which its log names: start it again, and report it"
     )]
     Panicked,
-}
-
-impl Report {
-    /// Events that some publisher or the history did not get.
-    pub(crate) fn not_delivered(&self) -> u64 {
-        self.lost_by_publishers + self.lost_by_store
-    }
-
-    /// What was lost, by where that was.
-    #[must_use]
-    pub fn lost(&self) -> Lost {
-        let by_publisher = self.publishers.iter().map(|one| one.lost_by_publisher);
-        let publisher = by_publisher.sum();
-        Lost {
-            ring: self.dropped_victims,
-            queue: self.lost_by_publishers.saturating_sub(publisher),
-            publisher,
-        }
-    }
 }
 
 /// How a running watcher works.
@@ -306,7 +291,7 @@ impl Builder {
     #[cfg(feature = "runtimes")]
     /// As [`Self::runtime`], from when the socket is there: that is looked for once a minute.
     #[must_use]
-    pub fn runtime_if_there(mut self, socket: RuntimeSocket) -> Self {
+    pub fn runtime_if_present(mut self, socket: RuntimeSocket) -> Self {
         self.options.possible_sockets.push(socket);
         self
     }
@@ -629,37 +614,4 @@ impl Handle {
 /// Whether this host has counters to reconcile with.
 fn has_counters(hierarchy: &Hierarchy) -> bool {
     hierarchy.mode() == MemoryMode::Unified
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::publish::Delivery;
-
-    #[test]
-    fn what_is_lost_is_told_by_where_it_was() {
-        let publisher = |lost_in_queue, lost_by_publisher| PublisherReport {
-            name: "p".into(),
-            delivery: Delivery::BestEffort,
-            from_store: false,
-            published: 0,
-            retries: 0,
-            waiting: 0,
-            lost_in_queue,
-            lost_by_publisher,
-        };
-        let report = Report {
-            dropped_victims: 1,
-            // One more was missed by a reader of events.
-            lost_by_publishers: 2 + 3 + 4 + 5 + 1,
-            publishers: vec![publisher(2, 3), publisher(4, 5)],
-            ..Report::default()
-        };
-        let expected = Lost {
-            ring: 1,
-            queue: 7,
-            publisher: 8,
-        };
-        assert_eq!(report.lost(), expected);
-    }
 }

@@ -13,12 +13,12 @@ use crate::event::Event;
 use crate::notify::NotifySocket;
 use crate::wait::wait_for_exit;
 
-mod books;
 mod output;
+mod totals;
 
-pub use books::{Book, Stopped};
 pub use output::Output;
 use output::{Collector, collect};
+pub use totals::{ContainerTotals, Stopped};
 
 /// Generous: an emulated processor verifies a program in seconds, not in milliseconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);

@@ -41,7 +41,7 @@ struct Container {
     labels: BTreeMap<String, String>,
     kills: Option<u64>,
     counter_only: Option<u64>,
-    recounts: Option<u64>,
+    double_counts: Option<u64>,
 }
 
 impl Container {
@@ -68,7 +68,7 @@ impl Container {
             labels: details.labels.iter().map(label).collect(),
             kills: number(registered.kills),
             counter_only: number(registered.counter_only),
-            recounts: number(registered.recounts),
+            double_counts: number(registered.double_counts),
         }
     }
 }

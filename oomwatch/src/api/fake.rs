@@ -74,7 +74,7 @@ impl Fake {
             cgroup_path: path.to_str().map(str::to_owned),
             kills: 1,
             counter_only: 0,
-            recounts: 0,
+            double_counts: 0,
         });
         registered.collect()
     }

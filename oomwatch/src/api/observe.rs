@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{Shared, answer::json, problem::Problem};
 use crate::{
     publish::PublisherReport,
-    watcher::{Report, SourceReport, Status},
+    watcher::{Lost, Report, SourceReport, Status},
 };
 
 /// A watcher that answers within this is alive.
@@ -34,16 +34,36 @@ struct Wire<'a> {
     unregistered: u64,
     late: u64,
     counter_only: u64,
-    recounts: u64,
+    double_counts: u64,
     already_exiting: u64,
     residual: u64,
-    dropped_victims: u64,
-    dropped_cgroups: u64,
-    undecodable: u64,
-    lost_by_publishers: u64,
-    lost_by_store: u64,
+    lost: LostWire,
     sources: Vec<SourceWire<'a>>,
     publishers: Vec<PublisherWire<'a>>,
+}
+
+/// By stage, as the metric `oomwatch_lost_total` has it.
+#[derive(Serialize)]
+struct LostWire {
+    ring: u64,
+    ring_cgroups: u64,
+    decode: u64,
+    queue: u64,
+    publisher: u64,
+    store: u64,
+}
+
+impl From<Lost> for LostWire {
+    fn from(lost: Lost) -> Self {
+        Self {
+            ring: lost.ring,
+            ring_cgroups: lost.ring_cgroups,
+            decode: lost.decode,
+            queue: lost.queue,
+            publisher: lost.publisher,
+            store: lost.store,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -97,12 +117,8 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Result<Response
 fn wire(status: &Status, uptime: Duration) -> Wire<'_> {
     let Report {
         totals,
-        dropped_victims,
-        dropped_cgroups,
-        undecodable,
         residual,
-        lost_by_publishers,
-        lost_by_store,
+        lost,
         ref publishers,
         // 0 for as long as anybody can ask.
         lost_while_stopping: _,
@@ -120,14 +136,10 @@ fn wire(status: &Status, uptime: Duration) -> Wire<'_> {
         unregistered: totals.unregistered,
         late: totals.late,
         counter_only: totals.counter_only,
-        recounts: totals.recounts,
+        double_counts: totals.double_counts,
         already_exiting: totals.already_exiting,
         residual,
-        dropped_victims,
-        dropped_cgroups,
-        undecodable,
-        lost_by_publishers,
-        lost_by_store,
+        lost: lost.into(),
         sources: status.sources.iter().map(SourceWire::from).collect(),
         publishers: publishers.iter().map(PublisherWire::from).collect(),
     }

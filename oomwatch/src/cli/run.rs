@@ -122,7 +122,7 @@ fn configure(args: &RunArgs, counts: &Counts) -> anyhow::Result<Builder> {
         builder = builder.runtime(socket);
     }
     for socket in sources.possible {
-        builder = builder.runtime_if_there(socket);
+        builder = builder.runtime_if_present(socket);
     }
     if let Some(dir) = &args.pin {
         builder = builder.pin(dir);
@@ -175,7 +175,7 @@ fn summarize(report: &Report) {
     info!(
         kills = report.totals.kills,
         counter_only = report.totals.counter_only,
-        recounts = report.totals.recounts,
+        double_counts = report.totals.double_counts,
         unregistered = report.totals.unregistered,
         already_exiting = report.totals.already_exiting,
         folded = report.totals.folded,
@@ -183,16 +183,21 @@ fn summarize(report: &Report) {
         residual = report.residual,
         "stopped"
     );
-    let lost = report.dropped_victims
-        + report.undecodable
-        + report.lost_by_publishers
-        + report.lost_by_store;
-    if lost > 0 {
+    let lost = report.lost;
+    let stages = [
+        lost.ring,
+        lost.decode,
+        lost.queue,
+        lost.publisher,
+        lost.store,
+    ];
+    if stages.iter().any(|&lost| lost > 0) {
         warn!(
-            ring = report.dropped_victims,
-            undecodable = report.undecodable,
-            publishers = report.lost_by_publishers,
-            store = report.lost_by_store,
+            ring = lost.ring,
+            decode = lost.decode,
+            queue = lost.queue,
+            publisher = lost.publisher,
+            store = lost.store,
             "events were lost"
         );
     }

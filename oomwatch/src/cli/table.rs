@@ -157,19 +157,26 @@ struct Status {
     cgroups: u64,
     kills: u64,
     counter_only: u64,
-    recounts: u64,
+    double_counts: u64,
     unregistered: u64,
     already_exiting: u64,
     late: u64,
     residual: u64,
-    dropped_victims: u64,
-    undecodable: u64,
-    lost_by_publishers: u64,
-    lost_by_store: u64,
+    lost: Lost,
     /// Not told by older daemons.
     #[serde(default)]
     sources: Vec<Source>,
     publishers: Vec<Publisher>,
+}
+
+/// What was lost, by stage.
+#[derive(Deserialize)]
+struct Lost {
+    ring: u64,
+    decode: u64,
+    queue: u64,
+    publisher: u64,
+    store: u64,
 }
 
 /// What is shown of a runtime.
@@ -256,11 +263,11 @@ impl Status {
                 "no kills",
                 format!(
                     "{} exiting already, {} counted twice by the kernel",
-                    self.already_exiting, self.recounts
+                    self.already_exiting, self.double_counts
                 ),
             ),
             ("unexplained", self.residual.to_string()),
-            ("lost", self.lost()),
+            ("lost", self.lost_by_stage()),
         ];
         let mut table = table(width);
         for (name, value) in rows {
@@ -275,12 +282,13 @@ impl Status {
         text(table)
     }
 
-    fn lost(&self) -> String {
+    fn lost_by_stage(&self) -> String {
         let stages = [
-            ("ring", self.dropped_victims),
-            ("undecodable", self.undecodable),
-            ("publishers", self.lost_by_publishers),
-            ("store", self.lost_by_store),
+            ("ring", self.lost.ring),
+            ("decode", self.lost.decode),
+            ("queue", self.lost.queue),
+            ("publisher", self.lost.publisher),
+            ("store", self.lost.store),
         ];
         let lost: Vec<_> = stages
             .iter()
@@ -328,9 +336,9 @@ mod tests {
     fn a_status_says_who_is_behind_and_what_was_lost() {
         let status = serde_json::json!({
             "version": "0.1.0", "uptime_seconds": 61, "node": "n1", "tier": "btf", "sees_limits": true,
-            "containers": 3, "cgroups": 40, "kills": 5, "counter_only": 1, "recounts": 0,
-            "unregistered": 2, "already_exiting": 1, "late": 1, "residual": 0, "dropped_victims": 7,
-            "undecodable": 0, "lost_by_publishers": 4, "lost_by_store": 0,
+            "containers": 3, "cgroups": 40, "kills": 5, "counter_only": 1, "double_counts": 0,
+            "unregistered": 2, "already_exiting": 1, "late": 1, "residual": 0,
+            "lost": {"ring": 7, "ring_cgroups": 0, "decode": 0, "queue": 3, "publisher": 1, "store": 0},
             "sources": [
                 {"api": "docker", "socket": "/run/docker.sock", "connected": true},
                 {"api": "cri", "socket": "/run/crio/crio.sock", "connected": false}
@@ -350,7 +358,7 @@ mod tests {
           of no container  2, 1 claimed since
         no kills           1 exiting already, 0 counted twice by the kernel
         unexplained        0
-        lost               7 (ring), 4 (publishers)
+        lost               7 (ring), 3 (queue), 1 (publisher)
         runtime            docker: connected, /run/docker.sock
         runtime            cri: not connected, /run/crio/crio.sock
         publisher          otlp: 2 published, 3 waiting

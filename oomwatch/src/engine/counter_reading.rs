@@ -147,7 +147,7 @@ impl Engine {
         let counter = reading.and_then(|reading| reading.events.oom_kill);
         let verdict = self.reconciler.exited(record, &lineage, counter);
         if matches!(verdict, Verdict::Kill { .. }) {
-            self.recounts.told(&lineage);
+            self.double_counts.told(&lineage);
             if let Some(own) = own.or(charged) {
                 self.count(own, Increment::Kill, 1);
             }
@@ -213,7 +213,7 @@ impl Engine {
         let groups = reading.serial.zip(reading.events.oom_group_kill);
         let doubles = groups.map(|(serial, groups)| {
             let is_new = missing == oom_kill;
-            self.recounts
+            self.double_counts
                 .share_out(&lineage, serial, groups, missing, is_new)
         });
         let double_counts = doubles.unwrap_or(0);
@@ -238,7 +238,7 @@ impl Engine {
             // Before v5.17, and of a cgroup that is gone, nothing tells a group kill, so the count
             // may have one too many.
             event.counter.recounts = None;
-            event.quality.missing.push("recounts");
+            event.quality.missing.push("double_counts");
         }
         Some(event)
     }

@@ -32,7 +32,7 @@ pub struct Registered {
     /// Kills that only the counter told of.
     pub counter_only: u64,
     /// The kernel's double counts.
-    pub recounts: u64,
+    pub double_counts: u64,
 }
 
 impl Engine {
@@ -141,7 +141,7 @@ impl Engine {
             cgroup_path: path.map(|path| crate::id::printable(&path)),
             kills: numbers.kills,
             counter_only: numbers.counter_only,
-            recounts: numbers.double_counts,
+            double_counts: numbers.double_counts,
         })
     }
 

@@ -40,7 +40,7 @@ impl Waiting {
         let mut known = self.double_counts_before.iter();
         known
             .find(|(id, _)| *id == cgroup)
-            .map_or(0, |(_, recounts)| *recounts)
+            .map_or(0, |(_, double_counts)| *double_counts)
     }
 }
 

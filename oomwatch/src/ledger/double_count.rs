@@ -28,9 +28,9 @@ struct Book {
 
 /// All containers.
 #[derive(Debug, Default)]
-pub(crate) struct Recounts(HashMap<CgroupId, Book>);
+pub(crate) struct DoubleCounts(HashMap<CgroupId, Book>);
 
-impl Recounts {
+impl DoubleCounts {
     /// Shares out `missing` increments of a container (`lineage`, itself first) that nobody spoke
     /// of: returns how many are double counts, and the others are kills. `is_new` where the
     /// counters began at 0 while the container was watched.
@@ -62,8 +62,8 @@ impl Recounts {
         book.entered = book.entered.saturating_add(groups);
         book.groups = book.groups.saturating_add(groups);
         book.rise = book.rise.saturating_add(missing);
-        let recounts = book.groups.min(book.rise.saturating_sub(book.groups));
-        let told = (book.rise - recounts).max(book.told);
+        let double_counts = book.groups.min(book.rise.saturating_sub(book.groups));
+        let told = (book.rise - double_counts).max(book.told);
         let kills = told - book.told;
         book.told = told;
         for id in above {
@@ -94,14 +94,14 @@ mod tests {
     const C: CgroupId = CgroupId(10);
     const POD: CgroupId = CgroupId(5);
 
-    /// Readings of one new container: `(oom_kill, oom_group_kill)`; returns kills and recounts.
+    /// Readings of one new container: `(oom_kill, oom_group_kill)`; returns kills and double_counts.
     fn read(readings: &[(u64, u64)]) -> (u64, u64) {
-        let mut recounts = Recounts::default();
+        let mut double_counts = DoubleCounts::default();
         let (mut before, mut kills, mut doubles) = (0, 0, 0);
         for &(oom_kill, oom_group_kill) in readings {
             let missing = oom_kill - before;
             before = oom_kill;
-            let double = recounts.share_out(&[C], 1, oom_group_kill, missing, true);
+            let double = double_counts.share_out(&[C], 1, oom_group_kill, missing, true);
             doubles += double;
             kills += missing - double;
         }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn single_kills_are_not_recounts() {
+    fn single_kills_are_not_double_counts() {
         assert_eq!(read(&[(1, 0), (3, 0)]), (3, 0));
         assert_eq!(read(&[(2, 0), (3, 0), (3, 1), (7, 1)]), (6, 1));
     }
@@ -143,35 +143,35 @@ mod tests {
 
     #[test]
     fn old_groups_are_in_the_base() {
-        let mut recounts = Recounts::default();
-        assert_eq!(recounts.share_out(&[C], 1, 5, 0, false), 0);
-        assert_eq!(recounts.share_out(&[C], 1, 5, 2, false), 0);
-        assert_eq!(recounts.share_out(&[C], 1, 6, 2, false), 1);
+        let mut double_counts = DoubleCounts::default();
+        assert_eq!(double_counts.share_out(&[C], 1, 5, 0, false), 0);
+        assert_eq!(double_counts.share_out(&[C], 1, 5, 2, false), 0);
+        assert_eq!(double_counts.share_out(&[C], 1, 6, 2, false), 1);
     }
 
     #[test]
     fn a_group_whose_members_told_of_themselves() {
-        let mut recounts = Recounts::default();
-        recounts.share_out(&[C], 1, 0, 0, true);
+        let mut double_counts = DoubleCounts::default();
+        double_counts.share_out(&[C], 1, 0, 0, true);
         for _ in 0..3 {
-            recounts.told(&[C, POD]);
+            double_counts.told(&[C, POD]);
         }
-        assert_eq!(recounts.share_out(&[C], 1, 1, 1, false), 1);
+        assert_eq!(double_counts.share_out(&[C], 1, 1, 1, false), 1);
     }
 
     #[test]
     fn a_group_below_is_not_counted_above_again() {
-        let mut recounts = Recounts::default();
-        recounts.share_out(&[POD], 1, 0, 0, true);
-        recounts.share_out(&[C, POD], 2, 0, 0, true);
-        assert_eq!(recounts.share_out(&[C, POD], 2, 1, 4, true), 1);
-        assert_eq!(recounts.share_out(&[POD], 1, 1, 2, true), 0);
+        let mut double_counts = DoubleCounts::default();
+        double_counts.share_out(&[POD], 1, 0, 0, true);
+        double_counts.share_out(&[C, POD], 2, 0, 0, true);
+        assert_eq!(double_counts.share_out(&[C, POD], 2, 1, 4, true), 1);
+        assert_eq!(double_counts.share_out(&[POD], 1, 1, 2, true), 0);
     }
 
     #[test]
     fn other_counters_start_a_new_page() {
-        let mut recounts = Recounts::default();
-        recounts.share_out(&[C], 1, 7, 0, false);
-        assert_eq!(recounts.share_out(&[C], 2, 1, 2, false), 1);
+        let mut double_counts = DoubleCounts::default();
+        double_counts.share_out(&[C], 1, 7, 0, false);
+        assert_eq!(double_counts.share_out(&[C], 2, 1, 2, false), 1);
     }
 }

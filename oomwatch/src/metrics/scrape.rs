@@ -154,7 +154,7 @@ impl Scrape {
                 .map(|(found, events)| ([("attribution", *found)], *events)),
         )?;
         lines.counter(
-            "oomwatch_recovered",
+            "oomwatch_counter_only_kills",
             "Kills that only a counter told of; they are in all other numbers",
             node.recovered,
         )
@@ -173,7 +173,7 @@ impl Scrape {
             node.evicted_kills,
         )?;
         lines.gauge(
-            "oomwatch_containers_left_out",
+            "oomwatch_containers_without_series",
             "Containers without a kill that have no series for want of room",
             left_out as u64,
         )
@@ -310,9 +310,9 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
     )?;
     publishers(lines, &status.report.publishers)?;
     lines.counter(
-        "oomwatch_recounts",
+        "oomwatch_double_counts",
         "Second counts of one kill by the kernel, which are no kills",
-        status.report.totals.recounts,
+        status.report.totals.double_counts,
     )?;
     lines.gauge(
         "oomwatch_residual",
@@ -381,13 +381,13 @@ fn publishers(lines: &mut Lines<'_>, publishers: &[PublisherReport]) -> fmt::Res
 }
 
 fn lost(report: &Report) -> impl Iterator<Item = (&'static str, u64)> {
-    let lost = report.lost();
+    let lost = report.lost;
     [
         ("ring", lost.ring),
-        ("decode", report.undecodable),
+        ("decode", lost.decode),
         ("queue", lost.queue),
         ("publisher", lost.publisher),
-        ("store", report.lost_by_store),
+        ("store", lost.store),
     ]
     .into_iter()
 }

@@ -14,6 +14,7 @@ use crate::{
     publish::{Delivery, PublisherReport},
     record::Constraint,
     tier::Tier,
+    watcher::Lost,
     watcher::{Report, SourceReport},
 };
 
@@ -42,11 +43,14 @@ impl Watched for Fake {
                 }],
                 report: Report {
                     totals: Totals {
-                        recounts: 3,
+                        double_counts: 3,
                         ..Totals::default()
                     },
-                    dropped_victims: 5,
-                    lost_by_publishers: 6,
+                    lost: Lost {
+                        ring: 5,
+                        queue: 6,
+                        ..Lost::default()
+                    },
                     residual: 7,
                     publishers: vec![PublisherReport {
                         name: "otlp".to_owned(),
@@ -117,7 +121,7 @@ fn registered(id: &str, details: ContainerDetails) -> Registered {
         cgroup_path: Some(format!("/kubepods/{id}")),
         kills: 0,
         counter_only: 0,
-        recounts: 0,
+        double_counts: 0,
     }
 }
 
@@ -229,18 +233,18 @@ async fn a_whole_scrape() {
     oomwatch_attribution_total{attribution="exact"} 3
     oomwatch_attribution_total{attribution="late"} 0
     oomwatch_attribution_total{attribution="unregistered"} 0
-    # HELP oomwatch_recovered Kills that only a counter told of; they are in all other numbers
-    # TYPE oomwatch_recovered counter
-    oomwatch_recovered_total 0
+    # HELP oomwatch_counter_only_kills Kills that only a counter told of; they are in all other numbers
+    # TYPE oomwatch_counter_only_kills counter
+    oomwatch_counter_only_kills_total 0
     # HELP oomwatch_evicted_containers Containers whose series were dropped for want of room
     # TYPE oomwatch_evicted_containers counter
     oomwatch_evicted_containers_total 0
     # HELP oomwatch_evicted_kills Kills of evicted containers; node_oom_kills_total still has them
     # TYPE oomwatch_evicted_kills counter
     oomwatch_evicted_kills_total 0
-    # HELP oomwatch_containers_left_out Containers without a kill that have no series for want of room
-    # TYPE oomwatch_containers_left_out gauge
-    oomwatch_containers_left_out 0
+    # HELP oomwatch_containers_without_series Containers without a kill that have no series for want of room
+    # TYPE oomwatch_containers_without_series gauge
+    oomwatch_containers_without_series 0
     # HELP oomwatch_delivery_latency_seconds From the kernel's time stamp of a mark to the publishers' queues
     # TYPE oomwatch_delivery_latency_seconds histogram
     # UNIT oomwatch_delivery_latency_seconds seconds
@@ -280,9 +284,9 @@ async fn a_whole_scrape() {
     # TYPE oomwatch_publisher_waiting_events gauge
     # UNIT oomwatch_publisher_waiting_events events
     oomwatch_publisher_waiting_events{publisher="otlp"} 10.0
-    # HELP oomwatch_recounts Second counts of one kill by the kernel, which are no kills
-    # TYPE oomwatch_recounts counter
-    oomwatch_recounts_total 3
+    # HELP oomwatch_double_counts Second counts of one kill by the kernel, which are no kills
+    # TYPE oomwatch_double_counts counter
+    oomwatch_double_counts_total 3
     # HELP oomwatch_residual OOM kills that the node counted and that neither a record nor a container's counter told of
     # TYPE oomwatch_residual gauge
     oomwatch_residual 7
@@ -342,7 +346,7 @@ async fn a_kill_is_told_from_the_tier_that_only_counts() {
         lines[1].ends_with(r#"scope="unknown",constraint="unknown"} 4"#),
         "{lines:?}"
     );
-    assert_eq!(value(&node, "oomwatch_recovered_total").await, 4);
+    assert_eq!(value(&node, "oomwatch_counter_only_kills_total").await, 4);
     assert_eq!(
         value(&node, r#"node_oom_kills_total{scope="unknown"}"#).await,
         4
@@ -535,7 +539,7 @@ async fn containers_without_a_kill_give_way_and_are_counted() {
     let lines = node.lines("container_oom_kills_total").await;
     assert_eq!(lines.len(), 4);
     assert!(lines.iter().any(|line| line.contains("c7")), "{lines:?}");
-    assert_eq!(value(&node, "oomwatch_containers_left_out").await, 6);
+    assert_eq!(value(&node, "oomwatch_containers_without_series").await, 6);
 }
 
 /// Labels end where they are meant to, whatever is in them.

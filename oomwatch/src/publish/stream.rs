@@ -15,7 +15,7 @@ use crate::event::OomEvent;
 /// Events from the moment it was made on, in order. Ends when the watcher stops.
 ///
 /// Holds [`PUBLISHER_QUEUE`] events; what a slower reader misses is counted in
-/// [`crate::watcher::Report::lost_by_publishers`].
+/// [`crate::watcher::Lost::queue`].
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Arc<OomEvent>>);
 

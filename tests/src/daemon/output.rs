@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::books::{self, Book, Stopped, Summary};
+use super::totals::{self, ContainerTotals, Stopped, Summary};
 use crate::event::Event;
 
 /// What a program has written so far.
@@ -26,7 +26,7 @@ pub struct Output {
     /// Lines of standard error.
     pub errors: Vec<String>,
     /// The numbers of each container, from the last of them.
-    pub books: Vec<Book>,
+    pub totals: Vec<ContainerTotals>,
     /// The numbers of the whole node.
     pub stopped: Option<Stopped>,
 }
@@ -34,8 +34,8 @@ pub struct Output {
 impl Output {
     fn take_error(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line).trim_end().to_owned();
-        match books::parse(&text) {
-            Some(Summary::Book(book)) => self.books.push(book),
+        match totals::parse(&text) {
+            Some(Summary::Container(own)) => self.totals.push(own),
             Some(Summary::Stopped(stopped)) => self.stopped = Some(stopped),
             None => {}
         }

@@ -113,16 +113,16 @@ impl<'a> Checks<'a> {
         Some(law)
     }
 
-    /// The same where oomwatch keeps no books (see its `account`).
-    pub(super) fn law_without_books(&mut self, context: &Context) {
+    /// The same where oomwatch keeps no totals (see its `account`).
+    pub(super) fn law_without_totals(&mut self, context: &Context) {
         self.judge(context, false);
     }
 
-    fn judge(&mut self, context: &Context, books: bool) -> Option<Law> {
+    fn judge(&mut self, context: &Context, totals: bool) -> Option<Law> {
         if self.findings.dry {
             return None;
         }
-        match self.findings.law(books) {
+        match self.findings.law(totals) {
             Ok(law) => {
                 context.report.law(context.scenario, &law);
                 self.failures.extend(law.failures.iter().cloned());
@@ -137,7 +137,7 @@ impl<'a> Checks<'a> {
 
     /// The promise for the tiers that read counters (no marks are at hand for the rest of the law): what the kernel counted for a container is what was reported for it.
     ///
-    /// `rise == kills + counter_only + recounts`, all in the subtree of the container's cgroup.
+    /// `rise == kills + counter_only + double_counts`, all in the subtree of the container's cgroup.
     pub(super) fn conserved(&mut self, container: &str, cgroup: &Cgroup) {
         if self.findings.dry {
             return;
@@ -150,10 +150,10 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// The promise as of each event: its `oom_kill` is made of the kills so far and the recounts
+    /// The promise as of each event: its `oom_kill` is made of the kills so far and the double_counts
     /// it admits. For a container whose cgroup is new, so that its counters began at zero.
     ///
-    /// A recount after the last event is in no event.
+    /// A double count after the last event is in no event.
     pub(super) fn accounted(&mut self, container: &str) {
         let mut kills = 0;
         for event in self.findings.events() {
@@ -164,11 +164,11 @@ impl<'a> Checks<'a> {
                 continue;
             }
             kills += event.count().unwrap_or_default();
-            let recounts = event.counter("recounts");
+            let double_counts = event.counter("recounts");
             self.eq(
                 "counter.oom_kill, against kills so far and counter.recounts",
                 event.counter("oom_kill"),
-                kills + recounts.unwrap_or_default(),
+                kills + double_counts.unwrap_or_default(),
             );
         }
     }
@@ -188,8 +188,8 @@ impl<'a> Checks<'a> {
 
 fn reported(events: &[Event], container: &str) -> Result<i64> {
     let mut total = 0;
-    // The recounts an event carries are the container's so far, so the last word counts.
-    let mut recounts = 0;
+    // The double_counts an event carries are the container's so far, so the last word counts.
+    let mut double_counts = 0;
     for event in events {
         if event.container_id()?.as_deref() != Some(container) {
             continue;
@@ -197,7 +197,7 @@ fn reported(events: &[Event], container: &str) -> Result<i64> {
         if event.kind()? != "already_exiting" {
             total += event.count()?;
         }
-        recounts = recounts.max(event.number_or_null("counter.recounts")?.unwrap_or(0));
+        double_counts = double_counts.max(event.number_or_null("counter.recounts")?.unwrap_or(0));
     }
-    Ok(i64::try_from(total + recounts)?)
+    Ok(i64::try_from(total + double_counts)?)
 }

@@ -94,8 +94,8 @@ impl Findings {
         &self.output.events
     }
 
-    /// Holds everything against everything. `books` tells whether oomwatch keeps any here.
-    pub(super) fn law(&self, books: bool) -> Result<Law> {
+    /// Holds everything against everything. `totals` tells whether oomwatch keeps any here.
+    pub(super) fn law(&self, totals: bool) -> Result<Law> {
         let mut rises = BTreeMap::new();
         for watched in &self.watched {
             if let Some(container) = &watched.container {
@@ -110,7 +110,7 @@ impl Findings {
             logged: self.logged_processes().map(|logged| logged.len()),
             spawned: &self.spawned,
             events: self.events(),
-            books: books.then_some(&self.output.books),
+            totals: totals.then_some(&self.output.totals),
             stopped: self.output.stopped,
         }))
     }

@@ -1,7 +1,7 @@
 //! The conservation law: what the kernel counted, what the test did, and what was reported, for
 //! every registered container and for the node.
 //!
-//! `rise of oom_kill == kills + counter_only + recounts`, no process twice, none in the wrong
+//! `rise of oom_kill == kills + counter_only + double_counts`, no process twice, none in the wrong
 //! container. Pure: takes what the witnesses said, gives numbers and what is wrong with them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::daemon::{Book, Stopped};
+use crate::daemon::{ContainerTotals, Stopped};
 use crate::event::Event;
 
 /// Where the test put a process.
@@ -32,8 +32,8 @@ pub(super) struct Witnesses<'a> {
     /// All processes that the test started.
     pub(super) spawned: &'a BTreeMap<u32, Home>,
     pub(super) events: &'a [Event],
-    /// The daemon's own numbers; `None` on a host where it keeps no books.
-    pub(super) books: Option<&'a [Book]>,
+    /// The daemon's own numbers; `None` on a host where it keeps no totals.
+    pub(super) totals: Option<&'a [ContainerTotals]>,
     pub(super) stopped: Option<Stopped>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Law {
     pub(super) log: Option<i64>,
     pub(super) kills: i64,
     pub(super) counter_only: i64,
-    recounts: i64,
+    double_counts: i64,
     already_exiting: i64,
     /// Sum of what is not explained, of each container and of the node, without their signs.
     residual: i64,
@@ -60,7 +60,7 @@ pub(super) struct Law {
 }
 
 impl Law {
-    /// The numbers of a history over several runs, of which no daemon has the books: `homes` has the
+    /// The numbers of a history over several runs, of which no daemon has the totals: `homes` has the
     /// container of each process, `truth` and `node` are rises of `oom_kill`.
     pub(super) fn of_history(
         truth: i64,
@@ -114,7 +114,7 @@ impl Law {
         self.log.is_some_and(|logged| told > logged)
     }
 
-    /// Whether fewer kills are reported than the kernel logged: lost ones were taken for recounts.
+    /// Whether fewer kills are reported than the kernel logged: lost ones were taken for double_counts.
     pub(super) fn tells_too_little(&self) -> bool {
         let told = self.kills + self.counter_only;
         self.log.is_some_and(|logged| told < logged)
@@ -127,32 +127,32 @@ impl Law {
                 .iter()
                 .filter(|event| is_of(event, Some(id)))
         };
-        let told = Book {
+        let told = ContainerTotals {
             container: id.to_owned(),
-            rise,
+            increase: rise,
             kills: sum(events(), "kill"),
             counter_only: sum(events(), "counter_only"),
-            ..book(witnesses.books.unwrap_or_default(), id)
+            ..book(witnesses.totals.unwrap_or_default(), id)
         };
-        let told_recounts = told.recounts;
-        let residual = rise - told.kills - told.counter_only - told_recounts;
+        let told_double_counts = told.double_counts;
+        let residual = rise - told.kills - told.counter_only - told_double_counts;
         self.fails(residual != 0, || {
             format!("{id}: {residual} of {rise} not explained by {told:?}")
         });
-        if let Some(books) = witnesses.books {
+        if let Some(totals) = witnesses.totals {
             // The daemon's own view must be that of its events and of the counters.
-            let own = book(books, id);
-            let expected = Book { residual, ..told };
+            let own = book(totals, id);
+            let expected = ContainerTotals { residual, ..told };
             self.fails(own != expected, || {
-                format!("{id}: the books say {own:?}, the events {expected:?}")
+                format!("{id}: the totals say {own:?}, the events {expected:?}")
             });
         }
         self.truth += rise;
-        self.recounts += told_recounts;
+        self.double_counts += told_double_counts;
         self.residual += residual.abs();
     }
 
-    /// Every kill of the node, in a container or not, is in one event or a recount.
+    /// Every kill of the node, in a container or not, is in one event or a double count.
     fn node(&mut self, witnesses: &Witnesses<'_>) {
         let all = || witnesses.events.iter();
         self.kills = sum(all(), "kill");
@@ -162,7 +162,7 @@ impl Law {
             self.failures.push("no summary at the daemon's end".into());
             return;
         };
-        let residual = self.node - self.kills - self.counter_only - stopped.recounts;
+        let residual = self.node - self.kills - self.counter_only - stopped.double_counts;
         self.residual += residual.abs();
         self.fails(residual != 0, || {
             format!("the node: {residual} not explained by the events and {stopped:?}")
@@ -203,16 +203,16 @@ impl Law {
 }
 
 /// The daemon's numbers of a container. Several cgroups may have had its id, one after another.
-fn book(books: &[Book], id: &str) -> Book {
-    let mut sum = Book {
+fn book(totals: &[ContainerTotals], id: &str) -> ContainerTotals {
+    let mut sum = ContainerTotals {
         container: id.to_owned(),
-        ..Book::default()
+        ..ContainerTotals::default()
     };
-    for book in books.iter().filter(|book| book.container == id) {
-        sum.rise += book.rise;
+    for book in totals.iter().filter(|book| book.container == id) {
+        sum.increase += book.increase;
         sum.kills += book.kills;
         sum.counter_only += book.counter_only;
-        sum.recounts += book.recounts;
+        sum.double_counts += book.double_counts;
         sum.residual += book.residual;
     }
     sum

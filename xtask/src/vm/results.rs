@@ -89,7 +89,7 @@ pub(crate) struct Law {
     pub(crate) log: Option<i64>,
     pub(crate) kills: i64,
     pub(crate) counter_only: i64,
-    pub(crate) recounts: i64,
+    pub(crate) double_counts: i64,
     pub(crate) already_exiting: i64,
     /// What is not explained. The scenario fails where it is not 0.
     pub(crate) residual: i64,
@@ -236,9 +236,9 @@ mod tests {
         report.accept(r#"{"test":"c","outcome":"skipped","duration_ms":0,"detail":"no v2"}"#);
         assert_eq!(report.accept(r#"{"alive":7}"#), Show::Nothing);
         let law = r#"{"scenario":"b","law":{"truth":4,"node":4,"log":3,"kills":3,"counter_only":0,
-            "recounts":1,"already_exiting":0,"residual":0,"misattributed":0}}"#;
+            "double_counts":1,"already_exiting":0,"residual":0,"misattributed":0}}"#;
         assert_eq!(report.accept(law), Show::Nothing);
-        assert_eq!(report.laws.first().map(|of| of.law.recounts), Some(1));
+        assert_eq!(report.laws.first().map(|of| of.law.double_counts), Some(1));
         report.accept(r#"{"done":true}"#);
         report.finish("powered off");
         let tally = Tally {

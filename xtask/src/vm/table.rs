@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::results::{Law, LawOf};
 
 const HEAD: &str = "\
-| scenario | kernel | oom_kill | node | logged | kills | counter_only | recounts | already_exiting | residual | misattributed |
+| scenario | kernel | oom_kill | node | logged | kills | counter_only | double_counts | already_exiting | residual | misattributed |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 ";
 
@@ -28,7 +28,7 @@ pub(crate) fn markdown(kernels: &[(&str, &[LawOf])]) -> String {
             log,
             kills,
             counter_only,
-            recounts,
+            double_counts,
             already_exiting,
             residual,
             misattributed,
@@ -37,7 +37,7 @@ pub(crate) fn markdown(kernels: &[(&str, &[LawOf])]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             table,
-            "| {scenario} | {kernel} | {truth} | {node} | {log} | {kills} | {counter_only} | {recounts} \
+            "| {scenario} | {kernel} | {truth} | {node} | {log} | {kills} | {counter_only} | {double_counts} \
              | {already_exiting} | {residual} | {misattributed} |"
         );
     }

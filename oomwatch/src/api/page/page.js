@@ -61,7 +61,7 @@ function drawAll() {
 function drawNumbers() {
   if (!status) return;
   at('node').textContent = status.node || '';
-  const lost = status.dropped_victims + status.undecodable + status.lost_by_publishers + status.lost_by_store;
+  const lost = status.lost.ring + status.lost.decode + status.lost.queue + status.lost.publisher + status.lost.store;
   const numbers = [
     ['kills', status.kills + status.counter_only, 'kills'], ['containers', status.containers],
     ['cgroups', status.cgroups], ['tier', status.tier], ['residual', status.residual, 'bad'],

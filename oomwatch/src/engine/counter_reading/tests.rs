@@ -99,7 +99,7 @@ fn a_rise_is_told_once_and_old_counts_never() {
 }
 
 #[test]
-fn a_group_of_three_is_three_and_a_recount() {
+fn a_group_of_three_is_three_and_a_double_count() {
     let mut engine = engine(0, 0, 0);
     let events = engine.read(&[reading(C, 4, Some(1))], now(5));
     assert_eq!(told(&events), [(C, 3)]);
@@ -107,13 +107,13 @@ fn a_group_of_three_is_three_and_a_recount() {
 }
 
 #[test]
-fn before_5_17_recounts_are_unknown_and_not_0() {
+fn before_5_17_double_counts_are_unknown_and_not_0() {
     let mut engine = engine(0, 0, 0);
     let events = engine.read(&[reading(C, 4, None)], now(5));
     assert_eq!(told(&events), [(C, 4)]);
     let event = events.first().unwrap();
     assert_eq!(event.counter.recounts, None);
-    assert!(event.quality.missing.contains(&"recounts"));
+    assert!(event.quality.missing.contains(&"double_counts"));
 }
 
 #[test]
@@ -360,24 +360,28 @@ impl Model {
         for place in [1, 2] {
             let told = told(Self::IDS[place], &self.events);
             assert_eq!(told, self.killed[place - 1], "container {place}");
-            let recounts = self
+            let double_counts = self
                 .engine
                 .reconciler
                 .ledgers
                 .double_counts_of(CgroupId(Self::IDS[place]));
             assert_eq!(
                 self.counters[place].0,
-                told + recounts,
+                told + double_counts,
                 "the law of {place}"
             );
             all += told;
         }
-        let recounts = self
+        let double_counts = self
             .engine
             .reconciler
             .ledgers
             .double_counts_of(CgroupId(POD));
-        assert_eq!(self.counters[0].0, all + recounts, "the law of the pod");
+        assert_eq!(
+            self.counters[0].0,
+            all + double_counts,
+            "the law of the pod"
+        );
     }
 }
 

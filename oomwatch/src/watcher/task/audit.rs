@@ -142,7 +142,7 @@ impl Task {
 
     /// Says of each container that lost a process by how much its counter rose, and what that was.
     /// The counters are read once more, so that this is not the events' word for themselves.
-    pub(super) fn log_books(&mut self) {
+    pub(super) fn log_totals(&mut self) {
         for (container, _) in self.engine.numbers() {
             let id = container.cgroup_id;
             if self.engine.tree().is_live(id)
@@ -155,12 +155,12 @@ impl Task {
             info!(
                 container = %container.id,
                 cgroup = container.cgroup_id.0,
-                rise = numbers.increase(),
+                increase = numbers.increase(),
                 kills = numbers.kills,
                 counter_only = numbers.counter_only,
-                recounts = numbers.double_counts,
+                double_counts = numbers.double_counts,
                 residual = numbers.residual,
-                "books"
+                "container totals"
             );
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::info;
 
 use super::{
-    super::{AddError, Command, Report, SourceReport, Status, has_counters},
+    super::{AddError, Command, Lost, Report, SourceReport, Status, has_counters},
     Task,
 };
 use crate::{
@@ -96,16 +96,18 @@ impl Task {
         let lost_by_store = self.persist.lost_events();
         let queues = self.queues.iter();
         let publishers: Vec<_> = queues.map(|queue| queue.report(lost_by_store)).collect();
-        let lost = publishers
-            .iter()
-            .map(|one| one.lost_in_queue + one.lost_by_publisher);
+        let in_queues: u64 = publishers.iter().map(|one| one.lost_in_queue).sum();
         Report {
-            lost_by_publishers: self.report.lost_by_publishers + lost.sum::<u64>(),
+            lost: Lost {
+                ring: self.drops.victims,
+                ring_cgroups: self.drops.cgroups,
+                queue: self.report.lost.queue + in_queues,
+                publisher: publishers.iter().map(|one| one.lost_by_publisher).sum(),
+                store: lost_by_store,
+                ..self.report.lost
+            },
             publishers,
             totals: self.engine.totals(),
-            dropped_victims: self.drops.victims,
-            dropped_cgroups: self.drops.cgroups,
-            lost_by_store,
             residual: self.node.residual(),
             ..self.report
         }

@@ -74,9 +74,9 @@ pub(super) fn understood(
 ) -> Option<Record> {
     record
         .inspect_err(|error| {
-            report.undecodable += 1;
-            if report.undecodable.is_power_of_two() {
-                warn!(%error, count = report.undecodable, "a record was not understood");
+            report.lost.decode += 1;
+            if report.lost.decode.is_power_of_two() {
+                warn!(%error, count = report.lost.decode, "a record was not understood");
             }
         })
         .ok()

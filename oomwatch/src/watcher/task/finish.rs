@@ -22,7 +22,7 @@ impl Task {
         self.finish_scans().await;
         self.last_audit().await;
         self.publish_all().await;
-        self.log_books();
+        self.log_totals();
         say_left_out();
         self.say_what_stays();
         self.subscribers.clear();
@@ -30,7 +30,7 @@ impl Task {
         self.finish_publishers().await;
         let report = self.current_report();
         Report {
-            lost_while_stopping: report.not_delivered() - before.not_delivered(),
+            lost_while_stopping: report.lost.events() - before.lost.events(),
             ..report
         }
     }

@@ -64,7 +64,7 @@ impl Task {
         for queue in &mut self.queues {
             queue.push(&event);
         }
-        let lost = &mut self.report.lost_by_publishers;
+        let lost = &mut self.report.lost.queue;
         self.subscribers.retain(|subscriber| {
             let sent = subscriber.send(&event);
             *lost += u64::from(sent == Sent::Full);

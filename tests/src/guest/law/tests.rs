@@ -12,7 +12,7 @@ struct World {
     node_rise: i64,
     spawned: BTreeMap<u32, Home>,
     events: Vec<Event>,
-    books: Vec<Book>,
+    totals: Vec<ContainerTotals>,
     stopped: Stopped,
 }
 
@@ -48,18 +48,18 @@ fn world() -> World {
             event("already_exiting", Some(5), Some("c"), 0),
             event("counter_only", None, Some("c"), 1),
         ],
-        books: vec![Book {
+        totals: vec![ContainerTotals {
             container: "c".to_owned(),
-            rise: 5,
+            increase: 5,
             kills: 3,
             counter_only: 1,
-            recounts: 1,
+            double_counts: 1,
             residual: 0,
         }],
         stopped: Stopped {
             kills: 4,
             counter_only: 1,
-            recounts: 1,
+            double_counts: 1,
             ..Stopped::default()
         },
     }
@@ -72,7 +72,7 @@ fn judge(world: &World) -> Law {
         logged: Some(5),
         spawned: &world.spawned,
         events: &world.events,
-        books: Some(&world.books),
+        totals: Some(&world.totals),
         stopped: Some(world.stopped),
     })
 }
@@ -94,7 +94,7 @@ fn the_law_holds_where_everything_adds_up() {
         log: Some(5),
         kills: 4,
         counter_only: 1,
-        recounts: 1,
+        double_counts: 1,
         already_exiting: 1,
         ..Law::default()
     };
@@ -161,17 +161,20 @@ fn a_count_for_a_container_that_is_none_is_noticed() {
 
 #[test]
 fn books_that_differ_from_events_or_counters_are_noticed() {
-    broken(|world| world.books.clear());
-    broken(|world| world.books[0].rise = 4);
-    broken(|world| world.books[0].kills = 2);
-    broken(|world| world.books[0].residual = 1);
-    assert_eq!(broken(|world| world.books[0].recounts = 2).residual, 1);
+    broken(|world| world.totals.clear());
+    broken(|world| world.totals[0].increase = 4);
+    broken(|world| world.totals[0].kills = 2);
+    broken(|world| world.totals[0].residual = 1);
+    assert_eq!(
+        broken(|world| world.totals[0].double_counts = 2).residual,
+        1
+    );
 }
 
 #[test]
 fn a_node_that_counted_otherwise_is_noticed() {
     assert_eq!(broken(|world| world.node_rise = 7).residual, 1);
-    assert_eq!(broken(|world| world.stopped.recounts = 0).residual, 1);
+    assert_eq!(broken(|world| world.stopped.double_counts = 0).residual, 1);
     broken(|world| world.stopped.kills = 3);
     let mut world = world();
     let witnesses = Witnesses {
@@ -180,7 +183,7 @@ fn a_node_that_counted_otherwise_is_noticed() {
         logged: None,
         spawned: &world.spawned,
         events: &world.events,
-        books: Some(&world.books),
+        totals: Some(&world.totals),
         stopped: None,
     };
     assert!(!Law::judge(&witnesses).failures.is_empty());
@@ -202,12 +205,12 @@ fn more_kills_than_the_kernel_logged_are_noticed() {
 fn a_lost_kill_that_was_taken_for_a_recount_is_noticed() {
     let mut world = world();
     world.events[5] = event("already_exiting", Some(5), Some("c"), 0);
-    world.books[0].counter_only = 0;
-    world.books[0].recounts = 2;
+    world.totals[0].counter_only = 0;
+    world.totals[0].double_counts = 2;
     world.stopped = Stopped {
         kills: 4,
         counter_only: 0,
-        recounts: 2,
+        double_counts: 2,
         ..Stopped::default()
     };
     let law = judge(&world);

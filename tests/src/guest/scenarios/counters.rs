@@ -131,7 +131,7 @@ pub(super) fn local_events(context: &Context) -> Result<Outcome> {
     drop(mount);
 
     let mut checks = Checks::new(&findings);
-    checks.law_without_books(context);
+    checks.law_without_totals(context);
     checks.oom_kill_rose(&app, 2);
     checks.oom_kill_rose(&pod, 0);
     checks.logged(&pids);

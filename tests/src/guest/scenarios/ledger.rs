@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{LIMIT_BYTES, hex_id};
 use crate::cgroup::{Cgroup, Counters};
-use crate::daemon::{Book, Daemon, Stopped};
+use crate::daemon::{ContainerTotals, Daemon, Stopped};
 use crate::event::Event;
 use crate::guest::case::{KILL_LIMIT, vmstat};
 use crate::guest::context::Context;
@@ -68,7 +68,7 @@ struct Runs<'a> {
     /// What the runs that are over told.
     told: Vec<Event>,
     stopped: Vec<Stopped>,
-    books: Vec<Book>,
+    totals: Vec<ContainerTotals>,
     errors: Vec<String>,
     failures: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl<'a> Runs<'a> {
             loses_records: false,
             told: Vec::new(),
             stopped: Vec::new(),
-            books: Vec::new(),
+            totals: Vec::new(),
             errors: Vec::new(),
             failures: Vec::new(),
         })
@@ -108,7 +108,7 @@ impl<'a> Runs<'a> {
         self.errors
             .extend(errors.map(|line| format!("run {run}: {line}")));
         self.told.extend(output.events);
-        self.books.extend(output.books);
+        self.totals.extend(output.totals);
         self.stopped
             .push(output.stopped.context("no summary at the daemon's end")?);
         Ok(())
@@ -255,12 +255,16 @@ impl<'a> Runs<'a> {
     fn judge_numbers(&mut self, told: &[Event]) -> Result<()> {
         let node = vmstat()?.rise(&self.vmstat, "oom_kill");
         let node = node.context("no oom_kill in /proc/vmstat")?;
-        let recounts: i64 = self.stopped.iter().map(|stopped| stopped.recounts).sum();
+        let double_counts: i64 = self
+            .stopped
+            .iter()
+            .map(|stopped| stopped.double_counts)
+            .sum();
         let all = told.iter().map(Event::count).sum::<Result<u64>>()?;
-        let explained = i64::try_from(all + self.unknown)? + recounts;
+        let explained = i64::try_from(all + self.unknown)? + double_counts;
         if node != explained {
             self.failures.push(format!(
-                "the node counted {node}; told {all}, recounts {recounts}, unknown {}",
+                "the node counted {node}; told {all}, double_counts {double_counts}, unknown {}",
                 self.unknown
             ));
         }
@@ -270,7 +274,7 @@ impl<'a> Runs<'a> {
             self.failures
                 .push(format!("the last run's residual is {residual}"));
         }
-        if recounts == 0 && self.unknown == 0 {
+        if double_counts == 0 && self.unknown == 0 {
             let deaths = self.deaths.iter();
             let homes = deaths.filter_map(|death| Some((death.pid, death.container.clone()?)));
             let law = Law::of_history(node, node, &homes.collect(), told)?;

@@ -49,7 +49,7 @@ pub(super) fn group_kill(context: &Context) -> Result<Outcome> {
         check_group(&mut checks, &kills, killed);
         checks.eq("number of events", Ok(findings.events().len()), 3);
     }
-    checks.finish("three kills, one recount")
+    checks.finish("three kills, one double count")
 }
 
 /// The same with several threads in the first process, whose leader dies while the kernel walks
@@ -94,7 +94,7 @@ fn kill_group(context: &Context, threads: u32) -> Result<(Findings, Vec<u32>, Cg
     Ok((findings, killed, cgroup))
 }
 
-/// Three kills of one group. No other kind of event, so no recount was taken for a loss.
+/// Three kills of one group. No other kind of event, so no double count was taken for a loss.
 fn check_group(checks: &mut Checks<'_>, kills: &[&Event], expected: Vec<u32>) {
     let killed: Result<BTreeSet<u32>> = kills.iter().map(|event| event.victim_pid()).collect();
     checks.eq(

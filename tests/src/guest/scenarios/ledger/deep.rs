@@ -51,7 +51,7 @@ pub(in super::super) fn chain(context: &Context) -> Result<Outcome> {
         says == (Some(3), Some(0)),
     );
     runs.stop(daemon)?;
-    check_books(&mut runs, &ids, 1);
+    check_totals(&mut runs, &ids, 1);
     runs.judge("kills 16, 17 and 20 levels below their containers, each once")
 }
 
@@ -83,7 +83,7 @@ pub(in super::super) fn outer(context: &Context) -> Result<Outcome> {
     outer.remove_emptied()?;
     once_all_are_gone(context, control)?;
     runs.stop(daemon)?;
-    check_books(&mut runs, &[id], 2);
+    check_totals(&mut runs, &[id], 2);
     runs.judge("2 kills of the inner container, and nothing of the outer")
 }
 
@@ -102,18 +102,18 @@ fn once_all_are_gone(context: &Context, control: &str) -> Result<serde_json::Val
     })
 }
 
-/// What the daemon's own books say at the end of each of these containers.
-fn check_books(runs: &mut Runs<'_>, ids: &[String], kills: i64) {
+/// What the daemon's own totals say at the end of each of these containers.
+fn check_totals(runs: &mut Runs<'_>, ids: &[String], kills: i64) {
     for id in ids {
         let mine = runs
-            .books
+            .totals
             .iter()
             .find(|book| book.container == *id)
             .cloned();
         let right = mine.as_ref().is_some_and(|book| {
-            (book.rise, book.kills, book.counter_only, book.residual) == (kills, kills, 0, 0)
+            (book.increase, book.kills, book.counter_only, book.residual) == (kills, kills, 0, 0)
         });
-        runs.that(&format!("the books have {kills} of {id}: {mine:?}"), right);
+        runs.that(&format!("the totals have {kills} of {id}: {mine:?}"), right);
     }
 }
 

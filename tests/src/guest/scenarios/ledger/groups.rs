@@ -82,7 +82,7 @@ pub(in super::super) fn members_removed(context: &Context) -> Result<Outcome> {
         .note(&format!("removed after that many marks: {marks}"));
     let _ = daemon.wait_for_kills(KILL_LIMIT, runs.deaths.len());
     runs.stop(daemon)?;
-    check_recounts(&mut runs, &pod)?;
+    check_double_counts(&mut runs, &pod)?;
     let number = runs.deaths.len();
     runs.judge(&format!(
         "{number} processes, each once; cgroups gone after {marks} marks"
@@ -144,7 +144,7 @@ fn upgraded(context: &Context, ring_bytes: &str, loses: bool) -> Result<Outcome>
         runs.stop(daemon)?;
     }
     drop(console);
-    check_recounts(&mut runs, &slice)?;
+    check_double_counts(&mut runs, &slice)?;
     pinned::unpin(context, pin)?;
     let number = runs.deaths.len();
     let folded: i64 = runs.stopped.iter().map(|stopped| stopped.folded).sum();
@@ -155,12 +155,16 @@ fn upgraded(context: &Context, ring_bytes: &str, loses: bool) -> Result<Outcome>
 }
 
 /// What the kernel counted that nobody died of is what the runs say it counted twice.
-fn check_recounts(runs: &mut Runs<'_>, cgroup: &Cgroup) -> Result<()> {
+fn check_double_counts(runs: &mut Runs<'_>, cgroup: &Cgroup) -> Result<()> {
     let counted = cgroup.events()?.value("oom_kill").context("no oom_kill")?;
     let twice = i64::try_from(counted)? - i64::try_from(runs.deaths.len())?;
-    let recounts: i64 = runs.stopped.iter().map(|stopped| stopped.recounts).sum();
-    let what = format!("{twice} of {counted} were counted twice, recounts {recounts}");
-    runs.that(&what, twice == recounts);
+    let double_counts: i64 = runs
+        .stopped
+        .iter()
+        .map(|stopped| stopped.double_counts)
+        .sum();
+    let what = format!("{twice} of {counted} were counted twice, double_counts {double_counts}");
+    runs.that(&what, twice == double_counts);
     Ok(())
 }
 

@@ -113,7 +113,7 @@ pub(in super::super) fn removed_while_down(context: &Context) -> Result<Outcome>
     let third = runs.start(&arguments)?;
     runs.stop(third)?;
     let last = runs.stopped.last().context("no run")?;
-    let said = last.kills + last.counter_only + last.recounts;
+    let said = last.kills + last.counter_only + last.double_counts;
     runs.that(
         &format!("a third run has nothing to say: {said}"),
         said == 0,

@@ -111,7 +111,7 @@ fn law(
     law.log = logged.and_then(|logged| logged.len().try_into().ok());
     context.report.law(context.scenario, &law);
     checks.that(&format!("the law holds: {law:?}"), law.holds());
-    for book in &findings.output.books {
+    for book in &findings.output.totals {
         let what = format!("residual of {}", book.container);
         checks.eq(&what, Ok(book.residual), 0);
     }

@@ -96,10 +96,10 @@ pub(in super::super) fn group(context: &Context) -> Result<Outcome> {
         if tells_groups { 3 } else { 4 },
     );
     for event in findings.events() {
-        let recounts = event.number_or_null("counter.recounts");
+        let double_counts = event.number_or_null("counter.recounts");
         checks.eq(
-            "whether recounts are known",
-            recounts.map(|recounts| recounts.is_some()),
+            "whether double_counts are known",
+            double_counts.map(|double_counts| double_counts.is_some()),
             tells_groups,
         );
     }
