@@ -22,7 +22,6 @@ mod recent;
 mod routes;
 mod serve;
 mod stream;
-mod watched;
 
 use std::{
     fmt,
@@ -45,8 +44,8 @@ pub use self::{
     listen::{ListenError, ReadOnlyListener},
     recent::ApiPublisher,
 };
-use self::{recent::Recent, serve::Listen, watched::Watched};
-use crate::watcher::Handle;
+use self::{recent::Recent, serve::Listen};
+use crate::watcher::{Handle, requests::Requests};
 
 /// Streams of events that are open at a time, on all sockets together.
 const MAX_STREAMS: usize = 64;
@@ -133,7 +132,7 @@ impl Api {
         self.serve_for(handle)
     }
 
-    fn serve_for(self, watched: impl Watched) -> Serving {
+    fn serve_for(self, watched: impl Requests) -> Serving {
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             watched: Box::new(watched),
@@ -208,7 +207,7 @@ impl Serving {
 
 /// What all requests share.
 struct Shared {
-    watched: Box<dyn Watched>,
+    watched: Box<dyn Requests>,
     recent: watch::Receiver<Recent>,
     state_dir: Option<PathBuf>,
     metrics: Option<Metrics>,

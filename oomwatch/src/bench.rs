@@ -12,7 +12,7 @@ use self::wire::Storm;
 use crate::{
     clock,
     containers::by_path::CgroupDiscovery,
-    engine::{Engine, Setting, compose::Origin},
+    engine::{Engine, EngineConfig, compose::Origin},
     event::OomEvent,
     id::CgroupId,
     ledger::{Counting, Readings},
@@ -143,7 +143,7 @@ fn apply(engine: &mut Engine, batch: &[Record], publish: &mut impl FnMut(&Arc<Oo
 }
 
 fn engine() -> Engine {
-    let mut engine = Engine::new(Setting {
+    let mut engine = Engine::new(EngineConfig {
         origin: Origin {
             boot_id: "5f2f0d37-6a5c-4f4e-9a0e-3a4a2f9a4a11".into(),
             node: Some("node-1".into()),

@@ -37,8 +37,8 @@ use crate::{
         registry::{Registry, RegistryError},
     },
     engine::{
-        compose::{Known, Origin},
-        unclaimed::Late,
+        compose::{EventContext, Origin},
+        unclaimed::Unclaimed,
     },
     event::{Kind, Now, OomEvent},
     id::{CgroupId, ContainerId},
@@ -73,7 +73,7 @@ pub struct Totals {
 
 /// What an engine works in.
 #[derive(Clone, Debug)]
-pub(crate) struct Setting {
+pub(crate) struct EngineConfig {
     pub(crate) origin: Origin,
     pub(crate) discovery: CgroupDiscovery,
     /// Whether systemd's units are registered as containers.
@@ -100,7 +100,7 @@ pub(crate) struct Engine {
     registry: Registry,
     reconciler: Reconciler,
     waiting: Waiting,
-    late: Late,
+    unclaimed: Unclaimed,
     /// Since the last claim.
     newly_registered: bool,
     /// Of containers that lost a process.
@@ -121,7 +121,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(setting: Setting) -> Self {
+    pub(crate) fn new(setting: EngineConfig) -> Self {
         let mut reconciler = Reconciler::new(setting.counting);
         reconciler.ledgers.set_root(setting.root);
         Self {
@@ -136,7 +136,7 @@ impl Engine {
             registry: Registry::new(setting.units),
             reconciler,
             waiting: Waiting::default(),
-            late: Late::default(),
+            unclaimed: Unclaimed::default(),
             newly_registered: false,
             numbers: HashMap::new(),
             by_hand: ByHand::default(),
@@ -389,7 +389,7 @@ impl Engine {
     /// The next event to be published.
     pub(crate) fn next_ready(&mut self) -> Option<OomEvent> {
         let event = self.waiting.next()?;
-        self.late.published(&event);
+        self.unclaimed.published(&event);
         Some(event)
     }
 
@@ -445,8 +445,8 @@ impl Engine {
     }
 
     /// What events are made of.
-    fn known(&self, now: Now) -> Known<'_> {
-        Known {
+    fn event_context(&self, now: Now) -> EventContext<'_> {
+        EventContext {
             origin: &self.origin,
             tree: &self.tree,
             ledgers: &self.reconciler.ledgers,
@@ -541,9 +541,9 @@ impl Engine {
         if unregistered {
             self.keep_for_claims(record, (kind, counted), now);
         }
-        let mut event = self
-            .known(now)
-            .event(self.last_seq, record, attributed, kind, counted);
+        let mut event =
+            self.event_context(now)
+                .event(self.last_seq, record, attributed, kind, counted);
         event.while_down = self.is_while_down(record.boottime_ns);
         event
     }

@@ -102,7 +102,7 @@ pub use self::{
     store::STORE_QUEUE,
     tier::{Tier, TierChoice},
     watcher::{
-        AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, WatchError,
-        Watcher,
+        AddError, Builder, Handle, Lost, Report, SourceReport, StartError, Status, Stopped,
+        WatchError, Watcher,
     },
 };

@@ -7,7 +7,7 @@
 mod labels;
 mod scrape;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 use prometheus_client::{
@@ -19,9 +19,8 @@ use self::scrape::Scrape;
 use crate::{
     clock,
     counts::Counts,
-    engine::naming::Registered,
     log::warn,
-    watcher::{Handle, Status},
+    watcher::{Handle, requests::Requests},
 };
 
 /// How the metrics are written.
@@ -46,32 +45,11 @@ impl MetricsFormat {
     }
 }
 
-/// What is asked of the watcher at each scrape.
-trait Watched: Send + Sync {
-    /// How it works and what it saw; `None` once it has stopped.
-    fn status(&self) -> Answer<'_, Option<Status>>;
-
-    /// The containers that exist; `None` once it has stopped.
-    fn containers(&self) -> Answer<'_, Option<Vec<Registered>>>;
-}
-
-type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-impl Watched for Handle {
-    fn status(&self) -> Answer<'_, Option<Status>> {
-        Box::pin(async { Handle::status(self).await.ok() })
-    }
-
-    fn containers(&self) -> Answer<'_, Option<Vec<Registered>>> {
-        Box::pin(async { Handle::containers(self).await.ok() })
-    }
-}
-
 /// The metrics of a running watcher; cheap to clone.
 ///
 /// `container_oom_kills_total` of each container that exists is there from its registration on, as 0 with
 /// `scope="container"` and `constraint="memcg"`: that is what most kills are, and `increase()` needs
-/// something to rise from. Where limits are not seen ([`Status::sees_limits`]) it is there with `unknown` for what
+/// something to rise from. Where limits are not seen ([`crate::watcher::Status::sees_limits`]) it is there with `unknown` for what
 /// cannot be told. Kills at other limits have series of their own, from the first one on. A removed container's
 /// series stay for ten minutes after a scrape has found it gone.
 ///
@@ -88,7 +66,7 @@ impl Watched for Handle {
 /// ```
 #[derive(Clone)]
 pub struct Metrics {
-    watched: Arc<dyn Watched>,
+    watched: Arc<dyn Requests>,
     counts: Counts,
     cadvisor: bool,
 }
@@ -127,8 +105,8 @@ impl Metrics {
 
     /// All metrics. Of a watcher that has stopped, what was counted.
     pub async fn render_as(&self, format: MetricsFormat) -> String {
-        let status = self.watched.status().await;
-        let containers = self.watched.containers().await;
+        let status = self.watched.status().await.ok();
+        let containers = self.watched.containers().await.ok();
         if let Some(containers) = &containers {
             let ids = containers.iter().map(|live| live.container.id.as_str());
             let live: HashSet<&str> = ids.collect();

@@ -7,6 +7,8 @@
 mod audit;
 #[cfg(test)]
 pub(crate) mod contract;
+#[cfg(any(feature = "api", feature = "metrics"))]
+pub(crate) mod requests;
 mod source;
 mod task;
 
@@ -101,9 +103,14 @@ pub enum AddError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The watcher is not running any more.
-    #[error("the watcher has stopped")]
-    Stopped,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
+
+/// The watcher is not running any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the watcher has stopped")]
+pub struct Stopped;
 
 /// What a watcher came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -499,7 +506,7 @@ impl Watcher {
     ///
     /// # Errors
     /// As [`Handle::events`].
-    pub async fn events(&self) -> Result<Events, AddError> {
+    pub async fn events(&self) -> Result<Events, Stopped> {
         self.handle.events().await
     }
 
@@ -507,7 +514,7 @@ impl Watcher {
     ///
     /// # Errors
     /// As [`Handle::containers`].
-    pub async fn containers(&self) -> Result<Vec<Registered>, AddError> {
+    pub async fn containers(&self) -> Result<Vec<Registered>, Stopped> {
         self.handle.containers().await
     }
 
@@ -515,7 +522,7 @@ impl Watcher {
     ///
     /// # Errors
     /// As [`Handle::status`].
-    pub async fn status(&self) -> Result<Status, AddError> {
+    pub async fn status(&self) -> Result<Status, Stopped> {
         self.handle.status().await
     }
 
@@ -568,7 +575,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the watcher has stopped.
-    pub async fn events(&self) -> Result<Events, AddError> {
+    pub async fn events(&self) -> Result<Events, Stopped> {
         self.ask(|answer| Command::Subscribe { answer }).await
     }
 
@@ -576,7 +583,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the watcher has stopped.
-    pub async fn status(&self) -> Result<Status, AddError> {
+    pub async fn status(&self) -> Result<Status, Stopped> {
         self.ask(|answer| Command::Status { answer }).await
     }
 
@@ -587,7 +594,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the watcher has stopped.
-    pub async fn containers(&self) -> Result<Vec<Registered>, AddError> {
+    pub async fn containers(&self) -> Result<Vec<Registered>, Stopped> {
         let all = self.ask(|answer| Command::Cgroups { answer }).await?;
         let mut containers = Vec::with_capacity(all.len());
         for some in all.chunks(DESCRIBED) {
@@ -601,13 +608,13 @@ impl Handle {
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, AddError> {
+    ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
         self.commands
             .send(command(answer))
             .await
-            .map_err(|_| AddError::Stopped)?;
-        answered.await.map_err(|_| AddError::Stopped)
+            .map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
     }
 }
 

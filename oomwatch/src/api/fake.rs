@@ -11,10 +11,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{
-    Api, ApiPublisher, ControlAccess, ControlSocket, ReadOnlyListener, Serving,
-    watched::{Answer, Watched},
-};
+use super::{Api, ApiPublisher, ControlAccess, ControlSocket, ReadOnlyListener, Serving};
 use crate::{
     cgroup::hierarchy::CgroupError,
     containers::{
@@ -27,7 +24,10 @@ use crate::{
     id::{CgroupId, ContainerId},
     publish::Publisher as _,
     tier::Tier,
-    watcher::{AddError, Report, SourceReport, Status},
+    watcher::{
+        AddError, Report, SourceReport, Status,
+        requests::{Answer, Requests},
+    },
 };
 
 /// Registers what it is given, below a mount that is none.
@@ -79,7 +79,10 @@ impl Fake {
         registered.collect()
     }
 
-    fn answer<T: Send + 'static>(&self, answer: Result<T, AddError>) -> Answer<'_, T> {
+    fn answer<T: Send + 'static, E: Send + 'static>(
+        &self,
+        answer: Result<T, E>,
+    ) -> Answer<'_, T, E> {
         let hangs = self.hangs;
         Box::pin(async move {
             if hangs {
@@ -90,7 +93,7 @@ impl Fake {
     }
 }
 
-impl Watched for Fake {
+impl Requests for Fake {
     fn status(&self) -> Answer<'_, Status> {
         self.asked.send_modify(|asked| *asked += 1);
         self.answer(Ok(Status {
@@ -112,11 +115,11 @@ impl Watched for Fake {
         self.answer(Ok(self.all()))
     }
 
-    fn add<'a>(&'a self, id: &'a str, cgroup: &'a Path) -> Answer<'a, ()> {
+    fn add<'a>(&'a self, id: &'a str, cgroup: &'a Path) -> Answer<'a, (), AddError> {
         self.answer(self.put(id, cgroup))
     }
 
-    fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+    fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, (), AddError> {
         self.answer(self.take(id))
     }
 }

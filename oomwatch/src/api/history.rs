@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 }
 
 #[derive(Serialize)]
-struct Found {
+struct HistoryPage {
     /// Whether the answer got too large, and the latest are missing in it.
     truncated: bool,
     events: Vec<Map<String, Value>>,
@@ -78,7 +78,7 @@ fn filter(wanted: Wanted) -> Result<HistoryFilter, Problem> {
     })
 }
 
-fn read(dir: &Path, filter: &HistoryFilter) -> Result<Found, StoreError> {
+fn read(dir: &Path, filter: &HistoryFilter) -> Result<HistoryPage, StoreError> {
     let (mut events, mut bytes, mut truncated) = (Vec::new(), 0, false);
     History::open(dir)?.each(filter, |entry| {
         bytes += entry.json.len() + entry.text.len();
@@ -89,7 +89,7 @@ fn read(dir: &Path, filter: &HistoryFilter) -> Result<Found, StoreError> {
         events.extend(with_text(entry));
         ControlFlow::Continue(())
     })?;
-    Ok(Found { truncated, events })
+    Ok(HistoryPage { truncated, events })
 }
 
 /// An entry as the other routes have events. What is no JSON, this store has not written.

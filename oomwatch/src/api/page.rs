@@ -21,7 +21,7 @@ const PAGE: &str = concat!(
 const POLICY: &str = concat!(
     "default-src 'none'; connect-src 'self'; img-src data:; ",
     "style-src 'sha256-PSPsdoeFAZMpoHYA7fymiMgxpH49lg8ctL8JSAwtRtY='; ",
-    "script-src 'sha256-A+xOhq7E9gSRwuJ3J89SSgOBrB3VGMjfUxaKNjYNFuU='; ",
+    "script-src 'sha256-imtKzCB+vzE/17WP+yjevPMdYGIMwIFgF2QMZJ/m+O0='; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
 

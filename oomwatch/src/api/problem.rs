@@ -9,7 +9,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{containers::registry::RegistryError, id::printable, watcher::AddError};
+use crate::{
+    containers::registry::RegistryError,
+    id::printable,
+    watcher::{AddError, Stopped},
+};
 
 /// Characters of a detail: it may repeat what a client sent.
 const MAX_DETAIL_CHARS: usize = 1024;
@@ -57,9 +61,15 @@ impl From<AddError> for Problem {
             AddError::Registry(RegistryError::Unknown(_)) => StatusCode::NOT_FOUND,
             AddError::Registry(_) => StatusCode::CONFLICT,
             AddError::Id(_) | AddError::Path(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            AddError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            AddError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, with_cause(&error))
+    }
+}
+
+impl From<Stopped> for Problem {
+    fn from(error: Stopped) -> Self {
+        AddError::from(error).into()
     }
 }
 

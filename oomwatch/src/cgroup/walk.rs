@@ -10,7 +10,7 @@ use crate::{
     id::CgroupId,
     topology::{
         skipped::Skipped,
-        walk::{Found, Walk},
+        walk::{LiveCgroup, Walk},
     },
 };
 
@@ -44,7 +44,7 @@ pub(crate) fn careful(
 /// Only what a second look does not find either is missing.
 fn confirmed(
     mut walk: Walk,
-    look_again: impl FnOnce() -> io::Result<(Vec<Found>, Skipped)>,
+    look_again: impl FnOnce() -> io::Result<(Vec<LiveCgroup>, Skipped)>,
 ) -> io::Result<Walk> {
     if !walk.missing.is_empty() {
         let (found, skipped) = look_again()?;
@@ -54,16 +54,16 @@ fn confirmed(
     Ok(walk)
 }
 
-fn look(hierarchy: &Hierarchy) -> io::Result<(Vec<Found>, Skipped)> {
+fn look(hierarchy: &Hierarchy) -> io::Result<(Vec<LiveCgroup>, Skipped)> {
     let mut found = Vec::new();
     let skipped = hierarchy.scan(|id, parent, name| {
         let name = name.into();
-        found.push(Found { id, parent, name });
+        found.push(LiveCgroup { id, parent, name });
     })?;
     Ok((found, skipped))
 }
 
-fn not_among(mut known: Vec<CgroupId>, found: &[Found]) -> Vec<CgroupId> {
+fn not_among(mut known: Vec<CgroupId>, found: &[LiveCgroup]) -> Vec<CgroupId> {
     let found: HashSet<CgroupId> = found.iter().map(|cgroup| cgroup.id).collect();
     known.retain(|id| !found.contains(id));
     known
@@ -73,8 +73,8 @@ fn not_among(mut known: Vec<CgroupId>, found: &[Found]) -> Vec<CgroupId> {
 mod tests {
     use super::*;
 
-    fn found(id: u64) -> Found {
-        Found {
+    fn found(id: u64) -> LiveCgroup {
+        LiveCgroup {
             id: CgroupId(id),
             parent: CgroupId::ROOT,
             name: b"a".as_slice().into(),

@@ -165,7 +165,7 @@ struct Status {
     lost: Lost,
     /// Not told by older daemons.
     #[serde(default)]
-    sources: Vec<Source>,
+    sources: Vec<SourceRow>,
     publishers: Vec<Publisher>,
 }
 
@@ -181,13 +181,13 @@ struct Lost {
 
 /// What is shown of a runtime.
 #[derive(Deserialize)]
-struct Source {
+struct SourceRow {
     api: String,
     socket: String,
     connected: bool,
 }
 
-impl Source {
+impl SourceRow {
     fn in_short(&self) -> String {
         let [api, socket] = [&self.api, &self.socket].map(|text| printable(text.as_bytes()));
         let state = if self.connected {

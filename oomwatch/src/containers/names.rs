@@ -31,7 +31,7 @@ pub(crate) type SourceNumber = u32;
 
 /// What is known of one container.
 #[derive(Debug)]
-struct Known {
+struct NameRecord {
     details: ContainerDetails,
     /// The source that knows most.
     api: RuntimeApi,
@@ -42,7 +42,7 @@ struct Known {
     is_partial: bool,
 }
 
-impl Known {
+impl NameRecord {
     /// Whether it is known as more than an id, and no more is to be expected.
     fn is_named(&self) -> bool {
         let details = &self.details;
@@ -61,7 +61,7 @@ impl Known {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: HashMap<ContainerId, Known>,
+    known: HashMap<ContainerId, NameRecord>,
     /// Those that are gone, the first gone first.
     gone: VecDeque<(u64, ContainerId)>,
     following: HashSet<(SourceNumber, RuntimeApi)>,
@@ -121,7 +121,7 @@ impl Names {
                 known.api = known.api.max(api);
             }
             None => {
-                let known = Known {
+                let known = NameRecord {
                     details,
                     api,
                     sources: bit(source),

@@ -21,7 +21,7 @@ mod component;
 #[cfg(test)]
 mod tests;
 
-use component::{Found, Place};
+use component::{PathMatch, Place};
 
 /// What kind of thing owns a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,7 +167,7 @@ pub fn innermost(path: &str) -> Option<PathIdentity> {
 
 /// nspawn runs itself in `supervisor` beside the machine's `payload`; what happens there did not
 /// happen to the machine.
-fn is_supervisor(machine: &Found<'_>, below: &str) -> bool {
+fn is_supervisor(machine: &PathMatch<'_>, below: &str) -> bool {
     machine.runtime == Some(Runtime::Nspawn) && below == "supervisor"
 }
 

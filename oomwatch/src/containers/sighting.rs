@@ -105,7 +105,7 @@ pub(crate) enum Sighting {
         details: Box<ContainerDetails>,
     },
     /// An event's own words on a container, which is asked for now.
-    Told {
+    Details {
         api: RuntimeApi,
         id: String,
         details: Box<ContainerDetails>,

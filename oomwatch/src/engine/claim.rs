@@ -4,7 +4,7 @@
 use super::Engine;
 use crate::{
     attribute::{Attributed, attribute},
-    engine::unclaimed::Waiting,
+    engine::unclaimed::UnclaimedVictim,
     event::{Attribution, Kind, Now, OomEvent},
     id::CgroupId,
     record::VictimRecord,
@@ -13,7 +13,7 @@ use crate::{
 impl Engine {
     /// Whether a container was registered that may have lost a process before.
     pub(crate) fn may_claim(&self) -> bool {
-        self.newly_registered && !self.late.is_empty()
+        self.newly_registered && !self.unclaimed.is_empty()
     }
 
     /// The events of victims that have a container now and had none when they were published. They
@@ -21,7 +21,7 @@ impl Engine {
     pub(crate) fn claim(&mut self, now: Now) -> Vec<OomEvent> {
         self.newly_registered = false;
         let (tree, registry) = (&self.tree, &self.registry);
-        let mut claimed = self.late.claim(now.boottime_ns, |record| {
+        let mut claimed = self.unclaimed.claim(now.boottime_ns, |record| {
             attribute(tree, registry, record).container.is_some()
         });
         if claimed.is_empty() {
@@ -54,7 +54,7 @@ impl Engine {
             .flat_map(|id| self.tree.lineage(id))
             .map(|id| (id, ledgers.double_counts_of(id)))
             .filter(|(_, doubles)| *doubles > 0);
-        let waiting = Waiting {
+        let waiting = UnclaimedVictim {
             seq: self.last_seq,
             record: record.clone(),
             kind,
@@ -64,10 +64,10 @@ impl Engine {
             while_down: false,
             unix_time_ns: None,
         };
-        self.late.keep(waiting, now.boottime_ns);
+        self.unclaimed.keep(waiting, now.boottime_ns);
     }
 
-    fn claimed(&mut self, waiting: &Waiting, now: Now) -> Option<OomEvent> {
+    fn claimed(&mut self, waiting: &UnclaimedVictim, now: Now) -> Option<OomEvent> {
         let record = &waiting.record;
         let attributed = Attributed {
             attribution: Attribution::Late,
@@ -81,7 +81,7 @@ impl Engine {
             self.count_claimed(container.cgroup_id, before);
         }
         self.last_seq += 1;
-        let mut event = self.known(now).event(
+        let mut event = self.event_context(now).event(
             self.last_seq,
             record,
             attributed,

@@ -26,14 +26,14 @@ pub(crate) struct Origin {
 
 /// Where the events' paths and counters come from.
 #[derive(Clone, Copy)]
-pub(crate) struct Known<'a> {
+pub(crate) struct EventContext<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) tree: &'a Tree,
     pub(crate) ledgers: &'a Ledgers,
     pub(crate) now: Now,
 }
 
-impl Known<'_> {
+impl EventContext<'_> {
     /// Makes the event of one mark. `counted` tells whether a counter confirmed it.
     pub(crate) fn event(
         &self,

@@ -12,7 +12,7 @@ use crate::{
 
 /// What `memory.events` of one cgroup said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub(crate) struct CounterReading {
     pub(crate) cgroup_id: CgroupId,
     /// Changes when the memory controller was switched off and on, which zeroes the counters;
     /// `None` where the counter was not read but worked out.
@@ -36,8 +36,8 @@ impl Engine {
     ///
     /// A container's counter includes those of containers below it, so those must have been read
     /// too, and not before it: then what they do not explain is its own.
-    pub(crate) fn read(&mut self, readings: &[Reading], now: Now) -> Vec<OomEvent> {
-        let mut lowest_first: Vec<(usize, &Reading)> = readings
+    pub(crate) fn read(&mut self, readings: &[CounterReading], now: Now) -> Vec<OomEvent> {
+        let mut lowest_first: Vec<(usize, &CounterReading)> = readings
             .iter()
             .map(|reading| (self.tree.lineage(reading.cgroup_id).count(), reading))
             .collect();
@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Takes in whose limits were hit, by readings that were made just now.
-    pub(crate) fn note_causes(&mut self, readings: &[Reading], now: Now) {
+    pub(crate) fn note_causes(&mut self, readings: &[CounterReading], now: Now) {
         for reading in readings {
             let Some(oom) = reading.events.oom else {
                 continue;
@@ -80,14 +80,14 @@ impl Engine {
     }
 
     /// Whether a reading tells of increments that nobody spoke of.
-    pub(crate) fn is_unexplained(&mut self, reading: &Reading) -> bool {
+    pub(crate) fn is_unexplained(&mut self, reading: &CounterReading) -> bool {
         let oom_kill = reading.events.oom_kill.unwrap_or(0);
         self.meet(reading);
         self.reconciler.ledgers.beyond(reading.cgroup_id, oom_kill) > 0
     }
 
     /// Other counters than before began at 0.
-    fn meet(&mut self, reading: &Reading) {
+    fn meet(&mut self, reading: &CounterReading) {
         let Some(serial) = reading.serial else {
             return;
         };
@@ -102,7 +102,7 @@ impl Engine {
     pub(crate) fn exited(
         &mut self,
         record: &VictimRecord,
-        reading: Option<&Reading>,
+        reading: Option<&CounterReading>,
         now: Now,
     ) -> Option<OomEvent> {
         let kind = match self.judge(record, reading) {
@@ -133,7 +133,7 @@ impl Engine {
         Some(event)
     }
 
-    fn judge(&mut self, record: &VictimRecord, reading: Option<&Reading>) -> Verdict {
+    fn judge(&mut self, record: &VictimRecord, reading: Option<&CounterReading>) -> Verdict {
         let own = record.victim.cgroup_id;
         let charged = reading
             .map(|reading| reading.cgroup_id)
@@ -174,7 +174,7 @@ impl Engine {
         oom_kill: u64,
         now: Now,
     ) -> Option<OomEvent> {
-        let reading = Reading {
+        let reading = CounterReading {
             cgroup_id,
             serial: None,
             events: MemoryEvents {
@@ -192,10 +192,11 @@ impl Engine {
         self.reconciler.ledgers.enter(&lineage, count, only_counted);
         self.totals.counter_only += count;
         self.last_seq += 1;
-        self.known(now).residual(self.last_seq, Some(cgroup), count)
+        self.event_context(now)
+            .residual(self.last_seq, Some(cgroup), count)
     }
 
-    fn read_one(&mut self, reading: &Reading, now: Now) -> Option<OomEvent> {
+    fn read_one(&mut self, reading: &CounterReading, now: Now) -> Option<OomEvent> {
         let cgroup = reading.cgroup_id;
         let oom_kill = reading.events.oom_kill?;
         self.meet(reading);
@@ -229,7 +230,7 @@ impl Engine {
         self.totals.counter_only += count;
         self.last_seq += 1;
         let mut event = self
-            .known(now)
+            .event_context(now)
             .counter_only(self.last_seq, container, count);
         event.scope = self.scope(cgroup, now);
         event.counter.oom = reading.events.oom;

@@ -1,6 +1,6 @@
 //! What the tests of the engine begin with.
 
-use super::{Engine, Setting};
+use super::{Engine, EngineConfig};
 use crate::{
     containers::by_path::CgroupDiscovery,
     engine::compose::Origin,
@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// A host with hierarchical counters, seen in full, without a name.
-pub(super) fn setting(discovery: CgroupDiscovery) -> Setting {
-    Setting {
+pub(super) fn setting(discovery: CgroupDiscovery) -> EngineConfig {
+    EngineConfig {
         origin: Origin {
             boot_id: "boot".into(),
             node: None,

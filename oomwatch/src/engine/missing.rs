@@ -123,7 +123,7 @@ impl Engine {
         if let Some(cgroup) = cgroup {
             self.count(cgroup, Increment::CounterOnly, count);
         }
-        let known = self.known(now);
+        let known = self.event_context(now);
         let mut event = match container {
             Some(container) => known.counter_only(self.last_seq, container, count),
             None => known.residual(self.last_seq, cgroup, count),

@@ -60,7 +60,7 @@ impl Engine {
                 let id = self.names.seen((source, api), id, *details)?;
                 cgroup_id.map(|cgroup_id| (id, cgroup_id))
             }
-            Sighting::Told { api, id, details } => {
+            Sighting::Details { api, id, details } => {
                 let id = valid(&id, api)?;
                 self.names.told((source, api), id, *details);
                 None

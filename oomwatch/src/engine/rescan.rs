@@ -13,7 +13,7 @@ use super::Engine;
 use crate::{
     event::Now,
     id::CgroupId,
-    topology::walk::{Found, Walk},
+    topology::walk::{LiveCgroup, Walk},
 };
 
 /// What became of a walk.
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// Those that are not known, and whose counters began at 0 while we watched.
-    pub(crate) fn young_ones<'a>(&self, walk: &'a Walk) -> Vec<&'a Found> {
+    pub(crate) fn young_ones<'a>(&self, walk: &'a Walk) -> Vec<&'a LiveCgroup> {
         let old = self.old_ones(walk);
         let found = walk.found.iter();
         found
@@ -108,7 +108,7 @@ impl Engine {
         &mut self,
         walk: &Walk,
         now: Now,
-        mut learn: impl FnMut(&mut Self, &Found) -> bool,
+        mut learn: impl FnMut(&mut Self, &LiveCgroup) -> bool,
     ) -> Walked {
         let any_gone = self.mark_gone(&self.gone(walk), now);
         let mut new = Vec::new();

@@ -24,7 +24,7 @@ fn origin() -> Origin {
 }
 
 fn engine(discovery: CgroupDiscovery) -> Engine {
-    let mut engine = Engine::new(Setting {
+    let mut engine = Engine::new(EngineConfig {
         origin: origin(),
         discovery,
         units: false,

@@ -18,7 +18,7 @@ pub(crate) const MAX_WAITING: usize = 1024;
 
 /// A victim that was published without a container.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct UnclaimedVictim {
     /// Number of its event.
     pub(crate) seq: u64,
     pub(crate) record: VictimRecord,
@@ -34,7 +34,7 @@ pub(crate) struct Waiting {
     pub(crate) unix_time_ns: Option<i128>,
 }
 
-impl Waiting {
+impl UnclaimedVictim {
     /// Double counts of a cgroup before this victim.
     pub(crate) fn double_counts_before(&self, cgroup: CgroupId) -> u64 {
         let mut known = self.double_counts_before.iter();
@@ -46,11 +46,11 @@ impl Waiting {
 
 /// All of them, the oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Late(VecDeque<Box<Waiting>>);
+pub(crate) struct Unclaimed(VecDeque<Box<UnclaimedVictim>>);
 
-impl Late {
+impl Unclaimed {
     /// Keeps one.
-    pub(crate) fn keep(&mut self, waiting: Waiting, now_ns: u64) {
+    pub(crate) fn keep(&mut self, waiting: UnclaimedVictim, now_ns: u64) {
         self.expire(now_ns);
         if self.0.len() >= MAX_WAITING {
             self.0.pop_front();
@@ -74,7 +74,7 @@ impl Late {
         &mut self,
         now_ns: u64,
         mut is_claimed: impl FnMut(&VictimRecord) -> bool,
-    ) -> Vec<Waiting> {
+    ) -> Vec<UnclaimedVictim> {
         self.expire(now_ns);
         let mut claimed = Vec::new();
         let mut rest = VecDeque::with_capacity(self.0.len());
@@ -109,8 +109,8 @@ mod tests {
     use super::*;
     use crate::record::fixture::victim;
 
-    fn waiting(seq: u64, at_ns: u64) -> Waiting {
-        Waiting {
+    fn waiting(seq: u64, at_ns: u64) -> UnclaimedVictim {
+        UnclaimedVictim {
             seq,
             record: victim(seq as u32, at_ns, &[]),
             kind: Kind::Kill,
@@ -122,13 +122,13 @@ mod tests {
         }
     }
 
-    fn seqs(claimed: &[Waiting]) -> Vec<u64> {
+    fn seqs(claimed: &[UnclaimedVictim]) -> Vec<u64> {
         claimed.iter().map(|waiting| waiting.seq).collect()
     }
 
     #[test]
     fn a_victim_is_claimed_once() {
-        let mut late = Late::default();
+        let mut late = Unclaimed::default();
         late.keep(waiting(1, 10), 10);
         late.keep(waiting(2, 11), 11);
         let claimed = late.claim(12, |record| record.victim.tid == 1);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn half_a_minute_later_it_is_too_late() {
-        let mut late = Late::default();
+        let mut late = Unclaimed::default();
         late.keep(waiting(1, 10), 10);
         late.keep(waiting(2, 20), 20);
         let claimed = late.claim(11 + CLAIM_NS, |_| true);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_oldest_give_way() {
-        let mut late = Late::default();
+        let mut late = Unclaimed::default();
         for seq in 0..=MAX_WAITING as u64 {
             late.keep(waiting(seq, 1), 1);
         }

@@ -1,6 +1,6 @@
 //! Whole scrapes, of a watcher that is made up.
 
-use std::sync::Mutex;
+use std::{path::Path, sync::Mutex};
 
 use super::*;
 use crate::{
@@ -8,14 +8,13 @@ use crate::{
         container::{Container, ContainerDetails},
         sighting::{RuntimeApi, RuntimeSocket},
     },
-    engine::Totals,
+    engine::{Totals, naming::Registered},
     event::{Attribution, Evidence, Group, Kind, OomEvent, Scope, fixture::event_in},
     id::{CgroupId, ContainerId},
     publish::{Delivery, PublisherReport},
     record::Constraint,
     tier::Tier,
-    watcher::Lost,
-    watcher::{Report, SourceReport},
+    watcher::{AddError, Lost, Report, SourceReport, Status, Stopped, requests::Answer},
 };
 
 /// A watcher that says what it is told to.
@@ -25,12 +24,12 @@ struct Fake {
     sees_limits: bool,
 }
 
-impl Watched for Fake {
-    fn status(&self) -> Answer<'_, Option<Status>> {
+impl Requests for Fake {
+    fn status(&self) -> Answer<'_, Status> {
         let containers = self.containers.lock().unwrap().len();
         let (tier, sees_limits) = (self.tier, self.sees_limits);
         Box::pin(async move {
-            Some(Status {
+            Ok(Status {
                 node: None,
                 tier,
                 sees_limits,
@@ -48,7 +47,8 @@ impl Watched for Fake {
                     },
                     lost: Lost {
                         ring: 5,
-                        queue: 6,
+                        queue: 5,
+                        publisher: 1,
                         ..Lost::default()
                     },
                     residual: 7,
@@ -68,9 +68,17 @@ impl Watched for Fake {
         })
     }
 
-    fn containers(&self) -> Answer<'_, Option<Vec<Registered>>> {
+    fn containers(&self) -> Answer<'_, Vec<Registered>> {
         let containers = self.containers.lock().unwrap().clone();
-        Box::pin(async move { Some(containers) })
+        Box::pin(async move { Ok(containers) })
+    }
+
+    fn add<'a>(&'a self, _id: &'a str, _cgroup: &'a Path) -> Answer<'a, (), AddError> {
+        Box::pin(async { Err(Stopped.into()) })
+    }
+
+    fn remove<'a>(&'a self, _id: &'a str) -> Answer<'a, (), AddError> {
+        Box::pin(async { Err(Stopped.into()) })
     }
 }
 
@@ -583,17 +591,26 @@ async fn five_thousand_containers_are_one_scrape() {
 
 #[tokio::test]
 async fn a_watcher_that_has_stopped_leaves_its_counts() {
-    struct Stopped;
-    impl Watched for Stopped {
-        fn status(&self) -> Answer<'_, Option<Status>> {
-            Box::pin(async { None })
+    struct Gone;
+    impl Requests for Gone {
+        fn status(&self) -> Answer<'_, Status> {
+            Box::pin(async { Err(Stopped) })
         }
-        fn containers(&self) -> Answer<'_, Option<Vec<Registered>>> {
-            Box::pin(async { None })
+
+        fn containers(&self) -> Answer<'_, Vec<Registered>> {
+            Box::pin(async { Err(Stopped) })
+        }
+
+        fn add<'a>(&'a self, _id: &'a str, _cgroup: &'a Path) -> Answer<'a, (), AddError> {
+            Box::pin(async { Err(Stopped.into()) })
+        }
+
+        fn remove<'a>(&'a self, _id: &'a str) -> Answer<'a, (), AddError> {
+            Box::pin(async { Err(Stopped.into()) })
         }
     }
     let mut node = Node::of(Vec::new());
-    node.metrics.watched = Arc::new(Stopped);
+    node.metrics.watched = Arc::new(Gone);
     node.counts.enter(&kill(1, "a"));
     assert_eq!(value(&node, "container_oom_kills_total").await, 1);
     assert!(

@@ -176,7 +176,7 @@ pub(crate) struct Generation {
 
 /// What a start finds.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct PinnedGenerations {
     /// To go on with.
     pub(crate) current: Option<Generation>,
     /// To be read to their end and removed.
@@ -233,7 +233,7 @@ impl PinDir {
     }
 
     /// Looks for programs like `wanted`.
-    pub(crate) fn find(&self, wanted: &About) -> Result<Found, PinError> {
+    pub(crate) fn find(&self, wanted: &About) -> Result<PinnedGenerations, PinError> {
         let contents = self.contents()?;
         let within = contents.generations.iter().map(|found| &found.foreign);
         if let Some(path) = contents.foreign.iter().chain(within.flatten()).next() {
@@ -245,7 +245,7 @@ impl PinDir {
             .iter()
             .rposition(|found| found.is_good_for(wanted))
             .map(|at| older.remove(at));
-        Ok(Found {
+        Ok(PinnedGenerations {
             current,
             older,
             next,
@@ -270,7 +270,7 @@ impl PinDir {
     /// Pins programs as a new generation, all or nothing.
     pub(crate) fn keep(
         &self,
-        found: &Found,
+        found: &PinnedGenerations,
         mut about: About,
         programs: &Ebpf,
         links: Vec<(&'static str, FdLink)>,

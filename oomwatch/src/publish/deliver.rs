@@ -13,7 +13,7 @@ use crate::{
     event::OomEvent,
     log::{info, warn},
     retry::{causes, delays},
-    store::outbox::{Given, Outbox},
+    store::outbox::{Outbox, OutboxRead},
 };
 
 /// Where a publisher's events come from.
@@ -31,8 +31,8 @@ impl Feed {
         };
         loop {
             match outbox.next().await? {
-                Given::Event(event) => return Some(event),
-                Given::Lost(lost) => {
+                OutboxRead::Event(event) => return Some(event),
+                OutboxRead::Lost(lost) => {
                     add(&counts.lost_in_queue, lost);
                     warn!(
                         publisher,

@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
     logs::{LogBatch, LogExporter as _, SdkLogger, SdkLoggerProvider},
 };
 
-use self::totals::{Setup, Totals};
+use self::totals::{ExportedTotals, Setup};
 use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
     counts::Counts,
@@ -37,7 +37,7 @@ const SCOPE: &str = "oomwatch";
 pub enum OtlpError {
     /// A setting that asks for what is not there.
     #[error("{variable} is {value:?}: {expected}")]
-    Setting {
+    ExporterConfig {
         /// The environment variable.
         variable: String,
         /// Its value.
@@ -71,7 +71,7 @@ pub struct OtlpPublisher {
     /// Until it is opened.
     setup: Option<Setup>,
     counts: Option<Counts>,
-    totals: Option<Totals>,
+    totals: Option<ExportedTotals>,
 }
 
 impl fmt::Debug for OtlpPublisher {
@@ -145,7 +145,7 @@ impl Publisher for OtlpPublisher {
         let resource = self.resource.build();
         self.exporter.set_resource(&resource);
         let setup = self.setup.take().zip(self.counts.take());
-        self.totals = setup.map(|(setup, counts)| Totals::start(setup, resource, counts));
+        self.totals = setup.map(|(setup, counts)| ExportedTotals::start(setup, resource, counts));
         Box::pin(async { Ok(()) })
     }
 

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Where events wait.
-enum Way {
+enum QueueKind {
     /// `None` once nothing more comes.
     Memory(Option<mpsc::Sender<Arc<OomEvent>>>),
     Store(Backlog),
@@ -36,7 +36,7 @@ enum Way {
 pub(crate) struct Queue {
     name: Arc<str>,
     delivery: Delivery,
-    way: Way,
+    way: QueueKind,
     counts: Arc<Progress>,
     task: JoinHandle<()>,
 }
@@ -51,10 +51,13 @@ impl Queue {
     ) -> Self {
         let (name, delivery) = (publisher.name().into(), publisher.delivery());
         let (way, feed) = match outbox {
-            Some(outbox) => (Way::Store(outbox.backlog()), Feed::Store(Box::new(outbox))),
+            Some(outbox) => (
+                QueueKind::Store(outbox.backlog()),
+                Feed::Store(Box::new(outbox)),
+            ),
             None => {
                 let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
-                (Way::Memory(Some(sender)), Feed::Memory(receiver))
+                (QueueKind::Memory(Some(sender)), Feed::Memory(receiver))
             }
         };
         let counts = Arc::<Progress>::default();
@@ -71,7 +74,7 @@ impl Queue {
     /// Hands one event over, or counts it as lost.
     pub(crate) fn push(&mut self, event: &Arc<OomEvent>) {
         use mpsc::error::TrySendError;
-        let Way::Memory(Some(sender)) = &self.way else {
+        let QueueKind::Memory(Some(sender)) = &self.way else {
             return;
         };
         match sender.try_send(Arc::clone(event)) {
@@ -92,7 +95,7 @@ impl Queue {
     /// Its numbers as of now. What the store lost is missing in its outbox too.
     pub(crate) fn report(&self, lost_by_store: u64) -> PublisherReport {
         let counts = &self.counts;
-        let from_store = matches!(self.way, Way::Store(_));
+        let from_store = matches!(self.way, QueueKind::Store(_));
         let lost_before = if from_store { lost_by_store } else { 0 };
         PublisherReport {
             name: self.name.to_string(),
@@ -101,8 +104,8 @@ impl Queue {
             published: get(&counts.published),
             retries: get(&counts.retries),
             waiting: match &self.way {
-                Way::Memory(_) => self.queued(),
-                Way::Store(backlog) => backlog.len(),
+                QueueKind::Memory(_) => self.queued(),
+                QueueKind::Store(backlog) => backlog.len(),
             },
             lost_in_queue: get(&counts.lost_in_queue).saturating_add(lost_before),
             lost_by_publisher: get(&counts.lost_by_publisher),
@@ -111,7 +114,7 @@ impl Queue {
 
     /// Whether nothing in memory is left that something is to become of. Never, where its task ended before that.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.way, Way::Store(_)) || self.left() == 0
+        matches!(self.way, QueueKind::Store(_)) || self.left() == 0
     }
 
     /// Events in memory that nothing became of yet.
@@ -133,7 +136,7 @@ impl Queue {
 
     /// Nothing more comes.
     pub(crate) fn close(&mut self) {
-        if let Way::Memory(sender) = &mut self.way {
+        if let QueueKind::Memory(sender) = &mut self.way {
             *sender = None;
         }
     }
@@ -144,25 +147,25 @@ impl Queue {
         self.close();
         let is_over = timeout_at(until, &mut self.task).await.is_ok();
         let left = match &self.way {
-            Way::Memory(_) => self.left(),
-            Way::Store(backlog) => backlog.len(),
+            QueueKind::Memory(_) => self.left(),
+            QueueKind::Store(backlog) => backlog.len(),
         };
         if !is_over {
             self.task.abort();
             // Its outbox is dropped with it.
             let _ = (&mut self.task).await;
-        } else if left == 0 || matches!(self.way, Way::Store(_)) {
+        } else if left == 0 || matches!(self.way, QueueKind::Store(_)) {
             return;
         }
         match self.way {
-            Way::Memory(_) if left > 0 => {
+            QueueKind::Memory(_) if left > 0 => {
                 add(&self.counts.lost_in_queue, left);
                 warn!(publisher = %self.name, lost = left, "a publisher does not come to an end: events lost");
             }
-            Way::Memory(_) => {
+            QueueKind::Memory(_) => {
                 warn!(publisher = %self.name, "a publisher does not come to an end");
             }
-            Way::Store(_) => {
+            QueueKind::Store(_) => {
                 warn!(publisher = %self.name, left, "a publisher does not come to an end: events stay in the store until the next start");
             }
         }

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::{
     labels::{self, label},
-    source::{FollowFuture, Place, Seen, Sightings, Source, SourceError, Wanted},
+    source::{ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
 };
 use crate::{
     containers::{container::ContainerDetails, names::is_runtimes_id, sighting::RuntimeApi},
@@ -50,7 +50,7 @@ impl Containerd {
     }
 }
 
-impl Source for Containerd {
+impl RuntimeSource for Containerd {
     fn api(&self) -> RuntimeApi {
         RuntimeApi::Containerd
     }
@@ -139,9 +139,9 @@ impl Follower<'_> {
             containerd_address: Some(address(self.socket)),
             ..ContainerDetails::default()
         };
-        let place = Place {
+        let place = ContainerPlace {
             pid: Some(task.pid),
-            ..Place::default()
+            ..ContainerPlace::default()
         };
         let id = task.container_id.clone();
         let seen = Seen { id, place, details };
@@ -211,9 +211,9 @@ fn address(socket: &Path) -> String {
 }
 
 fn seen(socket: &Path, namespace: &str, container: Container, pid: Option<u32>) -> Seen {
-    let place = Place {
+    let place = ContainerPlace {
         pid,
-        ..Place::default()
+        ..ContainerPlace::default()
     };
     let id = container.id.clone();
     let details = details(socket, namespace, container);

@@ -22,7 +22,7 @@ use self::messages::{
 };
 use super::{
     labels,
-    source::{FollowFuture, Place, Seen, Sightings, Source, SourceError, Wanted},
+    source::{ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
 };
 use crate::{
     containers::{container::ContainerDetails, sighting::RuntimeApi},
@@ -50,7 +50,7 @@ impl Cri {
     }
 }
 
-impl Source for Cri {
+impl RuntimeSource for Cri {
     fn api(&self) -> RuntimeApi {
         RuntimeApi::Cri
     }
@@ -217,7 +217,7 @@ impl Follower<'_> {
         let name = metadata.and_then(|metadata| given(metadata.name));
         Seen {
             id: container.id,
-            place: Place::default(),
+            place: ContainerPlace::default(),
             details: ContainerDetails {
                 name: name.or(details.name),
                 image: container.image.and_then(reference),
@@ -231,7 +231,7 @@ impl Follower<'_> {
     fn sandbox(&self, pod: Pod) -> Seen {
         Seen {
             id: pod.id,
-            place: Place::default(),
+            place: ContainerPlace::default(),
             details: ContainerDetails {
                 name: None,
                 is_sandbox: Some(true),

@@ -11,9 +11,9 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    http::{self, Change, Client, Daemon, Known, Labels, State, Told},
+    http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
     labels,
-    source::{FollowFuture, Seen, Sightings, Source, SourceError, Wanted},
+    source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
 };
 use crate::containers::{container::ContainerDetails, sighting::RuntimeApi};
 
@@ -35,7 +35,7 @@ impl Docker {
     }
 }
 
-impl Source for Docker {
+impl RuntimeSource for Docker {
     fn api(&self) -> RuntimeApi {
         RuntimeApi::Docker
     }
@@ -117,11 +117,11 @@ impl Listed {
             .iter()
             .position(|name| name.rfind('/').unwrap_or_default() == 0);
         let name = own.map(|own| names.swap_remove(own));
-        let known = Known {
+        let known = ListedContainers {
             name,
             image: self.image,
             labels: self.labels,
-            ..Known::default()
+            ..ListedContainers::default()
         };
         Some(seen(self.id?, known))
     }
@@ -147,19 +147,19 @@ struct Config {
 impl Inspected {
     fn seen(self) -> Option<Seen> {
         let config = self.config.unwrap_or_default();
-        let known = Known {
+        let known = ListedContainers {
             name: self.name,
             image: config.image,
             labels: config.labels,
             pid: self.state.unwrap_or_default().pid,
-            ..Known::default()
+            ..ListedContainers::default()
         };
         Some(seen(self.id?, known))
     }
 }
 
 /// A name has a slash before it in Docker's answers, and none in its events.
-fn seen(id: String, mut known: Known) -> Seen {
+fn seen(id: String, mut known: ListedContainers) -> Seen {
     let bare = |name: String| name.strip_prefix('/').map(str::to_owned).unwrap_or(name);
     known.name = known.name.map(bare);
     let mut seen = known.seen("docker", id);

@@ -26,7 +26,7 @@ use self::{event::Event, lines::Lines};
 pub(super) use self::{
     event::{Change, Told},
     follow::{Daemon, follow},
-    known::{Known, Labels, State},
+    known::{Labels, ListedContainers, State},
 };
 use super::source::SourceError;
 use crate::retry::REQUEST_LIMIT;

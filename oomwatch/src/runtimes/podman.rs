@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{
-    http::{self, Change, Client, Daemon, Known, Labels, State, Told},
-    source::{FollowFuture, Seen, Sightings, Source, SourceError, Wanted},
+    http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
+    source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
 };
 use crate::containers::{names::is_runtimes_id, sighting::RuntimeApi};
 
@@ -40,7 +40,7 @@ impl Podman {
     }
 }
 
-impl Source for Podman {
+impl RuntimeSource for Podman {
     fn api(&self) -> RuntimeApi {
         RuntimeApi::Podman
     }
@@ -104,7 +104,7 @@ impl Daemon for Podman {
     }
 
     fn told(&self, id: String, told: Told) -> Seen {
-        Known::from(told).seen(RUNTIME, id)
+        ListedContainers::from(told).seen(RUNTIME, id)
     }
 }
 
@@ -123,7 +123,7 @@ struct Listed {
 
 impl Listed {
     fn seen(self) -> Option<Seen> {
-        let known = Known {
+        let known = ListedContainers {
             name: self.names.and_then(|names| names.into_iter().next()),
             image: self.image,
             labels: self.labels,
@@ -162,7 +162,7 @@ struct Pod {
 
 impl Inspected {
     fn seen(self, pod: Option<String>) -> Option<Seen> {
-        let known = Known {
+        let known = ListedContainers {
             name: self.name,
             image: self.image_name,
             labels: self.config.and_then(|config| config.labels),

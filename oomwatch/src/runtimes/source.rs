@@ -15,7 +15,7 @@ use std::{error::Error, future::Future, path::Path, pin::Pin, sync::Arc, time::D
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
-pub(crate) use self::{place::Place, socket::source, wanted::Wanted};
+pub(crate) use self::{place::ContainerPlace, socket::source, wanted::Wanted};
 use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::{
@@ -86,7 +86,7 @@ pub(crate) type FollowFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
 
 /// One runtime.
-pub(crate) trait Source: Send + 'static {
+pub(crate) trait RuntimeSource: Send + 'static {
     /// The interface.
     fn api(&self) -> RuntimeApi;
 
@@ -108,7 +108,7 @@ pub(crate) struct Seen {
     /// The runtime's own id.
     pub(crate) id: String,
     /// Where its cgroup may be found. Not needed where the path holds the id.
-    pub(crate) place: Place,
+    pub(crate) place: ContainerPlace,
     /// Names.
     pub(crate) details: ContainerDetails,
 }
@@ -150,7 +150,7 @@ impl Sightings {
     /// An event's own words on a container, which is asked for now: left out while the watcher has
     /// enough to do.
     pub(crate) fn told(&self, seen: Seen) {
-        let _ = self.sender.try_send(Sighting::Told {
+        let _ = self.sender.try_send(Sighting::Details {
             api: self.api,
             id: seen.id,
             details: Box::new(seen.details),
@@ -175,7 +175,11 @@ impl Sightings {
 }
 
 /// Follows a runtime for as long as the watcher runs.
-pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings, mut wanted: Wanted) {
+pub(crate) async fn drive(
+    mut source: Box<dyn RuntimeSource>,
+    sightings: Sightings,
+    mut wanted: Wanted,
+) {
     let mut delays = delays();
     let mut failures = 0_u32;
     loop {
@@ -205,7 +209,7 @@ pub(crate) async fn drive(mut source: Box<dyn Source>, sightings: Sightings, mut
 }
 
 /// The first failure in a row is for a human; the others are the same one.
-fn say(source: &dyn Source, error: &SourceError, failures: u32) {
+fn say(source: &dyn RuntimeSource, error: &SourceError, failures: u32) {
     let (api, socket) = (source.api(), source.socket().display());
     let cause = causes(error);
     if matches!(error, SourceError::Unsupported) {

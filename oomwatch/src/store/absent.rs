@@ -76,13 +76,13 @@ pub(crate) mod outbox {
     pub(crate) enum Backlog {}
 
     #[derive(Debug)]
-    pub(crate) enum Given {
+    pub(crate) enum OutboxRead {
         Event(Arc<OomEvent>),
         Lost(u64),
     }
 
     impl Outbox {
-        pub(crate) async fn next(&mut self) -> Option<Given> {
+        pub(crate) async fn next(&mut self) -> Option<OutboxRead> {
             match *self {}
         }
 

@@ -28,7 +28,7 @@ const PAGE: usize = 64;
 
 /// What the outbox has next; [`Outbox::done`] is to follow in either case.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Given {
+pub(crate) enum OutboxRead {
     /// To be sent.
     Event(Arc<OomEvent>),
     /// So many are not in the store any more, or cannot be read there.
@@ -81,7 +81,7 @@ impl Outbox {
     }
 
     /// What is next; waits for it. `None` once the store is closed and nothing is left.
-    pub(crate) async fn next(&mut self) -> Option<Given> {
+    pub(crate) async fn next(&mut self) -> Option<OutboxRead> {
         let mut delays = delays();
         let mut closed = false;
         loop {
@@ -116,7 +116,7 @@ impl Outbox {
         self.writer.nudge();
     }
 
-    fn give(&mut self, (number, json): Row) -> Given {
+    fn give(&mut self, (number, json): Row) -> OutboxRead {
         let before = number.saturating_sub(1);
         if before > self.given {
             self.page.push_front((number, json));
@@ -124,18 +124,18 @@ impl Outbox {
         }
         self.given = number;
         match OomEvent::from_json(&json) {
-            Ok(event) => Given::Event(Arc::new(event)),
+            Ok(event) => OutboxRead::Event(Arc::new(event)),
             Err(error) => {
                 warn!(%error, number, "a stored event cannot be read, so it is not published");
-                Given::Lost(1)
+                OutboxRead::Lost(1)
             }
         }
     }
 
-    fn skip_to(&mut self, number: i64) -> Given {
+    fn skip_to(&mut self, number: i64) -> OutboxRead {
         let skipped = number.saturating_sub(self.given);
         self.given = number;
-        Given::Lost(skipped.unsigned_abs())
+        OutboxRead::Lost(skipped.unsigned_abs())
     }
 
     /// The first failure in a row is for a human; the others are the same one.

@@ -6,7 +6,7 @@ use crate::id::CgroupId;
 
 /// A cgroup that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct LiveCgroup {
     pub(crate) id: CgroupId,
     pub(crate) parent: CgroupId,
     pub(crate) name: Box<[u8]>,
@@ -18,7 +18,7 @@ pub(crate) struct Walk {
     /// When it began, on the boot-time clock.
     pub(crate) began_ns: u64,
     /// Parents first.
-    pub(crate) found: Vec<Found>,
+    pub(crate) found: Vec<LiveCgroup>,
     /// Of those that were alive in the tree when it began, the ones that were not found. They are gone,
     /// but for those below what was skipped.
     pub(crate) missing: Vec<CgroupId>,

@@ -18,7 +18,9 @@ use crate::{
         container::{Container, ContainerDetails},
         registry::RegistryError,
     },
-    engine::{Engine, Setting, compose::Origin, counter_reading::Reading, fixture::begin_at},
+    engine::{
+        Engine, EngineConfig, compose::Origin, counter_reading::CounterReading, fixture::begin_at,
+    },
     event::{Attribution, Kind, Now, OomEvent, fixture::event_at},
     id::{CgroupId, ContainerId},
     ledger::Counting,
@@ -44,7 +46,7 @@ fn now(at_ns: u64) -> Now {
 
 /// A pod with two cgroups, whose counters are `oom_kill`; no container is registered.
 fn engine(tier: Tier, oom_kill: u64) -> Engine {
-    let mut engine = Engine::new(Setting {
+    let mut engine = Engine::new(EngineConfig {
         origin: Origin {
             boot_id: "boot".into(),
             node: None,
@@ -88,8 +90,8 @@ fn mark(pid: u32, at_ns: u64, cgroup: u64, own: u64, pod: u64) -> Record {
     Record::Victim(Box::new(victim(pid, at_ns, &chain)))
 }
 
-fn reading(cgroup: u64, oom: u64, oom_kill: u64) -> Reading {
-    Reading {
+fn reading(cgroup: u64, oom: u64, oom_kill: u64) -> CounterReading {
+    CounterReading {
         cgroup_id: CgroupId(cgroup),
         serial: Some(1),
         events: MemoryEvents {

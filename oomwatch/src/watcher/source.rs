@@ -9,7 +9,7 @@ use crate::{
     clock,
     counters::CounterWatch,
     drill::reached,
-    engine::counter_reading::Reading,
+    engine::counter_reading::CounterReading,
     log::warn,
     probe::{
         Attached, DecodeError, Drops, PinDir, Position, Probe, ProbeConfig, ProbeError, ProgramLog,
@@ -31,7 +31,7 @@ const DEATH_NS: u64 = 2_000_000_000;
 
 /// How well the counters are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watched {
+pub(super) enum Coverage {
     /// All of them.
     All,
     /// Some have no memory controller, or not yet.
@@ -41,17 +41,17 @@ pub(super) enum Watched {
 }
 
 /// The probe in all tiers but `counters`; the files in `pid` and `counters`.
-pub(super) struct Source {
+pub(super) struct KillSource {
     tier: Tier,
     probe: Option<Probe>,
     pub(super) counters: Option<CounterWatch>,
     /// Readings that wait for the victims to tell of themselves, oldest first.
-    waiting: VecDeque<(u64, Vec<Reading>)>,
+    waiting: VecDeque<(u64, Vec<CounterReading>)>,
     sweep_at_ns: Option<u64>,
     sweep_wait_ns: u64,
 }
 
-impl Source {
+impl KillSource {
     /// Takes the best tier that was asked for and that works.
     pub(super) fn start(options: &Options, hierarchy: &Hierarchy) -> Result<Self, StartError> {
         let choice = options.tier;
@@ -240,13 +240,13 @@ impl Source {
     }
 
     /// Keeps readings until the victims that they count had time to die.
-    pub(super) fn wait(&mut self, readings: Vec<Reading>) {
+    pub(super) fn wait(&mut self, readings: Vec<CounterReading>) {
         let at_ns = clock::now().boottime_ns + DEATH_NS;
         self.waiting.push_back((at_ns, readings));
     }
 
     /// The readings that waited until `now_ns`.
-    pub(super) fn settled(&mut self, now_ns: u64) -> Vec<Vec<Reading>> {
+    pub(super) fn settled(&mut self, now_ns: u64) -> Vec<Vec<CounterReading>> {
         let due = self
             .waiting
             .iter()
@@ -259,11 +259,11 @@ impl Source {
     }
 
     /// Everything was looked at just now, and this much of it is watched.
-    pub(super) fn swept(&mut self, watched: Watched) {
+    pub(super) fn swept(&mut self, watched: Coverage) {
         self.sweep_wait_ns = match watched {
-            Watched::All => SWEEP_NS,
-            Watched::Limited => LIMITED_SWEEP_NS,
-            Watched::NotYet => (self.sweep_wait_ns * 2).clamp(FIRST_SWEEP_NS, SWEEP_NS),
+            Coverage::All => SWEEP_NS,
+            Coverage::Limited => LIMITED_SWEEP_NS,
+            Coverage::NotYet => (self.sweep_wait_ns * 2).clamp(FIRST_SWEEP_NS, SWEEP_NS),
         };
         self.sweep_in(self.sweep_wait_ns);
     }

@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::{audit::Noted, node::NodeAudit, persist::Persist, scan::Scans, sources::Sources};
-use super::{Command, OnPublish, Report, WatchError, audit::Audit, has_counters, source::Source};
+use super::{
+    Command, OnPublish, Report, WatchError, audit::Audit, has_counters, source::KillSource,
+};
 use crate::{
     cgroup::{hierarchy::Hierarchy, walk},
     clock,
@@ -62,7 +64,7 @@ enum Event {
 
 /// All that the watcher owns.
 pub(super) struct Task {
-    source: Source,
+    source: KillSource,
     hierarchy: Hierarchy,
     engine: Engine,
     queues: Vec<Queue>,

@@ -1,7 +1,7 @@
 //! One path component at a time: which runtime, if any, names its cgroups like this.
 //!
 //! One small function per family of layouts, each looking at a component and at most at the two
-//! above it. All of them borrow; a [`Found`] becomes owned text only when it is the answer.
+//! above it. All of them borrow; a [`PathMatch`] becomes owned text only when it is the answer.
 
 use std::borrow::Cow;
 
@@ -38,13 +38,13 @@ impl<'a> Place<'a> {
 }
 
 /// A match that still borrows from the path.
-pub(super) struct Found<'a> {
+pub(super) struct PathMatch<'a> {
     pub(super) kind: Kind,
     pub(super) runtime: Option<Runtime>,
     id: Cow<'a, str>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> PathMatch<'a> {
     fn new(kind: Kind, runtime: impl Into<Option<Runtime>>, id: impl Into<Cow<'a, str>>) -> Self {
         Self {
             kind,
@@ -77,7 +77,7 @@ impl<'a> Found<'a> {
 }
 
 /// What owns the cgroup at `place`. The order matters where a looser rule would also match.
-pub(super) fn classify(place: Place<'_>) -> Option<Found<'_>> {
+pub(super) fn classify(place: Place<'_>) -> Option<PathMatch<'_>> {
     if is_excluded(place.name) {
         return None;
     }
@@ -105,7 +105,7 @@ fn is_conmon(name: &str) -> bool {
 }
 
 /// `docker-ID.scope` and its relatives: the systemd driver under any slice.
-fn engine_scope(name: &str) -> Option<Found<'_>> {
+fn engine_scope(name: &str) -> Option<PathMatch<'_>> {
     let stem = name.strip_suffix(".scope")?;
     // youki's names are free text and may hold dashes, the other ids never do.
     let (prefix, id) = match stem.strip_prefix("youki-") {
@@ -117,29 +117,31 @@ fn engine_scope(name: &str) -> Option<Found<'_>> {
 
 /// `SLICE:PREFIX:ID` as one directory: an engine that asks for the systemd driver with a low-level
 /// runtime that uses cgroupfs, so nobody expanded the name.
-fn unexpanded_slice(name: &str) -> Option<Found<'_>> {
+fn unexpanded_slice(name: &str) -> Option<PathMatch<'_>> {
     let (slice, rest) = name.split_once(':')?;
     let (prefix, id) = rest.split_once(':')?;
     slice.strip_suffix(".slice")?;
     engine_container(prefix, id)
 }
 
-fn engine_container<'a>(prefix: &str, id: &'a str) -> Option<Found<'a>> {
+fn engine_container<'a>(prefix: &str, id: &'a str) -> Option<PathMatch<'a>> {
     let runtime = match prefix {
         "docker" => Runtime::Docker,
         "cri-containerd" => Runtime::Containerd,
         "nerdctl" => Runtime::Nerdctl,
         "crio" => Runtime::CriO,
         "libpod" => Runtime::Podman,
-        "youki" if is_plain(id) => return Some(Found::new(Kind::Container, Runtime::Youki, id)),
+        "youki" if is_plain(id) => {
+            return Some(PathMatch::new(Kind::Container, Runtime::Youki, id));
+        }
         _ => return None,
     };
-    is_container_id(id).then(|| Found::new(Kind::Container, runtime, id))
+    is_container_id(id).then(|| PathMatch::new(Kind::Container, runtime, id))
 }
 
 /// Directories with an engine's prefix but no unit suffix: the cgroupfs driver, podman's split
 /// mode, and CRI-O's sandbox, which it makes by hand inside the pod's slice.
-fn prefixed_directory(place: Place<'_>) -> Option<Found<'_>> {
+fn prefixed_directory(place: Place<'_>) -> Option<PathMatch<'_>> {
     let (prefix, id) = place.name.rsplit_once('-')?;
     let (kind, runtime) = match prefix {
         "crio" if slice_pod(place.parent_name()).is_some() => (Kind::Sandbox, Runtime::CriO),
@@ -147,11 +149,11 @@ fn prefixed_directory(place: Place<'_>) -> Option<Found<'_>> {
         "libpod" | "libpod-payload" => (Kind::Container, Runtime::Podman),
         _ => return None,
     };
-    is_container_id(id).then(|| Found::new(kind, runtime, id))
+    is_container_id(id).then(|| PathMatch::new(kind, runtime, id))
 }
 
 /// A directory that is only an id: the parent has to say whose it is.
-fn bare_id(place: Place<'_>) -> Option<Found<'_>> {
+fn bare_id(place: Place<'_>) -> Option<PathMatch<'_>> {
     let id = Some(place.name).filter(|name| is_container_id(name))?;
     let parent = place.parent()?;
     let (kind, runtime) = match parent.name {
@@ -164,7 +166,7 @@ fn bare_id(place: Place<'_>) -> Option<Found<'_>> {
         }
         _ => return None,
     };
-    Some(Found::new(kind, runtime, id))
+    Some(PathMatch::new(kind, runtime, id))
 }
 
 /// `podman-PID.scope`, in which early rootless podman kept its containers.
@@ -196,18 +198,18 @@ fn namespace_runtime(namespace: &str) -> Option<Runtime> {
 /// LXC's payload directory in its three generations: `lxc.payload.NAME`, `lxc.payload/NAME`
 /// (3.1) and `/lxc/NAME`. A directory called `lxc` deep in somebody's tree proves nothing, so the
 /// last one has to start at the root.
-fn lxc(place: Place<'_>) -> Option<Found<'_>> {
+fn lxc(place: Place<'_>) -> Option<PathMatch<'_>> {
     let oldest = || place.above == "lxc" || place.above.starts_with("lxc/");
     let name = match place.parent_name() {
         "lxc.payload" => place.name,
         "lxc" if oldest() => place.name,
         _ => place.name.strip_prefix("lxc.payload.")?,
     };
-    is_plain(name).then(|| Found::new(Kind::Container, Runtime::Lxc, name))
+    is_plain(name).then(|| PathMatch::new(Kind::Container, Runtime::Lxc, name))
 }
 
 /// A machine is the unit, not the `payload` or `libvirt` directory in it: limits sit on the unit.
-fn machine(place: Place<'_>) -> Option<Found<'_>> {
+fn machine(place: Place<'_>) -> Option<PathMatch<'_>> {
     let (runtime, id) = if let Some(instance) = nspawn_instance(place.name) {
         (Runtime::Nspawn, machine_name(instance)?)
     } else if let Some(guest) = libvirt_directory(place.name) {
@@ -222,7 +224,7 @@ fn machine(place: Place<'_>) -> Option<Found<'_>> {
         };
         (runtime, id)
     };
-    Some(Found::new(Kind::Machine, runtime, id))
+    Some(PathMatch::new(Kind::Machine, runtime, id))
 }
 
 fn nspawn_instance(name: &str) -> Option<&str> {
@@ -286,12 +288,12 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 ///
 /// systemd puts `_` before a unit whose name would collide with a control file, as in
 /// `_io.podman.service`.
-fn systemd_unit(name: &str) -> Option<Found<'_>> {
+fn systemd_unit(name: &str) -> Option<PathMatch<'_>> {
     let unit = name.strip_prefix('_').unwrap_or(name);
     let stem = unit.strip_suffix(".service");
     let stem = stem.or_else(|| unit.strip_suffix(".scope"))?;
     let valid = !stem.is_empty() && is_plain(unit);
-    valid.then(|| Found::new(Kind::SystemdUnit, Runtime::Systemd, unit))
+    valid.then(|| PathMatch::new(Kind::SystemdUnit, Runtime::Systemd, unit))
 }
 
 /// A Kubernetes pod as written in the path.
@@ -301,18 +303,18 @@ struct KubePod<'a> {
     qos: Qos,
 }
 
-fn pod(place: Place<'_>) -> Option<Found<'_>> {
+fn pod(place: Place<'_>) -> Option<PathMatch<'_>> {
     if let Some(pod) = kube_pod(place) {
-        return Some(Found::new(Kind::Pod, None, pod.uid.replace('_', "-")));
+        return Some(PathMatch::new(Kind::Pod, None, pod.uid.replace('_', "-")));
     }
     podman_pod(place.name)
 }
 
 /// `machine-libpod_pod_ID.slice`; `machine` is `user` when rootless, or the `--cgroup-parent`.
-fn podman_pod(name: &str) -> Option<Found<'_>> {
+fn podman_pod(name: &str) -> Option<PathMatch<'_>> {
     let (parent, id) = name.strip_suffix(".slice")?.rsplit_once("libpod_pod_")?;
     let valid = (parent.is_empty() || parent.ends_with('-')) && is_container_id(id);
-    valid.then(|| Found::new(Kind::Pod, Runtime::Podman, id))
+    valid.then(|| PathMatch::new(Kind::Pod, Runtime::Podman, id))
 }
 
 fn kube_pod(place: Place<'_>) -> Option<KubePod<'_>> {

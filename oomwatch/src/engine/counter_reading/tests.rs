@@ -8,7 +8,7 @@ use crate::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
     },
-    engine::{Setting, compose::Origin, fixture::begin_at},
+    engine::{EngineConfig, compose::Origin, fixture::begin_at},
     event::{Evidence, Kind},
     id::ContainerId,
     ledger::Counting,
@@ -31,7 +31,7 @@ fn now(at_ns: u64) -> Now {
 }
 
 fn empty_engine() -> Engine {
-    Engine::new(Setting {
+    Engine::new(EngineConfig {
         origin: Origin {
             boot_id: "boot".into(),
             node: None,
@@ -66,8 +66,8 @@ fn register(engine: &mut Engine, id: u64) {
     engine.register(container).unwrap();
 }
 
-fn reading(id: u64, oom_kill: u64, oom_group_kill: Option<u64>) -> Reading {
-    Reading {
+fn reading(id: u64, oom_kill: u64, oom_group_kill: Option<u64>) -> CounterReading {
+    CounterReading {
         cgroup_id: CgroupId(id),
         serial: Some(1),
         events: MemoryEvents {
@@ -151,7 +151,7 @@ fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
 fn counters_that_started_again_are_told_from_0() {
     let mut engine = engine(0, 5, 0);
     engine.read(&[reading(C, 6, Some(0))], now(5));
-    let again = Reading {
+    let again = CounterReading {
         serial: Some(2),
         ..reading(C, 1, Some(0))
     };
@@ -230,7 +230,7 @@ fn its_own_limit_is_known_by_a_rise_of_its_own_oom() {
         reading.events.oom = Some(oom);
         reading
     };
-    let mut scope = |reading: Reading, at_ns| {
+    let mut scope = |reading: CounterReading, at_ns| {
         engine.note_causes(&[reading], now(at_ns));
         let events = engine.read(&[reading], now(at_ns));
         events.first().map(|event| event.scope)
@@ -320,7 +320,7 @@ impl Model {
         }
     }
 
-    fn reading(&self, place: usize) -> Reading {
+    fn reading(&self, place: usize) -> CounterReading {
         let (oom_kill, groups) = self.counters[place];
         reading(Self::IDS[place], oom_kill, Some(groups))
     }

@@ -18,7 +18,7 @@ use crate::{
     id::{CgroupId, ContainerId, Css},
     ledger::{Reading, node::NodeLedger},
     record::Record,
-    topology::walk::{Found, Walk},
+    topology::walk::{LiveCgroup, Walk},
 };
 
 /// One run.
@@ -165,7 +165,7 @@ impl Model {
         let mut next = vec![ROOT];
         while let Some(id) = next.pop() {
             for child in self.kernel.children(id) {
-                found.push(Found {
+                found.push(LiveCgroup {
                     id: CgroupId(child),
                     parent: CgroupId(id),
                     name: format!("c{child}").into_bytes().into(),

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     containers::by_path::CgroupDiscovery,
     engine::{
-        Setting,
+        EngineConfig,
         fixture::{begin_at, setting},
     },
     event::Now,
@@ -17,7 +17,7 @@ const WEB: CgroupId = CgroupId(3);
 const CONTAINERD: RuntimeApi = RuntimeApi::Containerd;
 
 fn engine(discovery: CgroupDiscovery, units: bool) -> Engine {
-    let mut engine = Engine::new(Setting {
+    let mut engine = Engine::new(EngineConfig {
         units,
         ..setting(discovery)
     });
@@ -191,7 +191,7 @@ fn an_event_says_that_only_anothers_words_are_known() {
         name: Some("web".to_owned()),
         ..ContainerDetails::default()
     });
-    let told = Sighting::Told {
+    let told = Sighting::Details {
         api,
         id: id.clone(),
         details: details.clone(),

@@ -41,15 +41,15 @@ fn removed(id: u64, digit: char, at_ns: u64) -> Record {
     Record::CgroupRemoved(change(id, SYSTEM, &docker(digit), at_ns))
 }
 
-fn found(id: u64, parent: u64, name: &str) -> Found {
-    Found {
+fn found(id: u64, parent: u64, name: &str) -> LiveCgroup {
+    LiveCgroup {
         id: CgroupId(id),
         parent: CgroupId(parent),
         name: name.as_bytes().into(),
     }
 }
 
-fn walk(found: Vec<Found>, missing: &[u64]) -> Walk {
+fn walk(found: Vec<LiveCgroup>, missing: &[u64]) -> Walk {
     Walk {
         began_ns: 10,
         found,

@@ -2,7 +2,7 @@
 
 use crate::{
     containers::by_path::CgroupDiscovery,
-    engine::{Engine, Setting, compose::Origin, fixture::begin_at},
+    engine::{Engine, EngineConfig, compose::Origin, fixture::begin_at},
     event::{Now, OomEvent},
     id::CgroupId,
     ledger::Counting,
@@ -19,7 +19,7 @@ fn event_of(record: VictimRecord) -> OomEvent {
         node: Some("n1".into()),
         tier: Tier::Btf,
     };
-    let mut engine = Engine::new(Setting {
+    let mut engine = Engine::new(EngineConfig {
         origin,
         discovery: CgroupDiscovery::Containers,
         units: false,

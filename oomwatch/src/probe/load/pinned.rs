@@ -6,7 +6,7 @@ use super::{
     super::{
         Probe, ProbeConfig, ProbeError,
         older::Older,
-        pin::{Found, Opened, PinDir},
+        pin::{Opened, PinDir, PinnedGenerations},
     },
     Started, probe, start_with_btf,
 };
@@ -38,7 +38,7 @@ pub(super) fn start_or_without(
 pub(super) fn go_on(
     opened: Opened,
     started: Started,
-    found: Found,
+    found: PinnedGenerations,
     number: u64,
 ) -> Result<Probe, ProbeError> {
     debug!(number, "going on with what is pinned");

@@ -49,14 +49,14 @@ pub(super) enum Signal {
 
 /// A variable that is set, and its value.
 #[derive(Debug, PartialEq, Eq)]
-struct Setting {
+struct ExporterConfig {
     variable: String,
     value: String,
 }
 
-impl Setting {
+impl ExporterConfig {
     fn refused(self, expected: &'static str) -> OtlpError {
-        OtlpError::Setting {
+        OtlpError::ExporterConfig {
             variable: self.variable,
             value: self.value,
             expected,
@@ -66,7 +66,7 @@ impl Setting {
 
 impl Signal {
     /// The signal's own variable, or the one for all.
-    fn setting(self, what: &str, env: Env<'_>) -> Option<Setting> {
+    fn setting(self, what: &str, env: Env<'_>) -> Option<ExporterConfig> {
         let own = match self {
             Self::Logs => "LOGS_",
             Self::Metrics => "METRICS_",
@@ -74,7 +74,7 @@ impl Signal {
         [own, ""].into_iter().find_map(|signal| {
             let variable = format!("OTEL_EXPORTER_OTLP_{signal}{what}");
             let value = env(&variable)?;
-            Some(Setting { variable, value })
+            Some(ExporterConfig { variable, value })
         })
     }
 
@@ -106,14 +106,14 @@ impl Signal {
     }
 
     /// Variables that are set for nothing.
-    fn unfollowed(self, env: Env<'_>) -> Vec<Setting> {
+    fn unfollowed(self, env: Env<'_>) -> Vec<ExporterConfig> {
         let settings = UNKNOWN.iter().filter_map(|what| self.setting(what, env));
         settings.filter(|set| set.value != "none").collect()
     }
 
     /// Whoever set them should hear of it; they are no reason not to send.
     fn warn_of_unfollowed(self, env: Env<'_>) {
-        for Setting { variable, value } in self.unfollowed(env) {
+        for ExporterConfig { variable, value } in self.unfollowed(env) {
             warn!(
                 publisher = "otlp",
                 variable,
@@ -138,7 +138,7 @@ impl Signal {
     }
 }
 
-fn milliseconds(setting: Setting) -> Result<Duration, OtlpError> {
+fn milliseconds(setting: ExporterConfig) -> Result<Duration, OtlpError> {
     match setting.value.parse() {
         Ok(value) => Ok(Duration::from_millis(value)),
         Err(_) => Err(setting.refused("a number of milliseconds is expected")),
@@ -147,7 +147,7 @@ fn milliseconds(setting: Setting) -> Result<Duration, OtlpError> {
 
 /// How long to wait between two exports of metrics.
 pub(super) fn interval(env: Env<'_>) -> Result<Duration, OtlpError> {
-    let setting = env(INTERVAL).map(|value| Setting {
+    let setting = env(INTERVAL).map(|value| ExporterConfig {
         variable: INTERVAL.to_owned(),
         value,
     });

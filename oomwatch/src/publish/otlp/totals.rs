@@ -46,13 +46,13 @@ pub(super) struct Setup {
 
 /// Sends the counts.
 #[derive(Debug)]
-pub(super) struct Totals {
+pub(super) struct ExportedTotals {
     changed: Arc<Notify>,
     stop: CancellationToken,
     task: JoinHandle<OTelSdkResult>,
 }
 
-impl Totals {
+impl ExportedTotals {
     pub(super) fn start(setup: Setup, resource: Resource, counts: Counts) -> Self {
         let changed = Arc::<Notify>::default();
         let stop = CancellationToken::new();

@@ -133,7 +133,7 @@ async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> String {
             details.containerd_namespace.unwrap(),
             details.image.as_deref().unwrap_or("?")
         ),
-        Sighting::Told { id, .. } => format!("{id} told"),
+        Sighting::Details { id, .. } => format!("{id} told"),
         Sighting::Gone { id, .. } => format!("{id} gone"),
         Sighting::Listed { ids, .. } => ids.join(" "),
         Sighting::Lost { .. } => "lost".to_owned(),

@@ -76,7 +76,7 @@ fn sighting(id: &str, details: ContainerDetails) -> Sighting {
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name);
     details.labels = [("tier".to_owned(), "db".to_owned())].into();
-    Sighting::Told {
+    Sighting::Details {
         api: API,
         id: id.to_owned(),
         details: Box::new(details),

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::sighting::Sighting,
-    runtimes::source::{SIGHTING_QUEUE, Sightings, Source, SourceError, Wanted},
+    runtimes::source::{RuntimeSource, SIGHTING_QUEUE, Sightings, SourceError, Wanted},
 };
 
 /// Longer than any test takes.
@@ -173,7 +173,7 @@ pub(in crate::runtimes) struct Followed {
 }
 
 impl Followed {
-    pub(in crate::runtimes) fn new(mut source: impl Source) -> Self {
+    pub(in crate::runtimes) fn new(mut source: impl RuntimeSource) -> Self {
         let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
         let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
         let sightings = Sightings::new(source.api(), hierarchy, sender);

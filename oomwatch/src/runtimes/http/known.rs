@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::Told;
 use crate::{
     containers::container::ContainerDetails,
-    runtimes::source::{Place, Seen},
+    runtimes::source::{ContainerPlace, Seen},
 };
 
 /// Labels; none is ever null, but nothing depends on it.
@@ -22,7 +22,7 @@ pub(in crate::runtimes) struct State {
 
 /// What there is to know, from whichever answer. An empty text and process 0 mean none.
 #[derive(Default)]
-pub(in crate::runtimes) struct Known {
+pub(in crate::runtimes) struct ListedContainers {
     pub(in crate::runtimes) name: Option<String>,
     pub(in crate::runtimes) image: Option<String>,
     pub(in crate::runtimes) labels: Option<Labels>,
@@ -31,7 +31,7 @@ pub(in crate::runtimes) struct Known {
     pub(in crate::runtimes) is_sandbox: Option<bool>,
 }
 
-impl From<Told> for Known {
+impl From<Told> for ListedContainers {
     fn from(told: Told) -> Self {
         Self {
             name: told.name,
@@ -42,14 +42,14 @@ impl From<Told> for Known {
     }
 }
 
-impl Known {
+impl ListedContainers {
     /// The container of a runtime. The path of its cgroup is not told: it holds the id, and what a
     /// daemon has configured may be in systemd's form.
     pub(in crate::runtimes) fn seen(self, runtime: &str, id: String) -> Seen {
         let labels = self.labels.unwrap_or_default().into_iter();
         Seen {
             id,
-            place: Place {
+            place: ContainerPlace {
                 cgroups_path: None,
                 pid: self.pid.and_then(process),
             },

@@ -97,7 +97,7 @@ fn details(name: &str, pod: Option<&str>) -> ContainerDetails {
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name, None);
     details.is_sandbox = None;
-    Sighting::Told {
+    Sighting::Details {
         api: API,
         id: id.to_owned(),
         details: Box::new(details),

@@ -11,7 +11,7 @@ use crate::{
 
 /// What a runtime says of a container's place; all of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ContainerPlace {
     /// Path of its cgroup from the root of the hierarchy, such as `/default/web`. The systemd
     /// driver's `slice:prefix:name` is not one; such paths hold the id anyway.
     pub(crate) cgroups_path: Option<String>,
@@ -19,7 +19,7 @@ pub(crate) struct Place {
     pub(crate) pid: Option<u32>,
 }
 
-impl Place {
+impl ContainerPlace {
     /// The container's cgroup, if it exists on the v2 hierarchy.
     pub(crate) fn find(&self, hierarchy: &Hierarchy, id: &str) -> Option<CgroupId> {
         let exists = |path: &str| {

@@ -2,14 +2,14 @@
 
 use std::{os::unix::fs::FileTypeExt as _, path::Path};
 
-use super::Source;
+use super::RuntimeSource;
 use crate::{
     containers::sighting::{RuntimeApi, RuntimeSocket},
     runtimes::{containerd::Containerd, cri::Cri, docker::Docker, podman::Podman},
 };
 
 /// The source that follows what listens at a socket.
-pub(crate) fn source(socket: &RuntimeSocket) -> Box<dyn Source> {
+pub(crate) fn source(socket: &RuntimeSocket) -> Box<dyn RuntimeSource> {
     let path = socket.path.clone();
     match socket.api {
         RuntimeApi::Containerd => Box::new(Containerd::new(path)),

@@ -5,7 +5,7 @@ struct Failing {
     left: u32,
 }
 
-impl Source for Failing {
+impl RuntimeSource for Failing {
     fn api(&self) -> RuntimeApi {
         RuntimeApi::Docker
     }

@@ -49,8 +49,8 @@ fn batch(numbers: std::ops::Range<u64>) -> Batch {
 async fn next(outbox: &mut Outbox) -> Option<i64> {
     let given = timeout(DEADLINE, outbox.next()).await.expect("a word");
     Some(match given? {
-        Given::Event(event) => event.seq.cast_signed(),
-        Given::Lost(lost) => -lost.cast_signed(),
+        OutboxRead::Event(event) => event.seq.cast_signed(),
+        OutboxRead::Lost(lost) => -lost.cast_signed(),
     })
 }
 
@@ -80,7 +80,7 @@ async fn each_publisher_goes_on_where_it_was() {
     assert_eq!(take(&mut a, 150).await, (1..=150).collect::<Vec<_>>());
     assert_eq!(take(&mut b, 3).await, [1, 2, 3]);
     assert_eq!((a.backlog().len(), b.backlog().len()), (49, 196));
-    // Given, and not known to have arrived.
+    // OutboxRead, and not known to have arrived.
     assert_eq!(next(&mut b).await, Some(4));
     close(store, vec![a, b]).await;
 

@@ -128,7 +128,7 @@ fn publishers_that_move_have_one_message_under_way() {
 async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
     use crate::store::{
         cursors::Nudge,
-        outbox::{Given, Outbox},
+        outbox::{Outbox, OutboxRead},
     };
     let dir = state_dir();
     let mut writer = writer(dir.path());
@@ -141,7 +141,7 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
     let (stored, done) = writer.cursors.add("a", database).unwrap().unwrap();
     let mut outbox = Outbox::new(writer.files.database(), stored, done, nudge);
     writer.write(&events(1..5)).unwrap();
-    assert!(matches!(outbox.next().await, Some(Given::Event(_))));
+    assert!(matches!(outbox.next().await, Some(OutboxRead::Event(_))));
     outbox.done();
     writer
         .put_aside(&StoreError::InUse { path: "".into() })
@@ -150,14 +150,17 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
     // What was read before is published all the same.
     for second in [2, 3, 4] {
         let event = event_at(second).into();
-        assert_eq!(outbox.next().await, Some(Given::Event(event)));
+        assert_eq!(outbox.next().await, Some(OutboxRead::Event(event)));
     }
     writer
         .put_aside(&StoreError::InUse { path: "".into() })
         .unwrap();
     writer.write(&events(7..8)).unwrap();
-    assert_eq!(outbox.next().await, Some(Given::Lost(2)));
-    assert_eq!(outbox.next().await, Some(Given::Event(event_at(7).into())));
+    assert_eq!(outbox.next().await, Some(OutboxRead::Lost(2)));
+    assert_eq!(
+        outbox.next().await,
+        Some(OutboxRead::Event(event_at(7).into()))
+    );
     outbox.done();
     writer.save_cursors();
     let database = writer.database.as_mut().unwrap();

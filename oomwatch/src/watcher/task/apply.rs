@@ -3,7 +3,7 @@
 use super::{Task, counters::reading};
 use crate::{
     clock,
-    engine::counter_reading::Reading,
+    engine::counter_reading::CounterReading,
     event::OomEvent,
     id::CgroupId,
     log::warn,
@@ -38,7 +38,7 @@ impl Task {
     }
 
     /// The counter of the victim's container, or where it has none, of its own memory cgroup.
-    fn read_charged(&self, record: &VictimRecord) -> Option<Reading> {
+    fn read_charged(&self, record: &VictimRecord) -> Option<CounterReading> {
         let own = record.victim.cgroup_id?;
         if let Some(container) = self.engine.owner(own) {
             return self.read_file(container);
@@ -47,7 +47,7 @@ impl Task {
         lineage.find_map(|id| self.read_file(id))
     }
 
-    fn read_file(&self, id: CgroupId) -> Option<Reading> {
+    fn read_file(&self, id: CgroupId) -> Option<CounterReading> {
         match self.read_once(id) {
             Ok(read) => read.map(|read| reading(id, read)),
             Err(error) => {

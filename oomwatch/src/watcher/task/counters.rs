@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use tracing::error;
 
-use super::{super::source::Watched, Task};
+use super::{super::source::Coverage, Task};
 use crate::{
     cgroup::hierarchy::CgroupError,
     clock,
     counters::{CounterWatch, Read, file::CounterFile},
-    engine::counter_reading::Reading,
+    engine::counter_reading::CounterReading,
     id::CgroupId,
     log::warn,
 };
@@ -94,11 +94,11 @@ impl Task {
             return;
         };
         let watched = if watch.is_limited() {
-            Watched::Limited
+            Coverage::Limited
         } else if self.registered().into_iter().all(|id| watch.is_open(id)) {
-            Watched::All
+            Coverage::All
         } else {
-            Watched::NotYet
+            Coverage::NotYet
         };
         self.source.swept(watched);
     }
@@ -251,11 +251,11 @@ impl Task {
     }
 
     /// Speaks of what readings tell; at once, unless victims are to tell of themselves first.
-    fn tell_readings(&mut self, mut readings: Vec<Reading>) {
+    fn tell_readings(&mut self, mut readings: Vec<CounterReading>) {
         self.engine.note_causes(&readings, clock::now());
         if self.source.waits_for_victims() {
             let engine = &mut self.engine;
-            let waiting: Vec<Reading> = readings
+            let waiting: Vec<CounterReading> = readings
                 .extract_if(.., |reading| engine.is_unexplained(reading))
                 .collect();
             if !waiting.is_empty() {
@@ -298,8 +298,8 @@ impl Task {
     }
 }
 
-pub(super) fn reading(cgroup_id: CgroupId, read: Read) -> Reading {
-    Reading {
+pub(super) fn reading(cgroup_id: CgroupId, read: Read) -> CounterReading {
+    CounterReading {
         cgroup_id,
         serial: Some(read.serial),
         events: read.events,

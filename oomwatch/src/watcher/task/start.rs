@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    super::{AddError, Options, StartError, has_counters, source::Source},
+    super::{AddError, Options, StartError, has_counters, source::KillSource},
     BOOT_ID, Drops, Task,
     drain::understood,
     node,
@@ -30,7 +30,7 @@ use crate::{
     },
     counters::walk::CounterWalk,
     drill::reached,
-    engine::{Engine, Setting, compose::Origin},
+    engine::{Engine, EngineConfig, compose::Origin},
     id::{CgroupId, ContainerId},
     ledger::{Counting, Readings},
     log::warn,
@@ -76,7 +76,7 @@ impl Task {
         let sockets = (options.sockets.clone(), options.possible_sockets.clone());
         reached("checked");
         let past = read_past(&hierarchy, root);
-        let mut source = Source::start(&options, &hierarchy)?;
+        let mut source = KillSource::start(&options, &hierarchy)?;
         reached("attached");
         forward_log(&mut source);
         let boot_id = boot_id(BOOT_ID);
@@ -152,14 +152,14 @@ impl Task {
         options: Options,
         boot_id: Arc<str>,
         root: CgroupId,
-        (hierarchy, source, sources, persist): (Hierarchy, Source, Sources, Persist),
+        (hierarchy, source, sources, persist): (Hierarchy, KillSource, Sources, Persist),
     ) -> Self {
         let origin = Origin {
             boot_id,
             node: options.node.or_else(host_name),
             tier: source.tier(),
         };
-        let engine = Engine::new(Setting {
+        let engine = Engine::new(EngineConfig {
             origin,
             discovery: options.discovery,
             units: options.units,
@@ -376,7 +376,7 @@ fn counting(hierarchy: &Hierarchy) -> Counting {
 }
 
 /// The programs' log has a task of its own: it must not keep the loop awake.
-fn forward_log(source: &mut Source) {
+fn forward_log(source: &mut KillSource) {
     if let Some(mut log) = source.take_log() {
         tokio::spawn(async move {
             loop {

@@ -13,7 +13,7 @@ use tracing::info;
 use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::sighting::{RuntimeSocket, Sighting},
-    runtimes::source::{self, SIGHTING_QUEUE, Sightings, Source, Wanted},
+    runtimes::source::{self, RuntimeSource, SIGHTING_QUEUE, Sightings, Wanted},
 };
 
 /// The kernel shows the first 15 bytes.
@@ -32,7 +32,7 @@ pub(super) struct Followed {
 
 /// A source as the thread sees it.
 pub(super) struct Driven {
-    source: Box<dyn Source>,
+    source: Box<dyn RuntimeSource>,
     sightings: Sightings,
     wanted: Wanted,
 }
