@@ -544,7 +544,7 @@ impl Kernel {
                 pid: Some(kill.pid),
                 start_boottime_ns: Some(u64::from(kill.pid)),
                 charged: charged(id, &counters),
-                parent_id: Some(CgroupId(above)),
+                parent_id: Some(CgroupId(above)).filter(|above| above.0 != id),
             })
         } else {
             self.mark(
