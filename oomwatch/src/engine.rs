@@ -505,7 +505,11 @@ impl Engine {
 
     fn double_count(&mut self, record: &DoubleCount, now: Now) -> Option<OomEvent> {
         let cgroup = record.charged.cgroup_id;
-        let above = |id| record.parent_id.filter(|&above| id == cgroup && above != id);
+        let above = |id| {
+            record
+                .parent_id
+                .filter(|&above| id == cgroup && above != id)
+        };
         let lineage = self.charged_lineage(cgroup, above);
         let is_new = self.began_at_zero(&record.charged);
         let before = self.reconciler.ledgers.double_counts();

@@ -56,6 +56,18 @@ struct Past {
     node: Option<u64>,
 }
 
+/// What an earlier run left.
+struct Left {
+    /// Programs that are pinned, and their ring.
+    is_ring: bool,
+    /// Ledgers in the store.
+    is_ledgers: bool,
+    /// How far the store has the rings.
+    rings: Vec<Position>,
+    /// The node's count up to which everything was reported.
+    reported_up_to: Option<u64>,
+}
+
 /// A container that is to be there from the start.
 struct Given {
     container: Container,
@@ -79,61 +91,16 @@ impl Task {
         let mut source = KillSource::start(&options, &hierarchy)?;
         reached("attached");
         forward_log(&mut source);
-        let boot_id = boot_id(BOOT_ID);
-        let store = options.state_dir.clone().map(|dir| StoreConfig {
-            dir,
-            limits: options.limits,
-            publishers: readers(&publishers),
-        });
-        let (persist, saved) = Persist::open(store, &boot_id);
-        reached("opened");
-        let reported_up_to = saved.meta.get(node::REPORTED_UP_TO).copied();
-        let rings = positions(&saved.rings);
-        warn_of_losses(source.lost_before(), saved.meta.get(LOST_IN_RING).copied());
-        let mut task = Self::new(
-            options,
-            boot_id,
-            root,
-            (hierarchy, source, Sources::default(), persist),
-        );
-        task.resume(saved);
-        let is_going_on = task.source.goes_on();
-        let is_resumed = task.engine.is_resumed();
-        if !is_going_on && !is_resumed {
-            task.engine.begin(&past.counters);
-        }
-        task.scan_tree().map_err(|source| StartError::Scan {
-            mount: task.hierarchy.mount().to_owned(),
-            source,
-        })?;
-        reached("scanned");
-        if !is_going_on {
-            task.engine.add_up();
-        }
-        task.watch_counters();
-        let mut registered = Vec::with_capacity(given.len());
-        for given in given {
-            registered.push(task.register_given(given)?);
-        }
-        reached("registered");
-        let backlog = is_going_on.then(|| task.read_backlog(started_ns, &rings));
-        reached("read");
-        task.engine.settle_resumed();
-        match backlog {
-            // Judged by what the marks say of each other, so before later counters are read.
-            Some(backlog) => {
-                task.work_off(&backlog);
-                task.meet_counters(is_resumed);
-            }
-            None => task.tell_past(past, is_resumed),
-        }
-        // What their counters had by then is told, or past.
+        let (mut task, left) = Self::take_up(options, &publishers, root, (hierarchy, source));
+        let registered = task.scan_first(given, &past, &left)?;
+        task.report_past(past, &left, started_ns);
+        // What their counters had by then is reported, or past.
         for cgroup in registered {
             task.watch_counter(cgroup);
         }
         task.drain();
         task.engine.start_is_over();
-        task.begin_node_audit(reported_up_to);
+        task.begin_node_audit(left.reported_up_to);
         // After the scan, so that no name waits for it; it is the last that may fail.
         task.sources =
             Sources::start(&sockets.0, &sockets.1, &task.hierarchy).map_err(StartError::Sources)?;
@@ -146,6 +113,80 @@ impl Task {
             "watching"
         );
         Ok(task)
+    }
+
+    /// Opens the store, and takes up the ledgers of an earlier run.
+    fn take_up(
+        options: Options,
+        publishers: &[Box<dyn Publisher>],
+        root: CgroupId,
+        (hierarchy, source): (Hierarchy, KillSource),
+    ) -> (Self, Left) {
+        let boot_id = boot_id(BOOT_ID);
+        let store = options.state_dir.clone().map(|dir| StoreConfig {
+            dir,
+            limits: options.limits,
+            publishers: readers(publishers),
+        });
+        let (persist, saved) = Persist::open(store, &boot_id);
+        reached("opened");
+        let reported_up_to = saved.meta.get(node::REPORTED_UP_TO).copied();
+        let rings = positions(&saved.rings);
+        warn_of_losses(source.lost_before(), saved.meta.get(LOST_IN_RING).copied());
+        let parts = (hierarchy, source, Sources::default(), persist);
+        let mut task = Self::new(options, boot_id, root, parts);
+        task.resume(saved);
+        let left = Left {
+            is_ring: task.source.goes_on(),
+            is_ledgers: task.engine.is_resumed(),
+            rings,
+            reported_up_to,
+        };
+        (task, left)
+    }
+
+    /// Learns which cgroups there are, and registers containers that are given.
+    fn scan_first(
+        &mut self,
+        given: Vec<Given>,
+        past: &Past,
+        left: &Left,
+    ) -> Result<Vec<CgroupId>, StartError> {
+        if !left.is_ring && !left.is_ledgers {
+            self.engine.begin(&past.counters);
+        }
+        self.scan_tree().map_err(|source| StartError::Scan {
+            mount: self.hierarchy.mount().to_owned(),
+            source,
+        })?;
+        reached("scanned");
+        if !left.is_ring {
+            self.engine.add_up();
+        }
+        self.watch_counters();
+        let mut registered = Vec::with_capacity(given.len());
+        for given in given {
+            registered.push(self.register_given(given)?);
+        }
+        reached("registered");
+        Ok(registered)
+    }
+
+    /// Reports what happened while no daemon ran.
+    fn report_past(&mut self, past: Past, left: &Left, started_ns: u64) {
+        let backlog = left
+            .is_ring
+            .then(|| self.read_backlog(started_ns, &left.rings));
+        reached("read");
+        self.engine.settle_resumed();
+        match backlog {
+            // Judged by what the marks say of each other, so before later counters are read.
+            Some(backlog) => {
+                self.work_off(&backlog);
+                self.meet_counters(left.is_ledgers);
+            }
+            None => self.tell_past(past, left.is_ledgers),
+        }
     }
 
     fn new(
