@@ -18,10 +18,10 @@ pub const MARK_VICTIM_TASK: u32 = 1;
 /// `mark_victim` passes `(int pid)`.
 pub const MARK_VICTIM_PID: u32 = 2;
 
-/// The kernel wakes the ring's reader where the consumer position has come to the record.
+/// The kernel wakes the ring's reader if the consumer position has reached the record.
 pub const WAKE_WHERE_READ: u32 = 0;
-/// `BPF_RB_FORCE_WAKEUP`: at each record. For a reader that keeps the consumer position back until it has handed
-/// over what it read.
+/// `BPF_RB_FORCE_WAKEUP`: the kernel wakes the reader at each record. For a reader that keeps the consumer position
+/// back until it has handed over what it read.
 pub const WAKE_ALWAYS: u32 = 2;
 
 macro_rules! config {

@@ -1,10 +1,9 @@
 #![no_std]
-//! What the eBPF programs and user space agree on: the records in the ring
-//! buffer ([`record`]) and the configuration written into the programs before
-//! they are loaded ([`config`]).
+//! The interface between the eBPF programs and user space. [`record`] holds the records in the ring buffer.
+//! [`config`] holds the configuration that is written into the programs before they are loaded.
 //!
-//! Invariant: no code here runs in the kernel or in user space only; this crate
-//! holds layouts, constants and their size assertions, and nothing else.
+//! Invariant: no code here runs in the kernel only or in user space only. This crate holds layouts, constants and
+//! their size assertions, and nothing else.
 
 pub mod config;
 pub mod record;

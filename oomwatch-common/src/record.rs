@@ -80,17 +80,18 @@ pub mod field {
     pub const OOM_GROUPS: u64 = 1 << 19;
     /// The kernel counted this victim: it had sent it SIGKILL right before the mark.
     pub const COUNTED: u64 = 1 << 21;
-    /// It did not: the task was dying already, or its process was marked and counted before.
+    /// The kernel did not count this victim: the task was dying already, or its process was marked and counted
+    /// before.
     pub const NOT_COUNTED: u64 = 1 << 22;
-    /// `charged`, but for its `inode`.
+    /// `charged`, except its `inode`.
     pub const CHARGED: u64 = 1 << 24;
     /// The `inode` of `charged`, where it is not 0.
     pub const CSS_INODE: u64 = 1 << 25;
     /// What is read of the victim's `mm`.
     pub const OF_MM: u64 = TOTAL_VM | PGTABLES | RSS;
-    /// What is read of its memory cgroups.
+    /// What is read of the victim's memory cgroups.
     pub const OF_CHAIN: u64 = CHAIN | OOM_COUNTER | GROUP_COUNTER | OOM_GROUPS;
-    /// What is read of the one that the kill was charged to.
+    /// What is read of the memory cgroup that the kill was charged to.
     pub const OF_CHARGED: u64 = CHARGED | CSS_INODE;
     /// What is read of a call of `out_of_memory()`.
     pub const OF_INVOCATION: u64 = LIMIT | LIMIT_USAGE | OOM_CONTROL;
@@ -119,9 +120,9 @@ pub struct Header {
     pub kind: u16,
     /// Bytes of the whole record.
     pub size: u32,
-    /// Sequence number, from 1. Victims, double counts and invocation ends share one sequence
-    /// (all happen under `oom_lock`), cgroup changes another (under `cgroup_mutex`). A number
-    /// is used up by a record that found no room too, so a gap is a loss.
+    /// Sequence number, from 1. Victims, double counts and invocation ends share one sequence (all happen under
+    /// `oom_lock`). Cgroup changes have another (under `cgroup_mutex`). A record that found no room uses up a number
+    /// too, so a gap is a loss.
     pub seq: u64,
     /// `CLOCK_BOOTTIME` in ns.
     pub boottime_ns: u64,
@@ -148,8 +149,8 @@ pub struct ChainLink {
     pub counters: Counters,
 }
 
-/// Hierarchical counters of a memory cgroup, in the order in which the kernel keeps them. Only
-/// `oom_kill` is there in any case.
+/// Hierarchical counters of a memory cgroup, in the order in which the kernel keeps them. Only `oom_kill` is always
+/// there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -185,12 +186,12 @@ pub struct Counters {
 pub struct Charged {
     /// Id of the cgroup.
     pub cgroup_id: u64,
-    /// Inode number of its `memory.events.local`, another one for every css; 0 where it has no such
-    /// file: in a v1 hierarchy, and in a removal, before which the file went.
+    /// Inode number of its `memory.events.local`; each css has another one. 0 where it has no such file: in a v1
+    /// hierarchy, and in a removal, because the file goes before it.
     pub inode: u64,
     /// Serial number of the css.
     pub serial: u64,
-    /// Its local `oom_kill`, already raised by what this record tells of.
+    /// Its local `oom_kill`, already raised by the event of this record.
     pub oom_kill: u64,
 }
 
@@ -281,7 +282,7 @@ pub mod change_field {
     pub const NAME: u64 = 1 << 1;
     /// The counters of `last`.
     pub const COUNTERS: u64 = 1 << 2;
-    /// `charged`, but for its `inode`.
+    /// `charged`, except its `inode`.
     pub const CHARGED: u64 = 1 << 3;
     /// The `inode` of `charged`, where it is not 0.
     pub const CSS_INODE: u64 = 1 << 4;
@@ -309,15 +310,15 @@ pub struct CgroupChange {
     /// Id and final hierarchical counters; only the id in a creation, or where the
     /// memory controller is off.
     pub last: ChainLink,
-    /// Its own counter: the final one in a removal, and in a creation the key by which it is known
-    /// later. Not where the memory controller is off.
+    /// Its own counter: in a removal the final one, in a creation the key by which it is known later. Not set where
+    /// the memory controller is off.
     pub charged: Charged,
     /// Name of the directory, NUL-terminated.
     pub name: [u8; NAME_LEN],
 }
 
-/// The kernel counted a process that was marked before: the first victim of a group kill, as a rule,
-/// which it meets again among the members.
+/// The kernel counted a process that was marked before. As a rule that is the first victim of a group kill, which the
+/// kernel meets again among the members.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -340,7 +341,7 @@ pub struct DoubleCount {
     pub start_boottime_ns: u64,
     /// What it was charged to.
     pub charged: Charged,
-    /// The memory cgroup above that one; 0 where there is none.
+    /// The memory cgroup above the charged one; 0 where there is none.
     pub parent_id: u64,
     /// Process id in the initial pid namespace.
     pub tgid: u32,

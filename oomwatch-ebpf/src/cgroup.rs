@@ -1,8 +1,8 @@
 //! Cgroups of the v2 hierarchy that are created and removed.
 //!
-//! `cgroup_rmdir` fires under `cgroup_mutex` before the controllers go offline, so the
-//! removal carries the final memory counters (confirmed on 5.10, 6.18 and 7.3). The files are gone by
-//! then, `memory.events.local` too; `cgroup_mkdir` comes after them.
+//! `cgroup_rmdir` fires under `cgroup_mutex` before the controllers go offline, so the removal carries the final
+//! memory counters (confirmed on 5.10, 6.18 and 7.3). The files are gone by then, `memory.events.local` too.
+//! `cgroup_mkdir` fires after they are made.
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use oomwatch_common::record::{
@@ -38,7 +38,8 @@ fn emit(cgroup: Address, kind: u16) {
     }
     let seq = maps::next_sequence(DROP_CGROUP);
     let css = kernel::read(cgroup, config!(cgroup_memory));
-    // The last word on kills has a victim's right to room. A cgroup that counted none has not.
+    // The removal of a cgroup that counted kills has a victim's right to room. The removal of a cgroup that counted
+    // none has not.
     let has_room = if kind == KIND_CGROUP_REMOVED && kernel::sum_of_kills(css) != 0 {
         maps::has_room_beside_ends()
     } else {
@@ -75,7 +76,7 @@ fn emit(cgroup: Address, kind: u16) {
     entry.submit(u64::from(config!(submit_flags)));
 }
 
-/// Writes the own counter of the memory cgroup; returns the bits of what is known.
+/// Writes the memory cgroup's own counter; returns the bits of what is known.
 ///
 /// # Safety
 /// As [`describe_place`].

@@ -1,8 +1,8 @@
-//! One call of `out_of_memory()`: its `struct oom_control`, its number, and the marks
-//! made in it. Only where fentry can be attached; all of it is absent otherwise.
+//! One call of `out_of_memory()`: its `struct oom_control`, its number, and the marks made in it. Exists only where
+//! fentry can be attached.
 //!
-//! Every mark is made inside `out_of_memory()` by the task that called it, under
-//! `oom_lock`, so one slot checked against `current` can neither be stale nor mixed up.
+//! Every mark is made inside `out_of_memory()` by the task that called it, under `oom_lock`. So one slot checked
+//! against `current` can neither be stale nor mixed up.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns};
 use oomwatch_common::{
@@ -16,9 +16,9 @@ use crate::{
     state::Invocation,
 };
 
-/// What [`number`] says where `out_of_memory()` is not hooked, or was not entered since.
+/// What [`number`] returns where `out_of_memory()` is not hooked, or was not entered since.
 pub(crate) const UNHOOKED: u64 = 0;
-/// What [`number`] says where `current` is in no call.
+/// What [`number`] returns where `current` is in no call.
 pub(crate) const OUTSIDE: u64 = u64::MAX;
 
 /// `out_of_memory(oc)` was entered.
@@ -113,7 +113,7 @@ impl Invocation {
         self.marks += 1;
     }
 
-    /// Keeps whether a victim's group may go with it: not 0 where it may.
+    /// Notes whether a victim's group may be killed with it: not 0 where it may.
     #[inline(always)]
     pub(crate) fn note_group(&mut self, oom_groups: u64) {
         self.group |= oom_groups;

@@ -1,10 +1,9 @@
 //! Reading kernel memory: the one funnel, and the few structures walked with it.
 //!
-//! Nothing here returns an `Option`, and a read that fails gives 0. LLVM tests the undefined
-//! payload of a `None` before its tag where that is shorter, for which the verifier rejects the
-//! program; and every branch doubles what the verifier has to walk through at each start.
-//! Reads do not ask whether this kernel has the member: where it is absent they give anything,
-//! safely, and [`known_fields`], worked out in user space, says that it means nothing.
+//! Nothing here returns an `Option`, and a read that fails gives 0. LLVM tests the undefined payload of a `None`
+//! before its tag where that is shorter. The verifier rejects the program for that. Every branch also doubles what
+//! the verifier walks through at each start. Reads do not ask whether this kernel has the member. An absent member
+//! gives any value, safely. User space computes [`known_fields`], which says that the value means nothing.
 //!
 //! Facts checked with loaded programs on 5.10.218, 6.1, 6.12, 6.18 and 7.3.
 
@@ -20,7 +19,7 @@ use oomwatch_common::{
     record::{COMM_LEN, ChainLink, Charged, Counters, field},
 };
 
-/// Address of a kernel object; 0 where it is unknown, which nothing can be read from.
+/// Address of a kernel object; 0 where it is unknown, and a read from 0 fails.
 pub(crate) type Address = u64;
 
 /// Where this kernel keeps what the probe reads; written by user space before load.
@@ -53,14 +52,13 @@ impl Plain for i64 {}
 impl Plain for Counters {}
 impl<const N: usize> Plain for [u8; N] {}
 
-/// Those of `fields` that this kernel's layout allows to read.
+/// Those of `fields` that this kernel's layout allows the program to read.
 #[inline(always)]
 pub(crate) fn known_fields(fields: u64) -> u64 {
     u64::from(config!(known_fields)) & fields
 }
 
-/// Reads the `T` at `base + offset`; 0 where that is not possible. Of an absent member this reads
-/// nothing that means anything.
+/// Reads the `T` at `base + offset`; 0 where that is not possible. For an absent member the value means nothing.
 #[inline(always)]
 pub(crate) fn read<T: Plain>(base: Address, offset: u32) -> T {
     let mut value = MaybeUninit::<T>::uninit();
@@ -99,8 +97,8 @@ pub(crate) fn current_comm() -> [u8; COMM_LEN] {
     }
 }
 
-/// Sets `bits` in a record. Volatile, to go through memory: in a register the verifier would know
-/// the value, and walk through all that follows once for every combination of bits.
+/// Sets `bits` in a record. Volatile, to go through memory: in a register the verifier would know the value. It would
+/// then walk through all that follows once for every combination of bits.
 #[inline(always)]
 pub(crate) fn add_bits(fields: &mut u64, bits: u64) {
     let fields: *mut u64 = fields;
@@ -178,8 +176,8 @@ pub(crate) unsafe fn write_chain_link(into: *mut ChainLink, css: Address) {
 
 /// Writes a memory cgroup with its own counter; zeros where it cannot be read.
 ///
-/// `inode` is that of the file wherever there is one; in `cgroup_rmdir` the files are gone already, and
-/// it is 0 (5.10, 6.1, 6.12 and 7.3; on v1, where there is none, 6.18).
+/// `inode` is that of the file wherever there is one. In `cgroup_rmdir` the files are gone already, and it is 0
+/// (5.10, 6.1, 6.12 and 7.3). It is 0 on v1 too, where there is no such file (6.18).
 ///
 /// # Safety
 /// As [`write_chain_link`].

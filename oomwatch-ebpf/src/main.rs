@@ -43,8 +43,8 @@ pub fn mark_victim_log(ctx: RawTracePointContext) -> u32 {
     0
 }
 
-/// `signal:signal_generate`: keeps the task that the OOM killer has just sent SIGKILL to, for that is
-/// whom it counts; and on kernels whose `mark_victim` passes a pid only, who it is.
+/// `signal:signal_generate`: keeps the task that the OOM killer has just sent SIGKILL to, because that is the task it
+/// counts. On kernels whose `mark_victim` passes a pid only, this task also identifies the victim.
 #[raw_tracepoint(tracepoint = "signal_generate")]
 pub fn signal_generate(ctx: RawTracePointContext) -> u32 {
     signal::generated(&ctx);
@@ -66,7 +66,7 @@ pub fn mark_victim_pid(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `signal:signal_generate`, where there is no BTF: who is marked was sent SIGKILL before.
+/// `signal:signal_generate`, where there is no BTF: a victim was sent SIGKILL before its mark.
 #[tracepoint(category = "signal", name = "signal_generate")]
 pub fn signal_generate_pid(ctx: TracePointContext) -> u32 {
     pid::signalled(&ctx);

@@ -1,4 +1,4 @@
-//! The maps, and the two ways to lose a record: no room, and counting that.
+//! The maps. A record that finds no room in the ring is dropped, and counted.
 
 use aya_ebpf::{
     macros::map,
@@ -25,26 +25,26 @@ pub(crate) static INVOCATION: Array<Invocation> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SEQUENCE: Array<u64> = Array::with_max_entries(DROP_KINDS, 0);
 
-/// What was counted last. One is enough: it is written under `oom_lock`.
+/// The last mark or double count. One is enough: it is written under `oom_lock`.
 #[map]
 pub(crate) static LAST_COUNT: Array<LastCount> = Array::with_max_entries(1, 0);
 
-/// The task that this CPU's last OOM SIGKILL went to. Between that and its mark nobody moves to
-/// another CPU: the victim's `alloc_lock` is held.
+/// The task that this CPU's last OOM SIGKILL went to. Between the signal and its mark nobody moves to another CPU:
+/// the victim's `alloc_lock` is held.
 #[map]
 pub(crate) static SIGNALLED: PerCpuArray<Signalled> = PerCpuArray::with_max_entries(1, 0);
 
-/// Victims known by thread id only, waiting for their exit. Bounded: a victim dies
-/// within seconds, and 1024 marked at once without a task pointer are not expected.
+/// Victims known by thread id only, waiting for their exit. Bounded: a victim dies within seconds, and 1024 victims
+/// marked at once without a task pointer are not expected.
 #[map]
 pub(crate) static DEFERRED: HashMap<u32, Deferred> = HashMap::with_max_entries(1024, 0);
 
-/// As [`DEFERRED`], where there is no BTF. Some may wait for nothing, and give way.
+/// As [`DEFERRED`], where there is no BTF. Some marks may wait for nothing; they give way when the map is full.
 #[map]
 pub(crate) static MARKED: LruHashMap<u32, Deferred> = LruHashMap::with_max_entries(1024, 0);
 
-/// Threads that the kernel has sent SIGKILL to, where there is no BTF: few of them are victims, and those
-/// are marked within microseconds, unless the OOM killer is preempted.
+/// Threads that the kernel has sent SIGKILL to, where there is no BTF. Few of them are victims. Victims are marked
+/// within microseconds, unless the OOM killer is preempted.
 #[map]
 pub(crate) static SUSPECTS: LruHashMap<u32, Suspect> = LruHashMap::with_max_entries(1024, 0);
 
@@ -75,15 +75,15 @@ pub(crate) fn count_drop(drop_kind: u32) {
     }
 }
 
-/// Whether a record that is not a victim may take room: a storm of cgroup creation
-/// must leave the last quarter of the ring to victims.
+/// Whether a record that is not a victim may take room. A storm of cgroup creation must leave the last quarter of the
+/// ring to victims.
 #[inline(always)]
 pub(crate) fn has_room_beside_victims() -> bool {
     leaves_free(4)
 }
 
-/// Whether a victim may take room: the last eighth is for double counts and the ends of group kills,
-/// ten times as small. Without the former a second count cannot be told from a kill that was lost.
+/// Whether a victim may take room. The last eighth is for double counts and the ends of group kills, which are ten
+/// times as small. Without its record, a double count looks like a kill that was lost.
 #[inline(always)]
 pub(crate) fn has_room_beside_ends() -> bool {
     leaves_free(8)

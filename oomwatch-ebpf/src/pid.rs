@@ -1,15 +1,16 @@
-//! Victims without BTF: the thread id when it is marked, and the rest when that thread exits and
-//! is `current`. Helpers only, no structure of the kernel is read.
+//! Victims without BTF: the thread id when the victim is marked, and the rest when that thread exits and is
+//! `current`. Uses helpers only, and reads no structure of the kernel.
 //!
-//! The mark comes from the classic tracepoint: tracefs says where its record has the thread id, while what the
-//! raw one passes differs from version to version and cannot be told apart here. A classic tracepoint may be skipped while a BPF program runs on this CPU; the counters,
-//! which user space reads in this tier, make up for it.
+//! The mark comes from the classic tracepoint, because tracefs says where its record has the thread id. The arguments
+//! of the raw tracepoint differ from version to version, and this program cannot tell which it gets. The kernel may
+//! skip a classic tracepoint while a BPF program runs on this CPU. The counters, which user space reads in this tier,
+//! make up for it.
 //!
-//! Who is marked by itself is described at once. Another victim is marked right after it was sent SIGKILL.
-//! Since 6.17 the tracepoint of its exit comes before the lock that the OOM killer holds, so it may be
-//! through there before it is marked. So a thread that the kernel sends SIGKILL to is a suspect, and leaves
-//! at its exit what is to be told of it. Exit and mark each write first and look for the other afterwards;
-//! who takes the mark tells of it.
+//! A task that marks itself is described at once. Another victim is marked right after it was sent SIGKILL. Since
+//! 6.17 the tracepoint of its exit comes before the lock that the OOM killer holds. So the victim may be past that
+//! tracepoint before it is marked. So a thread that the kernel sends SIGKILL to is a suspect, and leaves its identity
+//! at its exit. Exit and mark each write first and look for the other afterwards; whichever takes the mark sends the
+//! record.
 
 use aya_ebpf::{
     helpers::{
@@ -30,12 +31,12 @@ use crate::{
 /// `si_code` of a signal that the kernel sent.
 const SI_KERNEL: u32 = 0x80;
 
-/// A mark that is older waits for no exit any more: the thread was through there before, and its id may be
-/// another's.
+/// A mark older than 60 s waits for no exit any more. The thread was past the tracepoint before the mark, and its id
+/// may be another thread's.
 const MARK_LASTS_NS: u64 = 60_000_000_000;
 
 impl Suspect {
-    /// One that `current` has sent the signal to.
+    /// A suspect that `current` has sent the signal to.
     #[inline(always)]
     fn of_current() -> Self {
         Self {
@@ -63,7 +64,7 @@ impl Suspect {
     }
 }
 
-/// A number in the record of a classic tracepoint; 0 where it cannot be read. Read by the helper, for the
+/// A number in the record of a classic tracepoint; 0 where it cannot be read. The helper reads it, because the
 /// verifier allows no access to a context at an offset that the program has added.
 #[inline(always)]
 fn number_at(ctx: &TracePointContext, offset: u32) -> u32 {
@@ -132,8 +133,8 @@ fn emit(tid: u32, gone: &Suspect, mark: &Deferred) {
         maps::count_drop(DROP_VICTIM);
         return;
     };
-    // SAFETY: the ring gave the memory for one `Victim`. What is not written below is not
-    // believed, for its bit is not set, and integers have no invalid bit patterns.
+    // SAFETY: the ring gave the memory for one `Victim`. A field that is not written below is not believed, because
+    // its bit is not set. Integers have no invalid bit patterns.
     let victim = unsafe { &mut *entry.as_mut_ptr() };
     victim.header = maps::header::<Victim>(KIND_VICTIM, mark.seq, mark.boottime_ns);
     victim.fields = field::AT_EXIT

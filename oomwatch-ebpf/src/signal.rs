@@ -1,19 +1,18 @@
-//! The judge: the SIGKILL that the OOM killer sends right before it marks whom it counts.
+//! The judge: the SIGKILL that the OOM killer sends right before it marks a victim that it counts.
 //!
-//! `__oom_kill_process()` raises the counter, sends the signal, marks the victim, and then sends the
-//! signal to processes that share the victim's `mm`, which it does not count (5.8 to 7.3). So a mark
-//! that no signal of the same `current` came before was not counted: the task was dying already. And
-//! a signal to a process that was marked before is a further count if the counter moved, and else one
-//! of a sharer's. There may be several: a group kill met a process with threads three times, and
-//! marked another thread of it the last time (6.1, 6.12; twice on 7.3).
+//! `__oom_kill_process()` raises the counter, sends the signal and marks the victim. It then sends the signal to
+//! processes that share the victim's `mm`, which it does not count (5.8 to 7.3). So a mark was not counted if no
+//! signal of the same `current` came before it: the task was dying already. A signal to a process that was marked
+//! before is a further count if the counter moved. Otherwise it is the signal to a sharer. There may be several
+//! further counts. A group kill met a process with threads three times, and marked another thread of it the last time
+//! (6.1, 6.12; twice on 7.3).
 //!
-//! All of this happens under `oom_lock`. Where entry and return of `out_of_memory()` are hooked, no
-//! signal outside of a call is taken for one of the OOM killer's. Where they are not, a signal of the
-//! kernel's by the task that made the last mark may be: what it is taken for must differ from that
-//! mark in its counter.
+//! All of this happens under `oom_lock`. If entry and return of `out_of_memory()` are hooked, no signal outside of a
+//! call is taken for one of the OOM killer's. If they are not, a kernel signal by the task that made the last mark
+//! may be taken for one. It must then differ from that mark in its counter.
 //!
-//! The program runs at each signal of the whole host, with interrupts off: what is not a SIGKILL of
-//! the kernel's own is none of its business, and that comes first.
+//! The program runs at each signal of the whole host, with interrupts off. So it first drops everything that is not a
+//! SIGKILL of the kernel's own.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
@@ -70,8 +69,7 @@ pub(crate) fn generated(ctx: &RawTracePointContext) {
     }
 }
 
-/// Whether a memory cgroup's counter is another one than the last that was counted, or has moved
-/// since.
+/// Whether a memory cgroup's counter is not the one that was counted last, or has moved since.
 ///
 /// # Safety
 /// `last` is the map's value.
@@ -84,10 +82,10 @@ unsafe fn has_moved(last: *const LastCount, css: Address) -> bool {
     serial != last.serial || oom_kill != last.oom_kill
 }
 
-/// Sends the record of a second count.
+/// Sends the record of a double count.
 ///
 /// # Safety
-/// `last` is the map's value, and tells of this count.
+/// `last` is the map's value, and is of this count.
 #[inline(always)]
 unsafe fn counted_again(task: Address, css: Address, call: u64, last: *const LastCount) {
     let seq = maps::next_sequence(VICTIM_SEQUENCE);
@@ -165,8 +163,7 @@ impl Signalled {
     }
 }
 
-/// Keeps what a mark was charged to, whether its record finds room or not: what comes next is judged
-/// by it.
+/// Keeps what a mark was charged to, whether its record finds room or not. The next signal or mark is judged by it.
 #[inline(always)]
 pub(crate) fn note_mark(task: Address) {
     let Some(last) = LAST_COUNT.get_ptr_mut(0) else {
@@ -180,8 +177,8 @@ pub(crate) fn note_mark(task: Address) {
     }
 }
 
-/// The memory css that a kill is charged to: that of the `mm`'s owner, which is another task only
-/// where processes share an `mm` across cgroups.
+/// The memory css that a kill is charged to: that of the `mm`'s owner. The owner is another task only where processes
+/// share an `mm` across cgroups.
 #[inline(always)]
 pub(crate) fn charged_css(task: Address, mm: Address) -> Address {
     let owner: Address = kernel::read(mm, config!(mm_owner));

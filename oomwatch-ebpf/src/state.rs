@@ -1,5 +1,5 @@
-//! What the programs keep from one hook to the next, as it lies in [`crate::maps`]. Plain data: what it means is said
-//! where it is written.
+//! The state that the programs keep from one hook to the next, as it lies in [`crate::maps`]. Plain data: the code
+//! that writes it explains it.
 
 use oomwatch_common::record::{COMM_LEN, Charged};
 
@@ -24,11 +24,11 @@ pub(crate) struct Invocation {
 pub(crate) struct Signalled {
     /// `bpf_get_current_pid_tgid` of who sent it.
     pub(crate) sender: u64,
-    /// The call that it was sent in: what an earlier one has left on this CPU is of no use.
+    /// The call in which the signal was sent: a signal of an earlier call that is left on this CPU is of no use.
     pub(crate) call: u64,
     pub(crate) task: Address,
     pub(crate) tid: u64,
-    /// [`field::COUNTED`], until a mark has followed or where none may.
+    /// `field::COUNTED`, until a mark has followed or where none may.
     pub(crate) counted: u64,
 }
 
@@ -38,17 +38,17 @@ pub(crate) struct Signalled {
 pub(crate) struct LastCount {
     /// `bpf_get_current_pid_tgid` of who made the last mark.
     pub(crate) marked_by: u64,
-    /// As of then.
+    /// The counter at that mark or double count.
     pub(crate) charged: Charged,
 }
 
-/// What is known when a mark is made: all but the victim itself.
+/// What is known when a mark is made: everything except the victim itself.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Deferred {
     pub(crate) seq: u64,
     pub(crate) boottime_ns: u64,
-    /// [`field::COUNTED`] or [`field::NOT_COUNTED`]; 0 where that is not known.
+    /// `field::COUNTED` or `field::NOT_COUNTED`; 0 where that is not known.
     pub(crate) verdict: u64,
     pub(crate) trigger_pid_tgid: u64,
     pub(crate) trigger_cgroup_id: u64,
@@ -57,11 +57,11 @@ pub(crate) struct Deferred {
     pub(crate) tid: u32,
 }
 
-/// A thread that the kernel has sent SIGKILL to, and once it has exited, what it was.
+/// A thread that the kernel has sent SIGKILL to; once it has exited, with its identity.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Suspect {
-    /// Thread that sent it, and its process: only that one may mark it.
+    /// Thread that sent the signal, and its process: only this thread may mark the suspect.
     pub(crate) sender: u64,
     pub(crate) cgroup_id: u64,
     pub(crate) pid_tgid: u64,

@@ -1,9 +1,8 @@
 //! Victims: from a `mark_victim` to one [`Victim`] record.
 //!
-//! Newer kernels pass the task. Older ones pass a thread id, and the task is, in this
-//! order: the one that the same `current` has just sent the OOM killer's SIGKILL;
-//! `current` itself, which was dying already; the one that `oom_control` names; or the
-//! task that exits later with this thread id.
+//! Newer kernels pass the task. Older ones pass a thread id, and the task is the first of these. First, the task that
+//! the same `current` has just sent the OOM killer's SIGKILL. Then `current` itself, which was dying already. Then
+//! the task that `oom_control` names. Then the task that exits later with this thread id.
 
 use aya_ebpf::{
     helpers::{
@@ -44,7 +43,7 @@ pub(crate) fn marked(ctx: &RawTracePointContext) {
     }
 }
 
-/// Logs what [`marked`] sees; a program of its own, which is not even loaded unless asked for.
+/// Logs what [`marked`] sees. A program of its own, which is not even loaded unless asked for.
 #[inline(always)]
 pub(crate) fn log_mark(ctx: &RawTracePointContext) {
     let (tid, task) = victim_of(argument(ctx, 0));
@@ -142,8 +141,8 @@ fn emit(task: Address, mark: &Deferred, flags: u64) {
     describe_memory(mm, victim);
     let first = describe_chain(task, mm, victim);
     clear_call(victim);
-    // A record made at the victim's exit is in no call of the OOM killer, and its counter may have
-    // moved for others.
+    // A record made at the victim's exit is in no call of the OOM killer, and its counter may have moved for other
+    // kills.
     if flags & field::AT_EXIT == 0 {
         describe_charged(first, victim);
         if let Some(invocation) = invocation::current() {
@@ -165,7 +164,7 @@ fn lost(flags: u64) {
     }
 }
 
-/// Who the victim is. What the layout does not allow is read from anywhere, and its bit not set.
+/// Writes who the victim is. A field that the layout does not allow is read from anywhere, and its bit is not set.
 #[inline(always)]
 fn describe_task(task: Address, victim: &mut Victim) {
     let cred = kernel::read(task, config!(task_cred));
@@ -193,7 +192,7 @@ fn describe_task(task: Address, victim: &mut Victim) {
 fn namespace_tgid(leader: Address) -> u32 {
     let pid: Address = kernel::read(leader, config!(task_thread_pid));
     let level: u32 = kernel::read(pid, config!(pid_level));
-    // No multiplication by what is absent.
+    // No multiplication by an absent member's value.
     let upid = u64::from(level % MAX_PID_LEVEL) * u64::from(config!(upid_size) & 0xff);
     kernel::read(
         pid + upid + u64::from(config!(pid_numbers)),
@@ -201,7 +200,7 @@ fn namespace_tgid(leader: Address) -> u32 {
     )
 }
 
-/// What memory the victim had. Its `mm` is gone when the record is made at exit.
+/// Writes what memory the victim had. Its `mm` is gone when the record is made at exit.
 #[inline(always)]
 fn describe_memory(mm: Address, victim: &mut Victim) {
     // `enum`: MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES (5.10 to 7.3). The values
@@ -222,7 +221,7 @@ fn describe_memory(mm: Address, victim: &mut Victim) {
     }
 }
 
-/// What is not known outside of a call of the OOM killer.
+/// Clears what is not known outside of a call of the OOM killer.
 #[inline(always)]
 fn clear_call(victim: &mut Victim) {
     victim.charged = Charged {
@@ -242,8 +241,7 @@ fn clear_call(victim: &mut Victim) {
     victim.gfp_mask = 0;
 }
 
-/// The memory cgroups that this kill was charged to, with their counters. Returns the first one's
-/// css.
+/// Writes the memory cgroups that this kill was charged to, with their counters. Returns the first one's css.
 #[inline(always)]
 fn describe_chain(task: Address, mm: Address, victim: &mut Victim) -> Address {
     let first = charged_css(task, mm);
@@ -265,7 +263,7 @@ fn any_group(victim: &Victim) -> u64 {
     groups as u64 | (groups >> 64) as u64
 }
 
-/// The first of them with its own counter, as [`signal::note_mark`] has just read it.
+/// Writes the first memory cgroup with its own counter, as [`signal::note_mark`] has just read it.
 #[inline(always)]
 fn describe_charged(first: Address, victim: &mut Victim) {
     if first == 0 {
@@ -278,9 +276,8 @@ fn describe_charged(first: Address, victim: &mut Victim) {
     }
 }
 
-/// Copies the chain from `first` up. Beyond the root there is nothing to read, and the links stay
-/// 0: to leave early would have the verifier go through all that follows once for every length
-/// of the chain.
+/// Copies the chain from `first` up. Beyond the root there is nothing to read, and the links stay 0. Leaving early
+/// would have the verifier go through all that follows once for every length of the chain.
 #[inline(always)]
 fn copy_chain(first: Address, victim: &mut Victim) {
     let mut css = first;
@@ -292,8 +289,8 @@ fn copy_chain(first: Address, victim: &mut Victim) {
             kernel::write_chain_link(chain.add(place), css);
             let memcg = kernel::css_memcg(css);
             kernel::read_into(oom_groups.add(place), memcg, config!(memcg_oom_group));
-            // Without a condition: up to v6.1 the verifier takes a loop for one without end
-            // ("back-edge from insn") where its last helper call may be jumped over.
+            // Without a condition. Up to v6.1 the verifier takes a loop for one without end ("back-edge from insn")
+            // if its last helper call may be jumped over.
             css = kernel::read(css, config!(css_parent));
         }
     }

@@ -39,8 +39,8 @@ pub(crate) fn attribute(tree: &Tree, registry: &Registry, victim: &VictimRecord)
     }
 }
 
-/// The victim's cgroup and its ancestors. Where the tree does not know the way up, the
-/// record's own chain of memory cgroups does.
+/// The victim's cgroup and its ancestors. If the tree does not know the way up, the record's own chain of memory
+/// cgroups gives it.
 fn lineage(tree: &Tree, victim: &VictimRecord) -> Vec<CgroupId> {
     let mut lineage: Vec<CgroupId> = victim
         .victim

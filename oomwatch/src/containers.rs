@@ -1,7 +1,8 @@
-//! Containers: which cgroup is which container, and what it is called.
+//! Containers: which cgroup is which container, and its names.
 //!
-//! The [`registry`] holds them. [`by_path`] makes one of a cgroup's [`path`], at once and without asking anybody;
-//! a [`sighting`] is what a runtime says, and [`names`] keeps what it said. Pure: it asks no runtime.
+//! The [`registry`] holds them. [`by_path`] makes a container of a cgroup's [`path`], at once and without asking
+//! anybody. A [`sighting`] is one report of a runtime, and [`names`] keeps what the sightings say. Pure: it asks no
+//! runtime.
 
 pub(crate) mod by_path;
 pub(crate) mod container;

@@ -1,8 +1,8 @@
-//! What was told of OOM kills so far, as numbers: of each container, and of the node.
+//! The OOM kills reported so far, as numbers: of each container, and of the node.
 //!
-//! Entered in the watcher's own task, as an event is handed over: so a slow reader, a full queue or a
-//! failed publisher changes no number. Read from other tasks, and after the watcher's end; hence the
-//! lock, which is held for a kill's few additions or to copy pointers. Asks nobody.
+//! The watcher's own task enters each event as it hands the event over. So a slow reader, a full queue or a failed
+//! publisher changes no number. Other tasks read the numbers, also after the watcher's end, so there is a lock. It is
+//! held for a kill's few additions, or to copy pointers. Asks nobody.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +20,12 @@ use crate::{
     record::Constraint,
 };
 
-/// Containers that are remembered at most, the removed ones included.
+/// Most containers that are remembered, the removed ones included.
 pub const MAX_COUNTED_CONTAINERS: usize = 20_000;
 /// How long a removed container's numbers are kept, for a scrape to see them.
 pub(crate) const KEPT_NS: u64 = 600_000_000_000;
-/// What goes at once where there are too many: one in so many, so that a crash loop does not look
-/// through all of them for each kill.
+/// The share of containers evicted at once, as one in so many. So a crash loop does not look through all containers
+/// for each kill.
 const EVICTED_AT_ONCE: usize = 16;
 /// Seconds from the kernel's time stamp to the publishers.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -35,10 +35,10 @@ const LATENCY_BUCKETS: [f64; 16] = [
 
 /// Numbers of OOM kills, for [`crate::metrics::Metrics`] and others; given to [`crate::watcher::Builder::counts`].
 ///
-/// Clones share the same numbers. Each kill is in them exactly once: they are entered before any
-/// queue, and a kill that a container claims late moves to it. At most
-/// [`MAX_COUNTED_CONTAINERS`] containers are remembered; of those beyond, the longest removed go
-/// first, then those whose last kill is the oldest. The numbers of the node have all.
+/// Clones share the same numbers. Each kill is counted exactly once: events are entered before any queue, and a kill
+/// that a container claims late moves to it. At most [`MAX_COUNTED_CONTAINERS`] containers are remembered. Beyond
+/// that, the containers removed longest ago are forgotten first, then those whose last kill is the oldest. The
+/// numbers of the node include all.
 #[derive(Clone, Debug)]
 pub struct Counts(Arc<Mutex<Tally>>);
 
@@ -76,7 +76,7 @@ impl Counts {
         Snapshot { losses, node }
     }
 
-    /// Those that have lost a process since then, on the boot-time clock, as it was entered.
+    /// Containers that lost a process since `since_ns`, on the boot-time clock, by when the event was entered.
     pub(crate) fn losses_since(&self, since_ns: u64) -> Vec<Arc<Losses>> {
         let tally = self.tally();
         let recent = tally.containers.values();
@@ -89,7 +89,7 @@ impl Counts {
         self.tally().version
     }
 
-    /// Containers that are remembered, and shown, at most.
+    /// Most containers that are remembered and shown.
     pub(crate) fn limit(&self) -> usize {
         self.tally().max_containers
     }
@@ -130,7 +130,7 @@ pub(crate) struct Kills {
     pub(crate) scope: Scope,
     pub(crate) constraint: Constraint,
     pub(crate) count: u64,
-    /// The last of them that is known by name.
+    /// The last victim whose name is known.
     pub(crate) victim: Option<Victim>,
 }
 
@@ -158,7 +158,7 @@ pub(crate) struct NodeCounts {
     /// Events, by kind and evidence.
     pub(crate) events: BTreeMap<(&'static str, &'static str), u64>,
     pub(crate) attribution: BTreeMap<&'static str, u64>,
-    /// Kills that only a counter told of.
+    /// Counter-only kills: kills that only a counter shows.
     pub(crate) recovered: u64,
     pub(crate) latency: Histogram,
     /// Containers that were forgotten for want of room, and their kills.
@@ -168,8 +168,8 @@ pub(crate) struct NodeCounts {
 
 #[derive(Debug)]
 struct Tally {
-    /// By container id and not by cgroup, as nearly everything else is: an id that comes back, such as
-    /// that of a restarted Docker container, is the same series, and must be there once.
+    /// By container id and not by cgroup, unlike nearly everything else. An id that comes back, such as that of a
+    /// restarted Docker container, is the same series. It must be there once.
     containers: HashMap<ContainerId, Arc<Losses>>,
     max_containers: usize,
     node: NodeCounts,
@@ -274,7 +274,7 @@ impl Losses {
             self.last_group = Some(group.invocation);
             self.group_kills += 1;
         }
-        // A late claim tells of an earlier kill.
+        // A late claim reports an earlier kill.
         if event.unix_time_ns >= self.last.unix_time_ns {
             self.last = LastKill {
                 unix_time_ns: event.unix_time_ns,
@@ -284,7 +284,7 @@ impl Losses {
         }
     }
 
-    /// Those that are gone come before those that are not, and each by age.
+    /// Containers that are gone come before those that are not, and each kind by age.
     fn eviction_order(&self) -> (bool, u64, i128) {
         let gone = self.gone_since_ns;
         (gone.is_none(), gone.unwrap_or(0), self.last.unix_time_ns)
@@ -311,7 +311,7 @@ impl Kills {
 }
 
 impl NodeCounts {
-    /// What is usual is there from the start, as 0: a rise can only be seen from something.
+    /// The usual values are there from the start, as 0: an increase is visible only from something.
     fn new() -> Self {
         let scopes = [
             Scope::Container,
@@ -353,11 +353,11 @@ impl NodeCounts {
             self.recovered += event.count;
         }
         if event.supersedes.is_some() {
-            // It was counted when it was nobody's.
+            // It was counted when it was unclaimed.
             return;
         }
         *self.kills.entry(event.scope.as_str()).or_default() += event.count;
-        // What waited in a pinned ring, and what has no time of its own, says nothing of speed.
+        // A kill that waited in a pinned ring, or has no time of its own, says nothing of latency.
         if let Some(delivered_ns) = event.delivered_ns
             && event.kind != Kind::CounterOnly
             && !event.while_down

@@ -1,9 +1,9 @@
-//! Fire drills: ends the process, or lets it panic, where a test wants to know what that leaves. Debug builds
-//! only; a release build has none of it.
+//! Fire drills: end the process, or let it panic, where a test checks what that leaves. Debug builds only; a release
+//! build has no drills.
 //!
 //! `OOMWATCH_DRILL=PLACE=kill`, `PLACE=panic` or `PLACE=fail` names the place and what happens there.
 
-/// The process has come to this place. Tells whether what it does there is to fail.
+/// The process has come to this place. Tells whether the step there is to fail.
 #[cfg(debug_assertions)]
 pub(crate) fn reached(place: &str) -> bool {
     use rustix::process::{Signal, getpid, kill_process};

@@ -59,11 +59,11 @@ pub struct Totals {
     pub kills: u64,
     /// Of those, kills without a registered container.
     pub unregistered: u64,
-    /// Kills that a container claimed, which was registered after them.
+    /// Kills that a container claimed which was registered after them.
     pub late: u64,
-    /// Kills that only a container's counter told of.
+    /// Kills that only a container's counter shows.
     pub counter_only: u64,
-    /// Second counts of one kill by the kernel (`memory.oom.group`): in its counters, never kills.
+    /// Double counts of the kernel (`memory.oom.group`): in its counters, never kills.
     pub double_counts: u64,
     /// Marks of processes that were dying already.
     pub already_exiting: u64,
@@ -71,7 +71,7 @@ pub struct Totals {
     pub folded: u64,
 }
 
-/// What an engine works in.
+/// The host and the options that an engine works with.
 #[derive(Clone, Debug)]
 pub(crate) struct EngineConfig {
     pub(crate) origin: Origin,
@@ -90,10 +90,10 @@ pub(crate) struct Engine {
     discovery: CgroupDiscovery,
     units: bool,
     names: Names,
-    /// Containers that sources are to be asked for.
+    /// Containers for which sources are to be asked.
     wanted: Vec<(SourceNumber, ContainerId)>,
     tree: Tree,
-    /// Cgroups below which no walk has been since the start, for want of descriptors and the like.
+    /// Cgroups below which no walk has been since the start, such as for want of descriptors.
     unseen: HashSet<CgroupId>,
     /// Cgroups below which counters were not read at the start.
     unread: HashSet<CgroupId>,
@@ -101,20 +101,20 @@ pub(crate) struct Engine {
     reconciler: Reconciler,
     waiting: Waiting,
     unclaimed: Unclaimed,
-    /// Since the last claim.
+    /// A container was registered since the last claim.
     newly_registered: bool,
-    /// Of containers that lost a process.
+    /// The numbers of containers that lost a process.
     numbers: HashMap<CgroupId, Numbers>,
     by_hand: ByHand,
-    /// Only where counters are read and not carried by records.
+    /// Only where counters are read from files and not carried by records.
     double_counts: DoubleCounts,
-    /// Which counters were read last of each cgroup; as `double_counts`.
+    /// Serial of the counters last read, by cgroup; filled only where `double_counts` is.
     serials: HashMap<CgroupId, u32>,
-    /// As `double_counts`.
+    /// Filled only where `double_counts` is.
     causes: HashMap<CgroupId, Cause>,
     totals: Totals,
     last_seq: u64,
-    /// What happened before it did so while no daemon ran.
+    /// What happened before this moment happened while no daemon ran.
     watching_since_ns: u64,
     /// All cgroups that were there at the start are known.
     is_start_over: bool,
@@ -175,8 +175,8 @@ impl Engine {
         }
     }
 
-    /// Takes in that a cgroup exists, from whichever source, and registers it as a container
-    /// if its path says so. So are those below it that were known before. Tells whether it was new.
+    /// Takes in that a cgroup exists, from whichever source, and registers it as a container if its path says so. The
+    /// same holds for cgroups below it that were known before. Tells whether it was new.
     pub(crate) fn learn(&mut self, id: CgroupId, parent: CgroupId, name: &[u8]) -> bool {
         if !self.insert(id, parent, name) {
             return false;
@@ -185,7 +185,7 @@ impl Engine {
         true
     }
 
-    /// Takes in where cgroups are whose parents were learnt after them.
+    /// Takes in the places of cgroups whose parents were learnt after them.
     fn learn_placed(&mut self) {
         for below in self.tree.take_placed() {
             self.link(below);
@@ -221,8 +221,8 @@ impl Engine {
         }
     }
 
-    /// The cgroup that an increment was charged to, and those whose sums have it. Where the tree does not know what
-    /// is above one, the record does, or what an earlier record said.
+    /// The cgroup that an increment was charged to, and those whose sums include it. If the tree does not know a
+    /// parent, the record gives it, or an earlier record did.
     fn charged_lineage(
         &self,
         charged: CgroupId,
@@ -237,11 +237,11 @@ impl Engine {
             known.or_else(|| ledgers.parent(id))
         };
         let lineage = std::iter::successors(Some(charged), above);
-        // No way up is longer: more would be a loop made of wrong records.
+        // No way up is longer: more levels would be a loop made of wrong records.
         lineage.take(MAX_LEVELS).collect()
     }
 
-    /// Registers a container: from now on what is reported in its cgroup is its own.
+    /// Registers a container: from now on, kills reported in its cgroup are its own.
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         self.registry.add(&self.tree, container)?;
         self.newly_registered = true;
@@ -272,7 +272,7 @@ impl Engine {
         self.is_start_over = true;
     }
 
-    /// Records may come that are older than this: of kills while no daemon ran.
+    /// Records may come that are older than `boottime_ns`: of kills while no daemon ran.
     pub(crate) fn watching_since(&mut self, boottime_ns: u64) {
         self.watching_since_ns = boottime_ns;
     }
@@ -281,9 +281,10 @@ impl Engine {
         boottime_ns < self.watching_since_ns
     }
 
-    /// Takes in the topology of a batch, before its victims: after a start a removal may be the only
-    /// word of a cgroup whose victim comes before it. A parent's removal comes after its children's, and
-    /// their paths need it: so these from the last one back, and before what was created in them.
+    /// Takes in the topology of a batch before its victims. After a start, a removal may be the only record of a
+    /// cgroup whose victim comes before it. A parent's removal comes after its children's, and their paths need the
+    /// parent. So removals are taken in from the last one back. They are taken in before the cgroups that were
+    /// created in them.
     pub(crate) fn learn_all(&mut self, records: &[Record]) {
         for record in records.iter().rev() {
             if let Record::CgroupRemoved(change) = record {
@@ -300,7 +301,7 @@ impl Engine {
         self.learn_placed();
     }
 
-    /// Works through records in kernel order; their events are in the waiting room then.
+    /// Works through records in kernel order; their events are in the waiting room afterwards.
     pub(crate) fn work_through(&mut self, records: &[Record], now: Now) {
         self.learn_all(records);
         for record in records {
@@ -316,7 +317,7 @@ impl Engine {
                 // Its counters are known since it was learnt of.
                 Record::CgroupCreated(_) => {}
                 Record::CgroupRemoved(change) => {
-                    // The last word on its kills, and all their records came before.
+                    // The removal ends the records of its kills: all of them came before.
                     let events = self.settle_removed(change, now);
                     self.admit(events, now);
                     self.removed(change);
@@ -374,12 +375,12 @@ impl Engine {
         self.waiting.is_empty()
     }
 
-    /// Nothing that is in the waiting room waits for anything any more.
+    /// Nothing in the waiting room waits for anything any more.
     pub(crate) fn let_all_go(&mut self) {
         self.waiting.let_all_go();
     }
 
-    /// Makes those ready that wait no longer.
+    /// Makes the events ready that wait no longer.
     pub(crate) fn release(&mut self, now_ns: u64) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.release(now_ns, |event| self.name(event));
@@ -393,19 +394,19 @@ impl Engine {
         Some(event)
     }
 
-    /// What of the waiting room the store lacks; with `all` it has nothing.
+    /// The events of the waiting room that the store lacks; with `all`, every event.
     pub(crate) fn take_pending(&mut self, all: bool) -> Pending {
         self.waiting.take_pending(all)
     }
 
-    /// Works through records, and returns what is to be published now.
+    /// Works through records, and returns the events to be published now.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn apply(&mut self, records: &[Record], now: Now) -> Vec<OomEvent> {
         self.work_through(records, now);
         self.take_ready(now)
     }
 
-    /// All that is to be published now.
+    /// All events to be published now.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn take_ready(&mut self, now: Now) -> Vec<OomEvent> {
         self.release(now.boottime_ns);
@@ -466,7 +467,7 @@ impl Engine {
         let Judged { verdict, missing } = self.reconciler.victim(record, &lineage, is_new);
         let mut events = Vec::new();
         if missing > 0 {
-            // Of v1 only the victim says where that was.
+            // On v1 only the victim says where the kills were.
             let place = charged.filter(|_| !record.chain_is_v1);
             let place = place.map(|charged| charged.cgroup_id);
             let while_down = self.is_while_down(record.boottime_ns);
@@ -491,7 +492,7 @@ impl Engine {
         events
     }
 
-    /// Whether all that a memory cgroup counted was counted while it was watched.
+    /// Whether everything that a memory cgroup counted was counted while it was watched.
     fn began_at_zero(&self, charged: &Charged) -> bool {
         let is_seen = self.unseen.is_empty() || self.tree.contains(charged.cgroup_id);
         let mut above = self.tree.lineage(charged.cgroup_id);
@@ -515,7 +516,7 @@ impl Engine {
         let before = self.reconciler.ledgers.double_counts();
         let missing = self.reconciler.counted_again(record, &lineage, is_new);
         let doubles = self.reconciler.ledgers.double_counts() - before;
-        // Of v1 nothing says where that was.
+        // On v1 nothing says where the kills were.
         let is_v1 = self.reconciler.ledgers.counting() == Counting::LocalV1;
         let place = (!is_v1).then_some(cgroup);
         if let Some(cgroup) = place {

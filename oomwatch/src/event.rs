@@ -1,7 +1,6 @@
-//! Events: what oomwatch says about the OOM killer, in the domain's own words.
+//! Events: what oomwatch reports about the OOM killer, in the domain's own words.
 //!
-//! The engine makes them; [`json`] and [`text`] are the two ways to write one down, and the first can be
-//! read again. Pure.
+//! The engine makes events. [`json`] and [`text`] write one down, and [`json`] can read it again. Pure.
 
 mod example;
 #[cfg(test)]
@@ -51,7 +50,7 @@ pub enum Scope {
     Container,
     /// The container's parent's: under Kubernetes, the pod's.
     Pod,
-    /// One further up; or, where no container is registered, one above the victim's cgroup.
+    /// That of a cgroup further up; or, where no container is registered, of one above the victim's cgroup.
     Ancestor,
     /// The victim's own cgroup's, where no container is registered.
     Cgroup,
@@ -151,8 +150,8 @@ pub struct Limit {
     pub gfp_mask: Option<u32>,
 }
 
-/// Counters of the container's cgroup, or else of the victim's memory cgroup, descendants
-/// included, right after the kernel counted this event.
+/// Counters of the container's cgroup, or else of the victim's memory cgroup. Descendants are included. They are read
+/// right after the kernel counted this event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counter {
@@ -164,9 +163,8 @@ pub struct Counter {
     pub oom: Option<u64>,
     /// `oom_group_kill` of `memory.events`; the kernel raises it after its group kill.
     pub oom_group_kill: Option<u64>,
-    /// Double counts of the kernel in `oom_kill`, as far as seen: `oom_kill` less these is the
-    /// number of kills. One that the kernel makes after the last member of a group kill is in
-    /// the next event.
+    /// Double counts of the kernel in `oom_kill`, as far as seen: `oom_kill` less these is the number of kills. A
+    /// double count that the kernel makes after the last member of a group kill is in the next event.
     pub recounts: Option<u64>,
 }
 
@@ -182,7 +180,7 @@ pub struct Quality {
     pub missing: Vec<&'static str>,
 }
 
-/// One thing that the OOM killer did.
+/// One action of the OOM killer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OomEvent {
@@ -200,12 +198,12 @@ pub struct OomEvent {
     /// Number of kills that this event stands for; more than 1 only for
     /// [`Kind::CounterOnly`], 0 for [`Kind::AlreadyExiting`].
     pub count: u64,
-    /// The number of an event of this run that this one replaces: the same kill, with a container
-    /// that was registered after it. To be counted once.
+    /// Number of the event of this run that this event replaces: the same kill, without its container, which was
+    /// registered later. Count the kill once.
     pub supersedes: Option<u64>,
     /// Whether it happened while no daemon ran.
     pub while_down: bool,
-    /// What this rests on.
+    /// What the event rests on.
     pub evidence: Vec<Evidence>,
     /// Whose limit was hit.
     pub scope: Scope,
@@ -223,11 +221,11 @@ pub struct OomEvent {
     pub counter: Counter,
     /// The container, if one is registered.
     pub container: Option<Arc<Container>>,
-    /// Name of the node, as the daemon was told or the host name.
+    /// Name of the node: the configured name, or else the host name.
     pub node: Option<Arc<str>>,
-    /// From the kernel's time stamp to the hand-over to the publishers.
+    /// Time from the kernel's time stamp to the hand-over to the publishers, in ns.
     pub delivered_ns: Option<u64>,
-    /// How good this is.
+    /// How good the event is.
     pub quality: Quality,
 }
 

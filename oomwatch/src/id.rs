@@ -81,9 +81,9 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// Untrusted bytes from a process or a container as printable text: what is not UTF-8,
-/// and every control character, becomes `\xNN`. Ordinary names are unchanged, a
-/// backslash in them included, so the result is for reading, not for reversing.
+/// Untrusted bytes from a process or a container as printable text. Bytes that are not UTF-8, and every control
+/// character, become `\xNN`. Ordinary names are unchanged, a backslash in them included. So the result is for
+/// reading, not for reversing.
 ///
 /// ```
 /// assert_eq!(oomwatch::printable(b"java"), "java");
@@ -123,8 +123,8 @@ fn is_harmless(character: char) -> bool {
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Which counters of a memory cgroup: switching the controller off and on makes others, which begin at 0.
-/// Either number says so by itself.
+/// Identifies the counters of a memory cgroup. Switching the controller off and on makes other counters, which begin
+/// at 0. Either number alone shows that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Css {
     /// Inode of its `memory.events.local`: the higher one is the younger.
@@ -134,7 +134,7 @@ pub(crate) struct Css {
 }
 
 impl Css {
-    /// Which are the younger ones. Equal where nothing tells them apart.
+    /// Compares by age: the younger counters are greater. Equal where nothing distinguishes them.
     pub(crate) fn compare(&self, other: &Self) -> Ordering {
         let by_inode = self.inode.zip(other.inode);
         let numbers = by_inode.or_else(|| self.serial.zip(other.serial));

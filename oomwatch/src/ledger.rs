@@ -1,11 +1,11 @@
 //! Ledgers: what each memory cgroup counted, and what of that was reported.
 //!
-//! The kernel counts each kill once, in one memory cgroup's own counter, which lives as long as its css. So
-//! a ledger is keyed by that, and registrations move no number in it. Only the few cgroups that counted
-//! something, and those above them, have one: of any other the counter is 0.
+//! The kernel counts each kill once, in one memory cgroup's own counter. That counter lives as long as its css. So a
+//! ledger is keyed by the cgroup and its css, and registrations move no number in it. Only the few cgroups that
+//! counted something, and those above them, have a ledger: the counter of any other cgroup is 0.
 //!
-//! The law, for each: `counter - base == reported + double_counts`. And the sum of a ledger with those below
-//! it, of cgroups that are gone too, is the kernel's hierarchical counter, unless something was lost.
+//! The law, for each: `counter - base == reported + double_counts`. The sum of a ledger with those below it, cgroups
+//! that are gone included, is the kernel's hierarchical counter, unless something was lost.
 //!
 //! Pure: counters come in as values. It knows no container and makes no event.
 
@@ -22,7 +22,7 @@ use crate::{
     record::Charged,
 };
 
-/// Ledgers of memory cgroups of a v1 hierarchy: nothing tells when one of those is gone.
+/// Most ledgers of memory cgroups of a v1 hierarchy: nothing reports when one of those is gone.
 const MAX_V1_LEDGERS: usize = 1024;
 
 /// What the counters mean on this host.
@@ -32,8 +32,7 @@ pub(crate) enum Counting {
     Hierarchical,
     /// It does not (`memory_localevents`): there are no sums.
     Local,
-    /// As `Local`, and the cgroups are those of a v1 hierarchy, of which nothing is known but
-    /// what the records say.
+    /// As `Local`, in a v1 hierarchy: only the records tell anything about its cgroups.
     LocalV1,
 }
 
@@ -41,9 +40,9 @@ pub(crate) enum Counting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Increment {
     Kill,
-    /// A kill that only a counter tells of.
+    /// A kill that only a counter shows.
     CounterOnly,
-    /// The kernel's second count of one kill.
+    /// A double count: the kernel counts a group kill's first victim twice.
     DoubleCount,
 }
 
@@ -72,15 +71,16 @@ struct Entry {
     sum: u64,
     sum_double_counts: u64,
     is_gone: bool,
-    /// It is gone, and its last hierarchical counter was compared: that has all that was ever counted below it.
+    /// It is gone, and its last hierarchical counter was compared: that includes everything ever counted below it.
     is_settled: bool,
-    /// Of an earlier run, and no record of this one was entered; or, of v1, none since the node's count told of all.
+    /// It comes from an earlier run, and no record of this run was entered. On v1: none since the node's count
+    /// reported everything.
     is_resumed: bool,
-    /// Of the last record, to find the one that was heard of least lately.
+    /// Time of the last record, to find the ledger whose last record is the oldest.
     as_of_ns: u64,
 }
 
-/// A ledger, or that there is none any more.
+/// A ledger; `None` if there is none any more.
 pub(crate) type Change = (CgroupId, Option<Ledger>);
 
 /// What became of an increment's record.
@@ -96,7 +96,7 @@ pub(crate) enum Entered {
 #[derive(Debug)]
 pub(crate) struct Ledgers {
     counting: Counting,
-    /// What is mounted as the root. Its counters are in no file that is read.
+    /// The cgroup that is mounted as the root. Its counters are in no file that is read.
     root: CgroupId,
     entries: HashMap<CgroupId, Entry>,
     /// Whether the counters of all cgroups were read: one without a ledger had 0 then.
@@ -130,8 +130,8 @@ impl Ledgers {
         self.root = root;
     }
 
-    /// Whether only records tell of a cgroup's own counter. What is missing between them is in the node's count, and
-    /// may have been told from there.
+    /// Whether only records show a cgroup's own counter. Increments missing between them are in the node's count, and
+    /// may have been reported from there.
     fn is_root(&self, id: CgroupId) -> bool {
         id == self.root || id == CgroupId::ROOT
     }
@@ -145,7 +145,7 @@ impl Ledgers {
         self.counting
     }
 
-    /// Whether there is a ledger of these counters, and not only of what is below them, or none is needed.
+    /// Whether there is a ledger of these counters, not only of what is below them, or none is needed.
     pub(crate) fn is_known(&self, charged: &Charged) -> bool {
         let known = self.entries.get(&charged.cgroup_id);
         let known = known.map(|entry| entry.ledger.css);
@@ -153,7 +153,7 @@ impl Ledgers {
         self.is_root(charged.cgroup_id) || known.is_some_and(is_theirs)
     }
 
-    /// Whether a cgroup's own counter was heard of, and not only what is below it.
+    /// Whether a record or a reading had this cgroup's own counter, and not only what is below it.
     pub(crate) fn is_met(&self, id: CgroupId) -> bool {
         let entry = self.entries.get(&id);
         entry.is_some_and(|entry| entry.is_resumed || entry.ledger.css != Css::default())
@@ -174,8 +174,8 @@ impl Ledgers {
         self.reported = self.reported.saturating_add(count);
     }
 
-    /// The node's count has told of all that was counted by now. Of v1, only what comes after the next mark in each
-    /// cgroup is missing then: its counters are in no file that is read.
+    /// The node's count has reported everything counted by now. On v1, only increments after the next mark in each
+    /// cgroup are missing then: its counters are in no file that is read.
     pub(crate) fn counted_elsewhere(&mut self) {
         if self.counting == Counting::LocalV1 {
             for entry in self.entries.values_mut() {
@@ -196,9 +196,9 @@ impl Ledgers {
         self.entries.get(&id).map_or(0, |entry| entry.sum)
     }
 
-    /// Takes in the record of an increment, or of a mark that was `counted` or not. `lineage` is the charged
-    /// cgroup and those above it whose sums have it. `is_new` where all that
-    /// it counted was counted while it was watched.
+    /// Takes in the record of an increment, or of a mark. `increment` is `None` for a mark that was not counted.
+    /// `lineage` is the charged cgroup and those above it whose sums include it. `is_new`: everything that the cgroup
+    /// counted was counted while it was watched.
     pub(crate) fn mark(
         &mut self,
         charged: &Charged,
@@ -245,7 +245,7 @@ impl Ledgers {
         Entered::New { missing }
     }
 
-    /// The counters that it was counted in are gone: the sums above have it.
+    /// The counters that counted it are gone: the sums above have it.
     fn enter_older(
         &mut self,
         lineage: &[CgroupId],
@@ -261,18 +261,18 @@ impl Ledgers {
         Entered::New { missing: 0 }
     }
 
-    /// Whether a cgroup counted something, and it is not known which sums above have that.
+    /// Whether a cgroup counted something, and the sums above that include it are unknown.
     pub(crate) fn is_unlinked(&self, id: CgroupId) -> bool {
         let entry = self.entries.get(&id);
         entry.is_some_and(|entry| entry.ledger.parent.is_none())
     }
 
-    /// The cgroup above one, as far as a record or a reading said so.
+    /// The parent of a cgroup, as far as a record or a reading had it.
     pub(crate) fn parent(&self, id: CgroupId) -> Option<CgroupId> {
         self.entries.get(&id)?.ledger.parent
     }
 
-    /// Where a cgroup is became known: those above it have what it counted, and what those between counted.
+    /// The place of a cgroup became known: those above it include what it counted, and what those between counted.
     pub(crate) fn link(&mut self, lineage: &[CgroupId]) {
         for place in (0..lineage.len().saturating_sub(1)).rev() {
             let from = lineage.get(place..).unwrap_or_default();
@@ -295,7 +295,7 @@ impl Ledgers {
         self.add_below(parent, sum);
     }
 
-    /// A cgroup was removed, so all that were below it are gone too, whether or not anything told of that.
+    /// A cgroup was removed, so all cgroups below it are gone too, whether or not a record reported that.
     fn remove_below(&mut self, id: CgroupId) {
         if !self.entries.contains_key(&id) {
             return;
@@ -338,7 +338,7 @@ impl Ledgers {
         self.raise_above(lineage, count, doubles);
     }
 
-    /// The same without the first, which is linked to the second.
+    /// The same without the first cgroup, which is linked to the second.
     fn raise_above(&mut self, lineage: &[CgroupId], count: u64, doubles: u64) {
         for pair in lineage.windows(2) {
             let &[id, above] = pair else {
@@ -372,8 +372,7 @@ impl Ledgers {
         }
     }
 
-    /// A record or a reading of these counters is at hand. Younger ones than those known have taken their
-    /// place.
+    /// Takes in the css of a record or a reading. A younger css has taken the place of the known one.
     fn meet(&mut self, id: CgroupId, css: Css) -> Meeting {
         let Some(entry) = self.entries.get_mut(&id) else {
             let ledger = Ledger {
@@ -402,7 +401,7 @@ impl Ledgers {
         Meeting::Same
     }
 
-    /// A cgroup's hierarchical counter is 0, and was not: others took its place.
+    /// A cgroup's hierarchical counter was not 0, and is now: other counters took its place.
     pub(crate) fn begin_again(&mut self, id: CgroupId) {
         let entry = self.entries.get(&id);
         if entry.is_some_and(|entry| !entry.is_gone && entry.sum > 0) {
@@ -410,8 +409,8 @@ impl Ledgers {
         }
     }
 
-    /// The counters of a cgroup began again at 0, and so did those of all below it: the controller was off. Its parent
-    /// has what they had.
+    /// The counters of a cgroup began again at 0, and so did all below it: the controller was off. Its parent has
+    /// what they had.
     fn reset(&mut self, top: CgroupId) {
         if let Some(entry) = self.entries.get(&top) {
             self.add_below(entry.ledger.parent, entry.sum);
@@ -436,7 +435,8 @@ impl Ledgers {
         }
     }
 
-    /// The one of v1 that was heard of least lately gives way. Where it lives, its next record begins a new one.
+    /// Drops the v1 ledger whose last record is the oldest. If its cgroup still lives, the next record begins a new
+    /// ledger.
     fn limit_v1(&mut self) {
         if self.counting != Counting::LocalV1 || self.entries.len() < MAX_V1_LEDGERS {
             return;
@@ -455,11 +455,11 @@ impl Ledgers {
     }
 }
 
-/// Whether counters are those of the ledger, once younger ones have taken the place of those.
+/// How counters compare with the ledger's, after younger counters have taken the place of the ledger's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meeting {
     Same,
-    /// They are gone.
+    /// They are gone: the ledger's are younger.
     Older,
 }
 

@@ -1,9 +1,9 @@
 //! Log lines that somebody else can cause, limited to [`MAX_LINES`] a minute at each place in the
 //! code.
 //!
-//! A user who makes cgroups, or a runtime that lists nonsense, fills no log with it. What is left
-//! out is counted, and said with the next line from that place or by [`say_left_out`]. Stands
-//! before `tracing`, so that it holds for whoever embeds the library; installs and formats nothing.
+//! A user who makes cgroups, or a runtime that lists nonsense, fills no log with it. The log counts the lines that it
+//! leaves out. The next line from that place, or [`say_left_out`], reports their number. Stands before `tracing`, so
+//! that it holds for whoever embeds the library; installs and formats nothing.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use std::{
 
 use tracing::Level;
 
-/// What one place may say in [`WINDOW_S`].
+/// Most lines that one place logs in [`WINDOW_S`].
 const MAX_LINES: u32 = 10;
 const WINDOW_S: u32 = 60;
 
@@ -33,7 +33,7 @@ macro_rules! limited {
     ($level:ident, $log:ident, $($arg:tt)+) => {{
         static PLACE: $crate::log::Place =
             $crate::log::Place::new(file!(), line!(), ::tracing::Level::$level);
-        // What nobody wants to read is not counted either.
+        // A line whose level is off is not counted either.
         if ::tracing::enabled!(::tracing::Level::$level)
             && let Some(left_out) = PLACE.admit()
         {
@@ -47,11 +47,11 @@ pub(crate) use limited;
 pub(crate) use limited_info as info;
 pub(crate) use limited_warn as warn;
 
-/// The places that have left something out.
+/// The places that have left lines out.
 static PLACES: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
 
-/// Says for each place how many of its lines were left out since it last spoke. To be called now
-/// and then, and at the end: a place may not speak again.
+/// Logs for each place how many of its lines were left out since it last logged. Call it now and then, and at the
+/// end: a place may not log again.
 pub(crate) fn say_left_out() {
     let places = PLACES
         .lock()
@@ -64,7 +64,7 @@ pub(crate) fn say_left_out() {
     }
 }
 
-/// How many lines were left out; none is no field.
+/// How many lines were left out; `None` adds no field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOut(u64);
 

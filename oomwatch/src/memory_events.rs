@@ -22,7 +22,7 @@ pub struct MemoryEventsError {
 }
 
 impl MemoryEvents {
-    /// Reads the file's text. Unknown keys are passed over, missing ones are `None`.
+    /// Reads the file's text. Unknown keys are skipped, missing ones are `None`.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, MemoryEventsError> {
         let mut events = Self::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {

@@ -25,8 +25,8 @@ const MAX_REMEMBERED: usize = 16_384;
 /// What one mark turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A kill. `counted` tells whether a counter confirmed it; without one it is the
-    /// tracepoint's word alone.
+    /// A kill. `counted` tells whether a counter confirmed it. Without a counter, the tracepoint is the only
+    /// evidence.
     Kill { counted: bool },
     /// The task was dying already: reported once a process, never counted.
     AlreadyExiting,
@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     Before,
 }
 
-/// A verdict, and how many kills were counted before this one whose records were lost.
+/// A verdict, and how many kills the kernel counted before this mark whose records were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
@@ -47,7 +47,7 @@ pub(crate) struct Judged {
 type Process = (u32, Option<u64>);
 
 /// The last records that were judged. The kernel makes marks and double counts under one lock, and removals under
-/// another: so each kind has its order, and none has one with the other.
+/// another. So marks have one order and removals another, and none between the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UpTo {
     pub(crate) mark_ns: u64,
@@ -70,10 +70,10 @@ pub(crate) struct Reconciler {
     /// Processes that were reported, and whether as killed.
     remembered: HashMap<Process, bool>,
     by_age: VecDeque<Process>,
-    /// Processes that told of themselves when they exited.
+    /// Processes that were recorded when they exited, in tier `pid`.
     exits: Exits,
     judged: UpTo,
-    /// By earlier runs: all up to then was reported.
+    /// Up to here, earlier runs reported everything.
     reported: UpTo,
 }
 
@@ -89,13 +89,13 @@ impl Reconciler {
         }
     }
 
-    /// An earlier run has reported all up to then: those marks too that no counter tells apart, and those in
-    /// cgroups that are forgotten by now.
+    /// An earlier run has reported everything up to then. That includes marks that no counter tells apart, and marks
+    /// in cgroups that are forgotten by now.
     pub(crate) fn reported_up_to(&mut self, reported: UpTo) {
         self.reported = reported;
     }
 
-    /// What was counted up to this moment is reported by its number.
+    /// Everything counted up to this moment is reported by its number.
     pub(crate) fn counted_up_to(&mut self, boottime_ns: u64) {
         self.judged_up_to_time(boottime_ns);
         self.ledgers.counted_elsewhere();
@@ -119,15 +119,15 @@ impl Reconciler {
         self.judged.max(self.reported)
     }
 
-    /// A removal is judged. Tells whether an earlier run has reported what its counters say, and its ledger is
+    /// Judges a removal. Tells whether an earlier run has reported what its counters show, and its ledger is
     /// forgotten.
     pub(crate) fn removal(&mut self, charged: &Charged, boottime_ns: u64) -> bool {
         self.judged.removal_ns = self.judged.removal_ns.max(boottime_ns);
         boottime_ns <= self.reported.removal_ns && !self.ledgers.is_known(charged)
     }
 
-    /// Judges one mark. `lineage` is the memory cgroup that it was charged to, with those whose sums have it, and
-    /// `is_new` says that it was created while it was watched.
+    /// Judges one mark. `lineage` is the memory cgroup that the mark was charged to, with the cgroups above it whose
+    /// sums include the mark. `is_new` says that the charged cgroup was created while it was watched.
     pub(crate) fn victim(
         &mut self,
         record: &VictimRecord,
@@ -174,16 +174,17 @@ impl Reconciler {
         }
     }
 
-    /// Whether an earlier run has reported a mark that no ledger tells apart: it has no counter, its ledger is
-    /// forgotten, or others took its place. Of v1 the earlier run may have reported it by the node's count alone.
+    /// Whether an earlier run has reported a mark that no ledger tells apart. Such a mark has no counter, or its
+    /// ledger is forgotten, or other counters took the place of its own. On v1 the earlier run may have reported it
+    /// by the node's count alone.
     fn is_forgotten(&self, charged: Option<&Charged>, boottime_ns: u64) -> bool {
         let is_v1 = self.ledgers.counting() == Counting::LocalV1;
         let is_known = |charged: &Charged| !is_v1 && self.ledgers.is_known(charged);
         boottime_ns <= self.reported.mark_ns && !charged.is_some_and(is_known)
     }
 
-    /// A kill that no counter tells of, or a mark whose signal was not seen: at the exit, what was counted is
-    /// known since the mark.
+    /// Judges a kill that no counter shows, or a mark whose signal was not seen. A record made at the exit with a
+    /// chain is no kill: a signal would have named its task at the mark.
     fn without_counter(&mut self, record: &VictimRecord) -> Verdict {
         if record.at_exit && !record.chain.is_empty() {
             return self.already_exiting(record);
@@ -200,7 +201,7 @@ impl Reconciler {
 
     /// The kernel counted a process that it had marked before. Returns how many kills before that were lost.
     ///
-    /// One that was dying at the mark, and is killed for good now, is such a kill: no mark follows.
+    /// A process that was dying at the mark, and is killed for good now, is such a kill: no mark follows.
     pub(crate) fn counted_again(
         &mut self,
         record: &DoubleCount,

@@ -1,4 +1,4 @@
-//! What the kernel said, in the domain's own words: the probe's records after decoding.
+//! The kernel's records, in the domain's own words: what the probe's decoder makes of them.
 //!
 //! Plain data. Unknown is `None`, sizes are bytes, text is already printable.
 
@@ -37,8 +37,8 @@ pub(crate) struct VictimRecord {
     pub(crate) invocation: Option<Invocation>,
     pub(crate) limit: Option<LimitHit>,
     pub(crate) allocation: Option<Allocation>,
-    /// Whether the kernel counted it: it sends SIGKILL right before it marks whom it counts. `None` where that
-    /// cannot be seen.
+    /// Whether the kernel counted the victim: it sends SIGKILL right before it marks a victim that it counts. `None`
+    /// where that cannot be seen.
     pub(crate) counted: Option<bool>,
     /// Made when the victim exited: its memory was gone and its counters may have moved.
     pub(crate) at_exit: bool,
@@ -155,7 +155,8 @@ impl Record {
         }
     }
 
-    /// Programs that were loaded later number their calls from 1 again: here all numbers differ.
+    /// Makes the numbers of calls differ between generations: programs that were loaded later number their calls from
+    /// 1 again.
     pub(crate) fn set_generation(&mut self, generation: u64) {
         let before = generation.saturating_sub(1) << 32;
         match self {
@@ -185,13 +186,13 @@ pub(crate) struct CgroupChanged {
     pub(crate) name: Option<Box<[u8]>>,
     /// Final counters of a removed cgroup; `None` where the memory controller was off.
     pub(crate) counters: Option<Memcg>,
-    /// Its own counter: the final one of a removed cgroup, without the inode, for its files are gone by then;
-    /// that of a created one has the key of both kinds.
+    /// Its own counter. A removed cgroup has the final one, without the inode, because its files are gone by then. A
+    /// created cgroup has the key of both kinds.
     pub(crate) charged: Option<Charged>,
 }
 
-/// The kernel counted a process that it had marked before: that mark was counted too, unless the process was
-/// dying already.
+/// The kernel counted a process that it had marked before. That mark was counted too, unless the process was dying
+/// already.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DoubleCount {
     pub(crate) seq: u64,
@@ -200,7 +201,7 @@ pub(crate) struct DoubleCount {
     pub(crate) pid: Option<u32>,
     pub(crate) start_boottime_ns: Option<u64>,
     pub(crate) charged: Charged,
-    /// The memory cgroup above that one.
+    /// The memory cgroup above the charged one.
     pub(crate) parent_id: Option<CgroupId>,
 }
 

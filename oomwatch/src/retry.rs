@@ -1,4 +1,4 @@
-//! Trying again: how long to wait between tries, how long one may take, and what to say of its failure.
+//! Retries: how long to wait between tries, how long one try may take, and how to log its failure.
 
 use std::{error::Error, time::Duration};
 
@@ -7,7 +7,7 @@ use backon::BackoffBuilder as _;
 /// Shortest and longest time between two tries to connect.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 pub(crate) const LAST_RETRY: Duration = Duration::from_secs(30);
-/// No request of a source takes longer than this, or the runtime is taken to hang.
+/// Longest time of a source's request; after that the runtime is taken to hang.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// The times between tries to connect.

@@ -1,18 +1,17 @@
-//! How much of the kernel the probe can use.
+//! How much of a kill this host lets us see.
 
 /// How victims are found on this kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tier {
-    /// `mark_victim` passes the task and BTF tells where everything is.
+    /// `mark_victim` passes the task, and BTF gives the kernel's layout.
     Btf,
-    /// The same, but `mark_victim` passes a thread id only, and the task comes from the
-    /// SIGKILL just before it.
+    /// The same, but `mark_victim` passes a thread id only. The task comes from the SIGKILL just before it.
     BtfPid,
-    /// Without BTF: `mark_victim` tells a thread id, and the victim itself its cgroup when it
-    /// exits. Limits and memory are unknown, and counters are read from files.
+    /// Without BTF: `mark_victim` passes a thread id, and the victim's exit shows its cgroup. Limits and memory are
+    /// unknown, and counters are read from files.
     Pid,
-    /// Without eBPF: `memory.events` tells how many, and nothing tells who.
+    /// Without eBPF: `memory.events` shows how many were killed, and nothing shows who.
     Counters,
 }
 
@@ -20,13 +19,13 @@ pub enum Tier {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TierChoice {
-    /// The best that this host allows. Without privilege for eBPF this is an error, not
-    /// [`Tier::Counters`]: who has none should hear of it.
+    /// The best that this host allows. Without privilege for eBPF this is an error, not [`Tier::Counters`]: a user
+    /// without privilege should notice.
     #[default]
     Auto,
-    /// The best of those that use eBPF.
+    /// The best tier that uses eBPF.
     Ebpf,
-    /// This one, or an error.
+    /// This tier, or an error.
     Only(Tier),
 }
 
@@ -54,7 +53,7 @@ impl Tier {
         }
     }
 
-    /// What `mark_victim` passes, as far as this tier goes by it: `task`, a thread id (`pid`), or `none`.
+    /// What `mark_victim` passes, as far as this tier relies on it: `task`, a thread id (`pid`), or `none`.
     pub(crate) fn layout(self) -> &'static str {
         match self {
             Self::Btf => "task",

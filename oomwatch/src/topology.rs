@@ -1,5 +1,5 @@
-//! Where cgroups are: the [`tree`] as records and scans told it, names as it keeps them, and what a scan found, as
-//! data ([`walk`]). Pure: it reads no file and knows no container.
+//! Where cgroups are: the [`tree`] that records and scans build, names as it keeps them, and a scan's result as data
+//! ([`walk`]). Pure: it reads no file and knows no container.
 
 mod name;
 pub(crate) mod skipped;

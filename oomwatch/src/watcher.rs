@@ -1,8 +1,8 @@
 //! The watcher: starts the probe, owns the loop, and is the handle that programs hold.
 //!
-//! One task owns all state and runs a closed set of events; handles hold only senders.
-//! Start order: what may fail, attach, scan, read, ready. Stop order: detach, last drain, last audit, flush the
-//! publishers within the time of grace, join.
+//! One task owns all state and runs a closed set of events; handles hold only senders. Start order: the steps that
+//! may fail, attach, scan, read, ready. Stop order: detach, last drain, last audit, flush the publishers within the
+//! time of grace, join.
 
 mod audit;
 #[cfg(test)]
@@ -41,7 +41,7 @@ use crate::{
     tier::{Tier, TierChoice},
 };
 
-/// Requests that wait for the watcher's task at most; callers wait beyond that.
+/// Most requests that wait for the watcher's task; callers wait beyond that.
 const COMMAND_QUEUE: usize = 64;
 /// Containers that are described at a time.
 const DESCRIBED: usize = 256;
@@ -118,19 +118,18 @@ pub struct Stopped;
 pub struct Report {
     /// What was seen.
     pub totals: Totals,
-    /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a
-    /// container's counter told of, as of the last audit.
+    /// Kills that the node counted (`oom_kill` of `/proc/vmstat`) and that neither a record nor a container's counter
+    /// showed, as of the last audit.
     pub residual: u64,
-    /// What was lost, by where that was.
+    /// What was lost, by stage.
     pub lost: Lost,
-    /// Of those that were lost, the events that were left when the watcher stopped: they did not come out
-    /// within the time of grace.
+    /// Lost events that were left when the watcher stopped: they did not come out within the time of grace.
     pub lost_while_stopping: u64,
     /// Each publisher by itself.
     pub publishers: Vec<PublisherReport>,
 }
 
-/// What was lost, by where that was. The stages are those of the metric `oomwatch_lost_total`.
+/// What was lost, by stage. The stages are those of the metric `oomwatch_lost_total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lost {
@@ -140,8 +139,8 @@ pub struct Lost {
     pub ring_cgroups: u64,
     /// Records that could not be decoded.
     pub decode: u64,
-    /// Events that never came to a publisher: [`PublisherReport::lost_in_queue`], and what slow
-    /// readers of [`Handle::events`] missed.
+    /// Events that never came to a publisher: [`PublisherReport::lost_in_queue`], and the events that slow readers of
+    /// [`Handle::events`] missed.
     pub queue: u64,
     /// Events that publishers refused, or failed to send: [`PublisherReport::lost_by_publisher`].
     pub publisher: u64,
@@ -163,7 +162,7 @@ pub enum WatchError {
     /// The kernel's records cannot be waited for any more.
     #[error("what the kernel says cannot be read any more: start oomwatch again")]
     Ring {
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
         /// What was seen until then. All of it was published.
@@ -204,8 +203,8 @@ pub struct Status {
 pub struct SourceReport {
     /// Where.
     pub socket: RuntimeSocket,
-    /// Whether it has told of its containers, and goes on telling. Else it is tried again and
-    /// again, and new containers of it are known by the paths of their cgroups alone.
+    /// Whether it has reported its containers and still reports changes. Otherwise the watcher tries again and again,
+    /// and knows new containers of it by the paths of their cgroups alone.
     pub connected: bool,
 }
 
@@ -272,7 +271,7 @@ impl Builder {
         self
     }
 
-    /// Which cgroups are registered by themselves; default none.
+    /// Which cgroups the watcher registers by itself; default none.
     #[must_use]
     pub fn discover_cgroups(mut self, discovery: CgroupDiscovery) -> Self {
         self.options.discovery = discovery;
@@ -287,8 +286,8 @@ impl Builder {
     }
 
     #[cfg(feature = "runtimes")]
-    /// Follows the runtime at this socket: it names its containers, and registers those that no path gives
-    /// away. A runtime that is down is tried again for as long as the watcher runs.
+    /// Follows the runtime at this socket. The runtime names its containers, and the watcher registers those that no
+    /// path gives away. As long as the watcher runs, it retries a runtime that is down.
     #[must_use]
     pub fn runtime(mut self, socket: RuntimeSocket) -> Self {
         self.options.sockets.push(socket);
@@ -296,7 +295,7 @@ impl Builder {
     }
 
     #[cfg(feature = "runtimes")]
-    /// As [`Self::runtime`], from when the socket is there: that is looked for once a minute.
+    /// As [`Self::runtime`], from when the socket is there. The watcher looks for the socket once a minute.
     #[must_use]
     pub fn runtime_if_present(mut self, socket: RuntimeSocket) -> Self {
         self.options.possible_sockets.push(socket);
@@ -332,15 +331,14 @@ impl Builder {
         self
     }
 
-    /// Pins the programs and their ring in this directory of a BPF file system, such as
-    /// `/sys/fs/bpf/oomwatch`: they go on when the watcher stops, however it does, and the next one
-    /// reports what happened in between with all details and `while_down`. Another version's
-    /// programs are replaced, after their ring was read. With [`Self::state_dir`] each kill is
-    /// reported once, however a watcher ends; without, at least once after a crash. [`crate::probe::pin::unpin`] removes
-    /// them.
+    /// Pins the programs and their ring in this directory of a BPF file system, such as `/sys/fs/bpf/oomwatch`. They
+    /// keep running when the watcher stops, however it stops. The next watcher reports the kills in between with all
+    /// details and `while_down`. It replaces another version's programs after it has read their ring. With
+    /// [`Self::state_dir`] each kill is reported once, however a watcher ends; without, at least once after a crash.
+    /// [`crate::probe::pin::unpin`] removes the pins.
     ///
-    /// Where what is there was not made by oomwatch, that is logged and watching goes on without; so in
-    /// [`Tier::Pid`] and [`Tier::Counters`].
+    /// If oomwatch did not make what is in the directory, the watcher logs that and runs without pins. It does the
+    /// same in [`Tier::Pid`] and [`Tier::Counters`].
     #[must_use]
     pub fn pin(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.pin = Some(dir.into());
@@ -348,10 +346,9 @@ impl Builder {
     }
 
     #[cfg(feature = "store")]
-    /// Keeps the history and the containers' books in this directory, so that kills while no
-    /// watcher runs come out as [`crate::event::Kind::CounterOnly`], with `while_down`; default is not to.
-    /// Where it cannot be used, that is logged and watching goes on without. Read it with
-    /// [`crate::store::history::History`].
+    /// Keeps the history and the ledgers in this directory; default is not to. Kills while no watcher runs are then
+    /// reported as [`crate::event::Kind::CounterOnly`], with `while_down`. If the directory cannot be used, the
+    /// watcher logs that and runs without it. Read it with [`crate::store::history::History`].
     #[must_use]
     pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.state_dir = Some(dir.into());
@@ -359,8 +356,8 @@ impl Builder {
     }
 
     #[cfg(feature = "store")]
-    /// Keeps no older history; default 30 days. What counts is time that is known to have passed while the host
-    /// ran: no wall clock. For its age alone no event goes that an at-least-once publisher has yet to send.
+    /// Keeps no older history; default 30 days. The age counts time that is known to have passed while the host ran,
+    /// and no wall clock. Age alone removes no event that an at-least-once publisher has yet to send.
     #[must_use]
     pub fn history_max_age(mut self, max_age: Duration) -> Self {
         self.options.limits.max_age = max_age;
@@ -368,16 +365,15 @@ impl Builder {
     }
 
     #[cfg(feature = "store")]
-    /// Keeps no more bytes of history; default 64 MiB. SQLite's log beside it has up to a few
-    /// MiB more.
+    /// Keeps no more bytes of history; default 64 MiB. SQLite's log beside it takes up to a few MiB more.
     #[must_use]
     pub fn history_max_bytes(mut self, max_bytes: u64) -> Self {
         self.options.limits.max_bytes = max_bytes;
         self
     }
 
-    /// How long [`Watcher::shutdown`] waits for publishers; default 5 s. What is not published by then
-    /// stays in the store for the next start ([`crate::publish::Delivery::AtLeastOnce`]), or is counted as lost.
+    /// How long [`Watcher::shutdown`] waits for publishers; default 5 s. An event not published by then stays in the
+    /// store for the next start ([`crate::publish::Delivery::AtLeastOnce`]), or is counted as lost.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.options.grace = grace;
@@ -402,8 +398,8 @@ impl Builder {
     /// [`Tier::Counters`] needs neither if it is asked for.
     ///
     /// # Errors
-    /// When no tier that was asked for is possible, no cgroup v2 is mounted, one of the containers
-    /// cannot be registered, or the pin directory is in use or on no BPF file system.
+    /// When no tier that was asked for is possible, or no cgroup v2 is mounted. When one of the containers cannot be
+    /// registered. When the pin directory is in use, or on no BPF file system.
     pub async fn start(self) -> Result<Watcher, StartError> {
         let task = task::Task::start(self.options, self.publishers, &self.containers)?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
@@ -526,8 +522,8 @@ impl Watcher {
         self.handle.status().await
     }
 
-    /// Waits until the watcher ends by itself: it does so only where it fails, and [`Self::shutdown`] says how.
-    /// Whoever runs a watcher for long waits for this too, or it may be gone without a word.
+    /// Waits until the watcher ends by itself. It does so only if it fails, and [`Self::shutdown`] returns the error.
+    /// Whoever runs a watcher for long waits for this too, or the watcher may end unnoticed.
     pub async fn ended(&mut self) {
         if self.outcome.is_none() {
             let ended = (&mut self.task).await;
@@ -535,7 +531,7 @@ impl Watcher {
         }
     }
 
-    /// Detaches, drains the ring a last time, flushes the publishers, and tells what was seen.
+    /// Detaches, drains the ring a last time, flushes the publishers, and returns the report.
     ///
     /// # Errors
     /// When the watcher had failed before.
@@ -549,10 +545,10 @@ impl Watcher {
 }
 
 impl Handle {
-    /// Registers a container: from now on kills in its cgroup and below are its.
+    /// Registers a container: from now on it owns the kills in its cgroup and below.
     ///
-    /// With [`Builder::state_dir`] the registration outlives the watcher, within one boot; to make
-    /// it again is then no error, once.
+    /// With [`Builder::state_dir`] the registration outlives the watcher, within one boot. Registering it again is
+    /// then no error, once.
     ///
     /// # Errors
     /// When the id or the path is bad or in use, or the watcher has stopped.
@@ -562,7 +558,7 @@ impl Handle {
             .await?
     }
 
-    /// Takes a container out; later kills there are unregistered.
+    /// Unregisters a container; later kills there are unregistered.
     ///
     /// # Errors
     /// When no such container is registered, or the watcher has stopped.
@@ -589,8 +585,8 @@ impl Handle {
 
     /// All containers that are registered and exist, in no order that means anything.
     ///
-    /// Taken some at a time, so that kills are not kept waiting: one that comes or goes meanwhile
-    /// may be missing.
+    /// The watcher describes 256 at a time, so that kills are not kept waiting. A container that comes or goes
+    /// meanwhile may be missing.
     ///
     /// # Errors
     /// When the watcher has stopped.

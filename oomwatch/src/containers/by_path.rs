@@ -1,5 +1,5 @@
-//! Discovery from cgroup paths alone: needs no runtime, no socket, and works for containers
-//! that live shorter than any request would take. Pure.
+//! Discovery from cgroup paths alone. It needs no runtime and no socket, and works for containers that live shorter
+//! than any request would take. Pure.
 
 use super::path::{self, Kind, PathIdentity};
 use crate::{
@@ -8,15 +8,15 @@ use crate::{
     topology::tree::Tree,
 };
 
-/// Which cgroups are registered as containers by themselves.
+/// Which cgroups the watcher registers as containers by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CgroupDiscovery {
     /// None.
     Off,
-    /// Those whose path has the form that a container runtime gives it.
+    /// Cgroups whose path has the form that a container runtime gives it.
     Containers,
-    /// Those, and every other cgroup that has no child, under its path.
+    /// As [`Self::Containers`], and every other cgroup without a child, under its path.
     Leaves,
 }
 
@@ -43,8 +43,8 @@ pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     })
 }
 
-/// The systemd service or scope whose cgroup this is, by its path. Not those that a container
-/// makes of itself, and under the path where a user's manager may have the same names.
+/// The systemd service or scope whose cgroup this is, by its path. Not the units that a container makes of itself. A
+/// unit of a user's manager is registered under its path, because the name may not be unique.
 pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     let unit = path::identify(path).filter(|found| found.kind == Kind::SystemdUnit)?;
     let innermost = path::innermost(path)?;
@@ -61,7 +61,7 @@ pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     })
 }
 
-/// The container that a cgroup's path makes of it; where the path says nothing else, a leaf.
+/// The container that a cgroup's path makes of it; a leaf if the path says nothing else.
 pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId, units: bool) -> Option<Container> {
     let path = printable(&tree.path(cgroup_id)?);
     let unit = || unit_at(cgroup_id, &path).filter(|_| units);

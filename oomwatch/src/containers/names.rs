@@ -1,8 +1,8 @@
-//! What runtimes told of their containers, by id: the part of an answer that no path holds.
+//! What runtimes report of their containers, by id: the part of an answer that no path holds.
 //!
-//! Kept apart from the registry, for names may come before the container's cgroup exists, or after its
-//! kill; and from one source or several. Outlives the container as its tombstone does. Bounded in number and in
-//! size, for labels are whatever people put there. Pure: time is an argument.
+//! Kept apart from the registry, because a name may come before the container's cgroup exists, or after its kill. It
+//! may come from several sources. A name outlives the container as long as the tombstone does. Names are bounded in
+//! number and in size, because labels are whatever people put there. Pure: time is an argument.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -16,7 +16,7 @@ use crate::{
     topology::tree::TOMBSTONE_NS,
 };
 
-/// Containers whose names are kept at most; further ones stay without.
+/// Most containers whose names are kept; further containers stay without a name.
 const MAX_CONTAINERS: usize = 65_536;
 /// Bytes of a name, and of a label.
 const MAX_NAME_BYTES: usize = 512;
@@ -38,37 +38,37 @@ struct NameRecord {
     /// A bit for each source that has it.
     sources: u64,
     gone_ns: Option<u64>,
-    /// Only an event's own words are known.
+    /// Only an event's own details are known.
     is_partial: bool,
 }
 
 impl NameRecord {
-    /// Whether it is known as more than an id, and no more is to be expected.
+    /// Whether more than its id is known, and no more is expected.
     fn is_named(&self) -> bool {
         let details = &self.details;
         let has_any = details.name.is_some() || details.image.is_some() || details.pod.is_some();
         has_any && !self.is_partial
     }
 
-    /// Whether an interface that has not told of it knows what others never will: of a pod's
-    /// containers, containerd has the image and labels, and CRI which attempt it is.
+    /// Whether an interface that has not reported the container knows what others never will. Of a pod's containers,
+    /// containerd knows the image and labels, and CRI knows the attempt.
     fn is_left_to(&self, api: RuntimeApi) -> bool {
         let namespace = self.details.containerd_namespace.as_deref();
         api == RuntimeApi::Cri && self.api < api && namespace == Some(CRI_NAMESPACE)
     }
 }
 
-/// All of them.
+/// The names of all containers.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     known: HashMap<ContainerId, NameRecord>,
-    /// Those that are gone, the first gone first.
+    /// Containers that are gone, the first gone first.
     gone: VecDeque<(u64, ContainerId)>,
     following: HashSet<(SourceNumber, RuntimeApi)>,
 }
 
 impl Names {
-    /// An event's own words on a container, of which a source will tell more.
+    /// Takes in an event's own details of a container. The source will report more of it.
     pub(crate) fn told(
         &mut self,
         source: (SourceNumber, RuntimeApi),
@@ -78,8 +78,9 @@ impl Names {
         self.learn(source, id, details, true);
     }
 
-    /// A source told of a container; returns the id that it is kept under. containerd's ids are unique
-    /// in a namespace only: where another one has it already, it is `namespace/id`.
+    /// Takes in a container that a source reports; returns the id that the container is kept under. containerd's ids
+    /// are unique in a namespace only. If another container has the id already, the new one is kept as
+    /// `namespace/id`.
     pub(crate) fn seen(
         &mut self,
         source: (SourceNumber, RuntimeApi),
@@ -134,7 +135,7 @@ impl Names {
         Some(id)
     }
 
-    /// A source says that a container was removed. It may give its id as `namespace/id`.
+    /// A source reports that a container was removed. It may give the id as `namespace/id`.
     pub(crate) fn gone(&mut self, source: SourceNumber, told: &str, now_ns: u64) {
         if let Some(id) = self.find(told) {
             self.left(source, &id, now_ns);
@@ -152,7 +153,7 @@ impl Names {
         }
     }
 
-    /// The id that the container is kept under which a source means.
+    /// The id under which the container is kept that a source means.
     fn find(&self, told: &str) -> Option<ContainerId> {
         let kept = |id: &str| {
             ContainerId::new(id)
@@ -192,17 +193,17 @@ impl Names {
         }
     }
 
-    /// A source is not connected any more. What it told stays true until it says otherwise.
+    /// A source is not connected any more. What it reported holds until the source reports otherwise.
     pub(crate) fn lost(&mut self, source: SourceNumber, api: RuntimeApi) {
         self.following.remove(&(source, api));
     }
 
-    /// Whether a source is connected, and has told of its containers.
+    /// Whether a source is connected, and has reported its containers.
     pub(crate) fn is_following(&self, source: SourceNumber, api: RuntimeApi) -> bool {
         self.following.contains(&(source, api))
     }
 
-    /// The container with all that is known of it; `None` where nothing is.
+    /// The container with all its known details; `None` if none are known.
     pub(crate) fn name(&self, container: &Container) -> Option<Arc<Container>> {
         let known = self.known.get(&container.id)?;
         Some(Arc::new(Container {
@@ -211,13 +212,13 @@ impl Names {
         }))
     }
 
-    /// Whether a source that is connected can be expected to tell more of this container soon.
+    /// Whether a connected source is expected to report more of this container soon.
     pub(crate) fn awaits(&self, container: &Container) -> bool {
         let mut following = self.following.iter();
         following.any(|(_, api)| self.has_more(*api, container))
     }
 
-    /// Whether an interface can be expected to tell more of a container than was told.
+    /// Whether an interface is expected to report more of a container than is known.
     fn has_more(&self, api: RuntimeApi, container: &Container) -> bool {
         let runtime = container.details.runtime.as_deref();
         let known = self.known.get(&container.id);
@@ -226,8 +227,8 @@ impl Names {
             && known.is_none_or(|known| !known.is_named() || known.is_left_to(api))
     }
 
-    /// The sources that are to be asked for a container whose cgroup told of it first. containerd's
-    /// services are not: each container is told of there before it runs.
+    /// The sources to ask for a container whose cgroup appeared first. containerd's services are not among them: they
+    /// report each container before it runs.
     pub(crate) fn askable(&self, container: &Container) -> Vec<SourceNumber> {
         let answers =
             |api: RuntimeApi| api != RuntimeApi::Containerd && self.has_more(api, container);
@@ -238,8 +239,8 @@ impl Names {
             .collect()
     }
 
-    /// Forgets those that have been gone for as long as a cgroup's tombstone stays, and that no
-    /// container alive has.
+    /// Forgets containers that have been gone as long as a cgroup's tombstone stays, unless a living container has
+    /// the id.
     pub(crate) fn expire(&mut self, now_ns: u64, is_live: impl Fn(&ContainerId) -> bool) {
         while let Some((gone_ns, id)) = self
             .gone
@@ -247,7 +248,7 @@ impl Names {
         {
             let is_this = self.known.get(&id).map(|known| known.gone_ns) == Some(Some(gone_ns));
             if is_this && is_live(&id) {
-                // Its runtime lost it, and its cgroup is still there: looked at again later.
+                // The runtime lost it, and its cgroup is still there: checked again later.
                 if let Some(known) = self.known.get_mut(&id) {
                     known.gone_ns = Some(now_ns);
                 }
@@ -258,7 +259,7 @@ impl Names {
         }
     }
 
-    /// The one that is gone for longest gives way.
+    /// Drops the container that has been gone longest, until there is room.
     fn make_room(&mut self) -> bool {
         while self.known.len() >= MAX_CONTAINERS {
             let Some((gone_ns, id)) = self.gone.pop_front() else {
@@ -293,8 +294,8 @@ impl Names {
     }
 }
 
-/// Whether an interface is one that the containers of a runtime, by its name in a path, are known at.
-/// Below a pod's directory no runtime has a name in the path.
+/// Whether an interface knows the containers of a runtime, by the runtime's name in a path. Below a pod's directory,
+/// no runtime has a name in the path.
 fn knows(api: RuntimeApi, runtime: Option<&str>) -> bool {
     match runtime {
         Some("docker") => api == RuntimeApi::Docker,
@@ -317,7 +318,7 @@ fn bit(source: SourceNumber) -> u64 {
     1 << source.min(63)
 }
 
-/// What both say; `above` where they differ.
+/// The details of both; those of `above` where they differ.
 fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetails {
     let mut labels = below.labels;
     labels.extend(above.labels);
@@ -336,7 +337,7 @@ fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetail
     }
 }
 
-/// No longer than what is worth keeping for every container of a host.
+/// Cuts the details to what is worth keeping for every container of a host.
 fn bounded(mut details: ContainerDetails) -> ContainerDetails {
     for name in [
         &mut details.name,

@@ -1,8 +1,8 @@
 //! What a cgroup's path alone says about the container in it.
 //!
-//! Pure text: no file is read and no daemon is asked, so the answer exists even when the cgroup is
-//! already gone. The price is that only layouts which name themselves are known: a plain
-//! containerd path such as `/default/web` looks like any other directory and stays `None`.
+//! Pure text: no file is read and no daemon is asked, so the answer exists even when the cgroup is already gone. The
+//! price is that only layouts which name themselves are known. A plain containerd path such as `/default/web` looks
+//! like any other directory and stays `None`.
 //!
 //! ```text
 //! identify("/system.slice/docker-<id>.scope")            container, docker, <id>, depth 2
@@ -10,9 +10,9 @@
 //! innermost("/system.slice/docker-<id>.scope/init.scope") container, docker, <id>, depth 2
 //! ```
 //!
-//! The path is untrusted in one more way than its characters: whoever controls a delegated
-//! cgroup names the directories below it, so an inner match is what the *container* claims.
-//! A caller to whom that matters compares it with the match on the path cut above `depth`.
+//! The path is untrusted in one more way than its characters. Whoever controls a delegated cgroup names the
+//! directories below it, so an inner match is what the *container* claims. A caller to whom that matters compares it
+//! with the match on the path cut above `depth`.
 //!
 //! Invariant: nothing is allocated before a match is found; these functions run for every cgroup
 //! that systemd creates.
@@ -110,15 +110,14 @@ impl Qos {
 pub struct PathIdentity {
     /// What owns the cgroup.
     pub kind: Kind,
-    /// The owner's own id: 64 hex digits for most runtimes, the pod's UID, or a name where the
-    /// path holds one (LXC, youki, machines, systemd units).
+    /// The owner's own id: 64 hex digits for most runtimes, or the pod's UID. Or a name where the path holds one
+    /// (LXC, youki, machines, systemd units).
     pub id: String,
     /// Who named the cgroup. `None` where several runtimes use the same form, as below a pod
     /// directory of the cgroupfs driver.
     pub runtime: Option<Runtime>,
-    /// A name chosen by a person, where the path holds one. LXC appends `-1`, `-2`, … to the
-    /// directory when the old one is still there; that cannot be told from a container called
-    /// `web-1`, so the suffix stays.
+    /// A name chosen by a person, where the path holds one. LXC appends `-1`, `-2`, … to the directory when the old
+    /// one is still there. A container called `web-1` looks the same, so the suffix stays.
     pub name: Option<String>,
     /// UID of the nearest Kubernetes pod at or above the cgroup, with dashes in either driver.
     /// For static pods the 32 hex digits of the kubelet's config hash.

@@ -1,8 +1,8 @@
 //! The registered containers: which cgroup is which container, and what is known of it.
 //!
-//! Keyed by cgroup id, never by container id: the same container id may come back on a new
-//! cgroup, and kills of the old one still belong to the old one. A removed container stays
-//! until its cgroup's tombstone is forgotten. Pure.
+//! Keyed by cgroup id, never by container id. The same container id may come back on a new cgroup, and kills of the
+//! old cgroup still belong to the old container. A removed container stays until its cgroup's tombstone is forgotten.
+//! Pure.
 
 use std::{hash::BuildHasher as _, sync::Arc};
 
@@ -36,13 +36,13 @@ pub enum RegistryError {
 
 /// All registered containers, the dead ones that are still remembered included.
 ///
-/// Most containers are found by their cgroup's path, and nothing else is known of them. They are
-/// not kept, but made from the path when they are asked for: the tree has it anyway.
+/// Most containers are found by their cgroup's path, and nothing else is known of them. They are not kept, but made
+/// from the path when they are asked for: the tree has it anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    /// Those of which more is known, or something else.
+    /// Containers of which more is known than the path says, or something else.
     given: HashMap<CgroupId, Arc<Container>>,
-    /// The cgroups of those that are what their path says.
+    /// The cgroups of containers that are what their path says.
     by_path: HashSet<CgroupId>,
     /// The living, by their id.
     live: HashTable<Live>,
@@ -59,7 +59,7 @@ struct Live {
 }
 
 impl Registry {
-    /// An empty one; `units` tells whether systemd's units are found by path.
+    /// An empty registry; `units` tells whether systemd's units are found by path.
     pub(crate) fn new(units: bool) -> Self {
         Self {
             units,
@@ -110,7 +110,7 @@ impl Registry {
         Ok(())
     }
 
-    /// A container of a cgroup that is gone, for late events; its id may be in use again.
+    /// Adds a container whose cgroup is gone, for late events. Its id may be in use again.
     pub(crate) fn add_removed(&mut self, container: Container) {
         let cgroup = container.cgroup_id;
         if !self.contains(cgroup) {
@@ -118,7 +118,7 @@ impl Registry {
         }
     }
 
-    /// Takes a container out at its owner's wish; its kills count as unregistered from now on.
+    /// Removes a container at its owner's wish; its kills count as unregistered from now on.
     pub(crate) fn remove(
         &mut self,
         tree: &Tree,

@@ -1,4 +1,4 @@
-//! What a runtime says of its containers, as it comes to the watcher.
+//! What a runtime reports of its containers, as it comes to the watcher.
 
 use std::{fmt, path::PathBuf};
 
@@ -6,7 +6,7 @@ use crate::{containers::container::ContainerDetails, id::CgroupId};
 
 /// The interface that a runtime is followed by.
 ///
-/// In the order of how much it knows: where two tell of one container, the later one's words hold.
+/// In the order of how much each knows: where two report one container, the details of the later interface hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RuntimeApi {
@@ -43,13 +43,13 @@ impl fmt::Display for RuntimeApi {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuntimeSocket {
-    /// The interface that is spoken there.
+    /// The interface that the runtime serves at this socket.
     pub api: RuntimeApi,
     /// The socket.
     pub path: PathBuf,
 }
 
-/// Sockets as the runtimes and distributions have them; containerd's speaks CRI too.
+/// Sockets as the runtimes and distributions have them; containerd's serves CRI too.
 const KNOWN: &[(RuntimeApi, &str)] = &[
     (RuntimeApi::Containerd, "/run/containerd/containerd.sock"),
     (
@@ -94,7 +94,7 @@ impl RuntimeSocket {
     }
 }
 
-/// What a source says, as it comes to the watcher.
+/// What a source reports, as it comes to the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sighting {
     /// A container exists, or something about it is new.
@@ -104,7 +104,7 @@ pub(crate) enum Sighting {
         cgroup_id: Option<CgroupId>,
         details: Box<ContainerDetails>,
     },
-    /// An event's own words on a container, which is asked for now.
+    /// An event's own details of a container. The source asks for the rest now.
     Details {
         api: RuntimeApi,
         id: String,

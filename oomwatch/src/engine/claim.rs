@@ -1,5 +1,5 @@
-//! Containers that are registered after a kill of theirs: the kill is reported once more, under the
-//! same id, and is among the container's numbers. No ledger moves.
+//! Containers that are registered after a kill of theirs. The engine reports the kill once more, under the same id,
+//! and counts it among the container's numbers. No ledger moves.
 
 use super::Engine;
 use crate::{
@@ -16,8 +16,8 @@ impl Engine {
         self.newly_registered && !self.unclaimed.is_empty()
     }
 
-    /// The events of victims that have a container now and had none when they were published. They
-    /// follow what is still held back, which is older.
+    /// The events of victims that have a container now and had none when they were published. They follow the events
+    /// that are still held back, which are older.
     pub(crate) fn claim(&mut self, now: Now) -> Vec<OomEvent> {
         self.newly_registered = false;
         let (tree, registry) = (&self.tree, &self.registry);
@@ -27,7 +27,7 @@ impl Engine {
         if claimed.is_empty() {
             return Vec::new();
         }
-        // What was said without a container goes first, and says the same of its group.
+        // The event without a container goes first, and has the same group.
         self.waiting.let_go_unregistered();
         self.release(now.boottime_ns);
         for kept in &mut claimed {
@@ -90,7 +90,7 @@ impl Engine {
         );
         event.group = waiting.group;
         event.while_down = waiting.while_down;
-        // Of the one it replaces, to the nanosecond: the clocks are read anew for each.
+        // The time of the event it replaces, to the nanosecond: the clocks are read anew for each event.
         event.unix_time_ns = waiting.unix_time_ns.unwrap_or(event.unix_time_ns);
         event.supersedes = Some(waiting.seq);
         Some(event)

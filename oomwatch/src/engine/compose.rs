@@ -84,7 +84,7 @@ impl EventContext<'_> {
         event
     }
 
-    /// Makes the event of kills that only a container's counter told of.
+    /// Makes the event of kills that only a container's counter shows.
     pub(crate) fn counter_only(&self, seq: u64, container: Arc<Container>, count: u64) -> OomEvent {
         let cgroup = container.cgroup_id;
         let mut event = self.nameless(seq, Some(cgroup), count);
@@ -104,7 +104,7 @@ impl EventContext<'_> {
         (self.ledgers.counting() != Counting::LocalV1).then(|| self.ledgers.sum(cgroup))
     }
 
-    /// The event of `count` kills in `cgroup_id` or below it, of which nothing else is known.
+    /// Makes the event of `count` kills in `cgroup_id` or below it, of which nothing else is known.
     fn nameless(&self, seq: u64, cgroup_id: Option<CgroupId>, count: u64) -> OomEvent {
         OomEvent {
             id: format!("{}-{}-{seq}", self.origin.boot_id, self.now.boottime_ns),
@@ -223,8 +223,8 @@ impl EventContext<'_> {
     }
 }
 
-/// `oom_control.constraint` is set after the kernel's shortcut for a task that is dying
-/// already, but the limit that was hit tells as much.
+/// The kernel sets `oom_control.constraint` after its shortcut for a task that is dying already. The limit that was
+/// hit says as much.
 fn constraint(record: &VictimRecord) -> Constraint {
     match (record.limit, record.allocation) {
         (Some(LimitHit::Memcg { .. }), _) => Constraint::Memcg,
@@ -233,7 +233,7 @@ fn constraint(record: &VictimRecord) -> Constraint {
     }
 }
 
-/// What an event of the best tier has and this one has not.
+/// Names what an event of the best tier has and this event lacks.
 fn missing(event: &OomEvent, record: &VictimRecord) -> Vec<&'static str> {
     let counted = event.evidence.contains(&Evidence::Counter);
     let judged = counted || event.kind != Kind::Kill;

@@ -1,4 +1,4 @@
-//! What a counter that was read does to the state: in the tiers whose records carry none.
+//! What a counter that was read does to the state, in the tiers whose records carry no counters.
 
 use super::Engine;
 use crate::{
@@ -10,18 +10,18 @@ use crate::{
     record::VictimRecord,
 };
 
-/// What `memory.events` of one cgroup said.
+/// The values read from `memory.events` of one cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CounterReading {
     pub(crate) cgroup_id: CgroupId,
-    /// Changes when the memory controller was switched off and on, which zeroes the counters;
-    /// `None` where the counter was not read but worked out.
+    /// Changes when the memory controller was switched off and on, which zeroes the counters. `None` where the
+    /// counter was not read but computed.
     pub(crate) serial: Option<u32>,
     pub(crate) events: MemoryEvents,
 }
 
-/// `oom` is raised right before the kills that it leads to; a rise longer ago than this led to
-/// none of them.
+/// The kernel raises `oom` right before the kills that it leads to. An increase more than 1 s ago led to none of
+/// them.
 const CAUSE_NS: u64 = 1_000_000_000;
 
 /// The last known `oom` of a container, and when it was seen to rise.
@@ -32,10 +32,10 @@ pub(super) struct Cause {
 }
 
 impl Engine {
-    /// Takes in readings of one moment and speaks of every increment that nobody spoke of.
+    /// Takes in readings of one moment, and reports every increment that nobody reported.
     ///
-    /// A container's counter includes those of containers below it, so those must have been read
-    /// too, and not before it: then what they do not explain is its own.
+    /// A container's counter includes those of containers below it. So those must have been read too, and not before
+    /// it. Then the increments that they do not explain are the container's own.
     pub(crate) fn read(&mut self, readings: &[CounterReading], now: Now) -> Vec<OomEvent> {
         let mut lowest_first: Vec<(usize, &CounterReading)> = readings
             .iter()
@@ -52,7 +52,7 @@ impl Engine {
             .collect()
     }
 
-    /// Takes in whose limits were hit, by readings that were made just now.
+    /// Notes whose limits were hit, by readings that were made just now.
     pub(crate) fn note_causes(&mut self, readings: &[CounterReading], now: Now) {
         for reading in readings {
             let Some(oom) = reading.events.oom else {
@@ -67,8 +67,8 @@ impl Engine {
         }
     }
 
-    /// Whose limit killed in a container just now: its own, or one inside it, if that was hit.
-    /// `oom` of cgroups above says too little: it may be a sibling's.
+    /// Whose limit killed in a container just now: its own, or one inside it, if that was hit. `oom` of cgroups above
+    /// says too little, because it may be a sibling's.
     fn scope(&self, cgroup: CgroupId, now: Now) -> Scope {
         let cause = self.causes.get(&cgroup);
         match cause.and_then(|cause| cause.rose_ns) {
@@ -79,14 +79,14 @@ impl Engine {
         }
     }
 
-    /// Whether a reading tells of increments that nobody spoke of.
+    /// Whether a reading shows increments that nobody reported.
     pub(crate) fn is_unexplained(&mut self, reading: &CounterReading) -> bool {
         let oom_kill = reading.events.oom_kill.unwrap_or(0);
         self.meet(reading);
         self.reconciler.ledgers.beyond(reading.cgroup_id, oom_kill) > 0
     }
 
-    /// Other counters than before began at 0.
+    /// If the serial changed, these are other counters, which began at 0.
     fn meet(&mut self, reading: &CounterReading) {
         let Some(serial) = reading.serial else {
             return;
@@ -97,8 +97,8 @@ impl Engine {
         }
     }
 
-    /// Takes in victims that told of themselves when they exited, each with the counter of its
-    /// container, or else of its own memory cgroup, read after that.
+    /// Takes in a victim that was recorded when it exited. `reading` is the counter of its container, or else of its
+    /// own memory cgroup, read after that.
     pub(crate) fn exited(
         &mut self,
         record: &VictimRecord,
@@ -162,12 +162,12 @@ impl Engine {
             .find(|&id| self.registry.contains(id))
     }
 
-    /// The last known value of a cgroup's counter: what it was read to be, or known to rise to.
+    /// The last known value of a cgroup's counter: the value read, or the value that it is known to have risen to.
     pub(crate) fn last_known(&self, cgroup: CgroupId) -> u64 {
         self.reconciler.ledgers.sum(cgroup)
     }
 
-    /// Takes in what a container counted last, as its parent tells.
+    /// Takes in the last counter of a container, as its parent's counter shows it.
     pub(crate) fn read_last(
         &mut self,
         cgroup_id: CgroupId,
@@ -185,7 +185,7 @@ impl Engine {
         self.read_one(&reading, now)
     }
 
-    /// Speaks of kills somewhere below a cgroup that can be assigned to no container.
+    /// Reports kills somewhere below a cgroup that can be assigned to no container.
     pub(crate) fn residual(&mut self, cgroup: CgroupId, count: u64, now: Now) -> OomEvent {
         let lineage = self.charged_lineage(cgroup, |_| None);
         let only_counted = Some(Increment::CounterOnly);
@@ -203,7 +203,7 @@ impl Engine {
         let missing = self.reconciler.ledgers.beyond(cgroup, oom_kill);
         let lineage = self.charged_lineage(cgroup, |_| None);
         let Some(container) = self.container(cgroup) else {
-            // Nobody asks. A container above has it in its own counter, and tells of it.
+            // It is no container. A container above has the increments in its own counter, and reports them.
             let owner = self.owner(cgroup);
             let own = lineage.split(|id| Some(*id) == owner).next();
             let own = own.unwrap_or_default();
@@ -236,10 +236,10 @@ impl Engine {
         event.counter.oom = reading.events.oom;
         event.counter.oom_group_kill = reading.events.oom_group_kill;
         if doubles.is_none() {
-            // Before v5.17, and of a cgroup that is gone, nothing tells a group kill, so the count
-            // may have one too many.
+            // Before v5.17, and for a cgroup that is gone, nothing shows a group kill. So the count may be one too
+            // high.
             event.counter.recounts = None;
-            event.quality.missing.push("double_counts");
+            event.quality.missing.push("recounts");
         }
         Some(event)
     }

@@ -10,18 +10,18 @@ use crate::{
     log::warn,
 };
 
-/// Levels below the root within which a container is recognised by its path. Runtimes inside of runtimes make
-/// some twenty. Whoever owns a delegated cgroup makes as many as they like, and could
-/// have all of their paths made again and again.
+/// Levels below the root within which a container is recognised by its path. Runtimes inside of runtimes make some 20
+/// levels. Whoever owns a delegated cgroup makes as many as they like. Without the bound, they could have all of
+/// their paths made again and again.
 pub(super) const DISCOVERY_LEVELS: usize = 128;
 
 impl Engine {
-    /// Whether containers are registered by themselves.
+    /// Whether the engine registers containers by itself.
     pub(super) fn discovers(&self) -> bool {
         self.units || self.discovery != CgroupDiscovery::Off
     }
 
-    /// A container may have come back under an id that was taken, for all that was known.
+    /// A container may have come back under an id that seemed taken.
     pub(super) fn discover_refused(&mut self) {
         if !self.discovers() {
             return;
@@ -33,7 +33,7 @@ impl Engine {
         }
     }
 
-    /// Registers a cgroup as the container that it is by its path, if it is one.
+    /// Registers a cgroup as a container, if its path says so.
     pub(super) fn discover(&mut self, id: CgroupId) {
         if self.discovers()
             && let Some(container) = self.container_at(id)
@@ -43,7 +43,7 @@ impl Engine {
         }
     }
 
-    /// The same for a cgroup whose removal is the first word of it.
+    /// The same for a cgroup whose removal is its first record.
     pub(super) fn discover_removed(&mut self, id: CgroupId) {
         if self.discovers()
             && let Some(container) = self.container_at(id)
@@ -52,13 +52,13 @@ impl Engine {
         }
     }
 
-    /// Registers a container whose cgroup is gone, for what happened in it.
+    /// Registers a container whose cgroup is gone, for the kills that happened in it.
     pub(crate) fn register_removed(&mut self, container: Container) {
         self.registry.add_removed(container);
         self.newly_registered = true;
     }
 
-    /// The container that a cgroup is by its path.
+    /// The container that a cgroup's path makes of it.
     pub(super) fn container_at(&self, id: CgroupId) -> Option<Container> {
         let path = printable(&self.tree.path_within(id, DISCOVERY_LEVELS)?);
         let by_form = || container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);

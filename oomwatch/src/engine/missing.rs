@@ -1,5 +1,5 @@
-//! Kills that no mark tells of: what counters have beyond the ledgers. Each is reported by number, once, for the
-//! nearest container at or above the cgroup that counted it.
+//! Kills that no mark shows: the increments by which counters exceed the ledgers. The engine reports each by number,
+//! once, for the nearest container at or above the cgroup that counted it.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Compares readings with the ledgers, and reports what is missing from those. What was counted by the time of
-    /// the readings must have arrived, or be lost.
+    /// Compares readings with the ledgers, and reports what the ledgers lack. Everything counted by the time of the
+    /// readings must have arrived, or be lost.
     pub(crate) fn compare_all(
         &mut self,
         readings: &[Reading],
@@ -41,7 +41,7 @@ impl Engine {
         events
     }
 
-    /// A cgroup that was read, and those above it. Of one whose creation was lost only the readings know where it is.
+    /// A cgroup that was read, and those above it. If its creation was lost, only the readings know where it is.
     fn lineage_of_read(
         &self,
         id: CgroupId,
@@ -57,8 +57,8 @@ impl Engine {
         lineage
     }
 
-    /// Tells of what was counted since an earlier run. To be called before this one has taken in any record: a child
-    /// that has 0 is not among the readings, and what is known of it is of counters that are gone.
+    /// Reports what was counted since an earlier run. Call it before this run has taken in any record. A child whose
+    /// counter is 0 is not among the readings, and what is known of it comes from counters that are gone.
     pub(crate) fn compare_past(&mut self, readings: &[Reading], now: Now) -> Vec<OomEvent> {
         let children = readings.iter().flat_map(|reading| &reading.children);
         for (child, _) in children.filter(|(_, sum)| *sum == 0) {
@@ -71,8 +71,8 @@ impl Engine {
         self.compare_all(readings, true, now)
     }
 
-    /// A cgroup was removed: its last counters say what it lost, and what those below it lost whose removal nothing
-    /// told of.
+    /// A cgroup was removed. Its last counters show what it lost, and what cgroups below it lost whose removal no
+    /// record reported.
     pub(super) fn settle_removed(&mut self, change: &CgroupChanged, now: Now) -> Vec<OomEvent> {
         let Some(charged) = change.charged else {
             return Vec::new();
@@ -83,10 +83,10 @@ impl Engine {
         let last = change.counters.and_then(|last| last.oom_kill);
         let is_young = self.began_at_zero(&charged);
         if !is_young && !self.reconciler.ledgers.is_met(change.cgroup_id) {
-            // What it counted may be past.
+            // Its counts may be past.
             return Vec::new();
         }
-        // What was counted below an old one may be past too.
+        // Counts below an old cgroup may be past too.
         let sum = last.filter(|_| is_young && self.has_sums());
         let reading = Reading::of(change.cgroup_id, charged.css, charged.oom_kill, sum);
         let lineage = self.charged_lineage(change.cgroup_id, |_| None);
@@ -108,7 +108,7 @@ impl Engine {
         event.into_iter()
     }
 
-    /// Reports kills that were counted in a cgroup, or below it. They are in its ledger.
+    /// Reports kills that were counted in a cgroup or below it. Its ledger has them already.
     pub(super) fn missing(
         &mut self,
         cgroup: Option<CgroupId>,
@@ -132,8 +132,9 @@ impl Engine {
         event
     }
 
-    /// All that the node counted up to `at_ns` is reported, but for these kills, of which its count alone tells: they
-    /// came while no daemon ran, and nobody knows where. No later run tells of a mark before that.
+    /// Everything that the node counted up to `at_ns` is reported, except the `unknown` kills. Only the node's count
+    /// shows those: they came while no daemon ran, and nobody knows where. Reports them here. No later run reports a
+    /// mark before `at_ns`.
     pub(crate) fn end_past(&mut self, unknown: u64, at_ns: u64, now: Now) -> Option<OomEvent> {
         self.reconciler.counted_up_to(at_ns);
         self.reconciler.ledgers.report_elsewhere(unknown);

@@ -1,7 +1,8 @@
-//! The conservation law against a model of the kernel: whatever it does, whatever of it gets lost on the way,
-//! whenever containers are registered, and wherever the daemon is killed, each kill is told once and none twice.
+//! The conservation law against a model of the kernel: each kill is reported once and none twice. It holds whatever
+//! the kernel does and whatever is lost on the way. It holds whenever containers are registered, and wherever the
+//! daemon is killed.
 //!
-//! [`kernel`] has cgroups, counters and rings, [`daemon`] drives the engine as the watcher's task does, [`store`] has
+//! [`kernel`] has cgroups, counters and rings. [`daemon`] drives the engine as the watcher's task does. [`store`] has
 //! what outlives a run, [`action`] what may happen, and [`check`] what must hold in the end.
 
 mod action;
@@ -22,8 +23,7 @@ use self::{
 };
 use crate::event::OomEvent;
 
-/// So many cases, always the same ones, are tried at each push. `OOMWATCH_MODEL_CASES` tries others, and as many as it
-/// says.
+/// Number of cases at each push, always the same ones. `OOMWATCH_MODEL_CASES` tries others, and sets their number.
 const CASES: u32 = 2000;
 const SEED: u64 = 1;
 
@@ -37,25 +37,25 @@ struct Model {
     store: Store,
     /// Programs that were loaded so far.
     generation: u64,
-    /// When that was.
+    /// When each generation was loaded.
     attached: Vec<u64>,
     /// How many steps are left of a start that is killed.
     dies_after: Option<u8>,
-    /// Turns of the loop that reach no store, for it is slow.
+    /// Turns of the loop that reach no store, because the store is slow.
     skip_saves: u8,
     /// Cgroups that are registered as containers, dead or alive.
     labels: BTreeSet<u64>,
     next_label: u64,
-    /// What was handed over: with a store, what is in it.
+    /// Events that were handed over: with a store, what is in it.
     history: Vec<OomEvent>,
-    /// Increments and removals whose records a run took in, and handed over what came of them; with
-    /// when they were read.
+    /// Increments and removals whose records a run took in, and whose events it handed over; with the time when they
+    /// were read.
     known: HashMap<Note, u64>,
     /// Increments that are of no concern: counted before watching began.
     past: HashSet<usize>,
-    /// Increments of which nobody can say whether they are.
+    /// Increments of which nobody can say whether they are past.
     unsure: HashSet<usize>,
-    /// The container of each process, if any, where that was certain when it was told of.
+    /// The container of each process, if any, where that was certain when the process was reported.
     owners: HashMap<u32, Option<Option<u64>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What runtimes tell of their containers: names for events, and containers that no path gives away.
+//! What runtimes report of their containers: names for events, and containers that no path gives away.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::{
     log::{info, warn},
 };
 
-/// What an event lacks whose container's runtime has not told its name.
+/// What an event lacks while the container's runtime has not reported its name.
 const NAME: &str = "container.name";
-/// The same where only an event's own words are known: those name no pod.
+/// The same where only an event's own details are known: those name no pod.
 const POD: &str = "container.pod";
 
 /// A container that is registered and exists.
@@ -29,19 +29,19 @@ pub struct Registered {
     pub cgroup_path: Option<String>,
     /// Kills that this run of the watcher reported in its cgroup and below.
     pub kills: u64,
-    /// Kills that only the counter told of.
+    /// Kills that only the counter shows.
     pub counter_only: u64,
     /// The kernel's double counts.
     pub double_counts: u64,
 }
 
 impl Engine {
-    /// Whether a source is connected, and has told of its containers.
+    /// Whether a source is connected, and has reported its containers.
     pub(crate) fn is_following(&self, source: SourceNumber, api: RuntimeApi) -> bool {
         self.names.is_following(source, api)
     }
 
-    /// Takes in what a source told; returns the cgroup of a container that is to be registered, and its id.
+    /// Takes in a sighting; returns the id and the cgroup of a container to be registered.
     pub(crate) fn sighted(
         &mut self,
         source: SourceNumber,
@@ -80,8 +80,8 @@ impl Engine {
         }
     }
 
-    /// Registers a container that a source told of, if nobody did so before. What was registered for
-    /// want of something better, a leaf or a unit, gives way.
+    /// Registers a container that a source reported, if nobody did so before. A leaf or a unit, registered for want
+    /// of something better, gives way.
     pub(crate) fn register_seen(&mut self, id: ContainerId, cgroup_id: CgroupId) {
         if !self.tree.is_live(cgroup_id) || self.registry.find(&self.tree, &id).is_some() {
             return;
@@ -103,12 +103,12 @@ impl Engine {
         }
     }
 
-    /// Containers whose cgroups appeared, and that a source should be asked for.
+    /// Containers whose cgroups appeared, and for which a source should be asked.
     pub(crate) fn take_wanted(&mut self) -> Vec<(SourceNumber, ContainerId)> {
         std::mem::take(&mut self.wanted)
     }
 
-    /// Adds the names of its container to an event. Tells whether more may be known soon.
+    /// Adds the container's names to an event. Tells whether more may be known soon.
     pub(crate) fn name(&self, event: &mut OomEvent) -> bool {
         let Some(container) = &event.container else {
             return false;

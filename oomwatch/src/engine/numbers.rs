@@ -1,5 +1,5 @@
-//! A container's numbers: what was reported in its cgroup and below it since it was registered, and what it
-//! claimed. A registration moves no number of a ledger, so these are labels' numbers and no more.
+//! A container's numbers: what was reported in its cgroup and below it since it was registered, and what it claimed.
+//! A registration moves no number of a ledger, so these numbers only label what ledgers count.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use crate::{containers::container::Container, id::CgroupId, ledger::Increment};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
     pub(crate) kills: u64,
-    /// Kills that only a counter told of.
+    /// Kills that only a counter shows.
     pub(crate) counter_only: u64,
     /// The kernel's double counts.
     pub(crate) double_counts: u64,
-    /// By how much its hierarchical counter, when it was read last, is beyond what was reported.
+    /// How far its hierarchical counter, as last read, exceeds what was reported.
     pub(crate) residual: i64,
 }
 
 impl Numbers {
-    /// By how much its counter rose, as far as it was seen.
+    /// How far its counter rose, as far as was seen.
     pub(crate) fn increase(&self) -> u64 {
         let reported = self.kills.saturating_add(self.counter_only);
         let reported = reported.saturating_add(self.double_counts);
@@ -37,7 +37,7 @@ impl Numbers {
 }
 
 impl Engine {
-    /// Something was reported in a cgroup: all containers that it is in have it.
+    /// Adds increments that were reported in a cgroup to the numbers of all containers that it is in.
     pub(super) fn count(&mut self, cgroup: CgroupId, increment: Increment, count: u64) {
         if count == 0 {
             return;
@@ -49,8 +49,8 @@ impl Engine {
         }
     }
 
-    /// A container was registered after a kill that it claims, and after the double counts that followed it. So
-    /// were those above it that were not there either.
+    /// A container was registered after a kill that it claims, and after the double counts that followed the kill. So
+    /// were the containers above it that were not there either.
     pub(super) fn count_claimed(&mut self, cgroup: CgroupId, before: impl Fn(CgroupId) -> u64) {
         for id in self.tree.lineage(cgroup) {
             if self.registry.contains(id) {

@@ -1,11 +1,11 @@
-//! What a walk over the hierarchy found, taken into the tree: cgroups that no record told of, and those
-//! whose removal none told of.
+//! Takes the result of a walk over the hierarchy into the tree: cgroups whose creation no record reported, and
+//! cgroups whose removal no record reported.
 //!
-//! The walk may be older than records that were worked through since. A cgroup id is never used again, so
-//! a tombstone is the last word: what was removed meanwhile does not come back.
+//! The walk may be older than records that were worked through since. A cgroup id is never used again, so a tombstone
+//! is final: a cgroup that was removed meanwhile does not come back.
 //!
-//! A walk may have skipped cgroups. What it did not find below them is not gone. What the first walk skipped
-//! is as old as the rest of what it found, whenever it is found: [`Engine::unseen`] holds that.
+//! A walk may have skipped cgroups. A cgroup that it did not find below them is not gone. What the first walk skipped
+//! is as old as the rest of what it found, whenever it is found. [`Engine::unseen`] holds the skipped cgroups.
 
 use std::collections::HashSet;
 
@@ -21,15 +21,15 @@ use crate::{
 pub(crate) struct Walked {
     /// Cgroups that were not known.
     pub(crate) new: Vec<CgroupId>,
-    /// Those of them whose counters are yet to be read: they may be older than this run.
+    /// Those of them whose counters must still be read: they may be older than this run.
     pub(crate) unread: Vec<CgroupId>,
-    /// Removals since it began are forgotten already, so some of the new ones may be gone: only
-    /// another walk can tell.
+    /// Removals since the walk began are forgotten already, so some of the new cgroups may be gone. Only another walk
+    /// can tell.
     pub(crate) is_outdated: bool,
 }
 
 impl Engine {
-    /// Takes in the walk that everything begins with. What it found has no counter yet.
+    /// Takes in the walk that everything begins with. No counter of the cgroups that it found is read yet.
     pub(crate) fn walked(&mut self, walk: &Walk, now: Now) -> Walked {
         let mut walked = self.take_in(walk, now, |engine, found| {
             engine.learn(found.id, found.parent, &found.name)
@@ -41,10 +41,10 @@ impl Engine {
         walked
     }
 
-    /// Takes in a walk that was made because records of cgroups were lost. To be called with all
-    /// records worked through that were in the ring when it was done: those of what it found are among
-    /// them, unless they were lost. What it found is younger than the first walk, so its counters began
-    /// at 0 while we watched; but for what the first walk skipped.
+    /// Takes in a walk that was made because records of cgroups were lost. Call it when all records are worked
+    /// through that were in the ring when the walk ended. The records of the cgroups that it found are among them,
+    /// unless they were lost. These cgroups are younger than the first walk, so their counters began at 0 while we
+    /// watched. The exceptions are those that the first walk skipped.
     pub(crate) fn walked_again(&mut self, walk: &Walk, now: Now) -> Walked {
         let old = self.old_ones(walk);
         let mut walked = self.take_in(walk, now, |engine, found| {
@@ -56,7 +56,7 @@ impl Engine {
         walked
     }
 
-    /// Those that are not known, and whose counters began at 0 while we watched.
+    /// Cgroups that are not known, and whose counters began at 0 while we watched.
     pub(crate) fn young_ones<'a>(&self, walk: &'a Walk) -> Vec<&'a LiveCgroup> {
         let old = self.old_ones(walk);
         let found = walk.found.iter();
@@ -65,7 +65,7 @@ impl Engine {
             .collect()
     }
 
-    /// What is missing and not below what was skipped.
+    /// Cgroups that are missing and not below skipped ones.
     pub(crate) fn gone(&self, walk: &Walk) -> Vec<CgroupId> {
         if walk.skipped.below.is_empty() {
             return walk.missing.clone();
@@ -76,7 +76,7 @@ impl Engine {
         missing.filter(|id| !unknown.contains(id)).collect()
     }
 
-    /// What is found where no walk has been before, and may have been there all the time.
+    /// Cgroups found where no walk has been before. They may have been there all the time.
     fn old_ones(&self, walk: &Walk) -> HashSet<CgroupId> {
         let mut old = HashSet::new();
         if !self.unseen.is_empty() {
@@ -89,7 +89,8 @@ impl Engine {
         old
     }
 
-    /// Where no walk has been yet: of what this one skipped, only what those before it skipped too.
+    /// Updates where no walk has been yet: of the cgroups that this walk skipped, only those that all walks before it
+    /// skipped too.
     fn note_skipped(&mut self, walk: &Walk) {
         let skipped: HashSet<CgroupId> = walk.skipped.below.iter().copied().collect();
         if !self.is_start_over {
@@ -130,7 +131,7 @@ impl Engine {
         }
     }
 
-    /// Their removal was among records that found no room. Tells whether any was alive.
+    /// The records of their removal found no room. Tells whether any of them was alive.
     fn mark_gone(&mut self, gone: &[CgroupId], now: Now) -> bool {
         let mut any = false;
         for &id in gone {

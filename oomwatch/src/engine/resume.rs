@@ -1,5 +1,5 @@
-//! Ledgers, and registrations by hand, from one run of the daemon to the next. Knows no store: they come in and
-//! go out as plain data.
+//! Ledgers and registrations by hand, from one run of the daemon to the next. The engine knows no store: both come in
+//! and go out as plain data.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,21 +13,21 @@ use crate::{
     reconcile::UpTo,
 };
 
-/// A registration by hand, or that it was taken back.
+/// A registration by hand; `None` if it was taken back.
 pub(crate) type Registration = (CgroupId, Option<ContainerId>);
 
 /// Registrations by hand: nothing finds them again by itself.
 #[derive(Debug, Default)]
 pub(super) struct ByHand {
     containers: HashMap<CgroupId, ContainerId>,
-    /// Of those, the ones that only the store has spoken for in this run.
+    /// Cgroups that only the store has registered so far in this run.
     restored: HashSet<CgroupId>,
     changed: HashSet<CgroupId>,
 }
 
 impl Engine {
-    /// From now on changes are remembered. `ledgers` are all that an earlier run had, `None` where there was
-    /// none. Before the first scan.
+    /// From now on changes are remembered. `ledgers` are all that an earlier run had, `None` where there was none.
+    /// Call it before the first scan.
     pub(crate) fn resume(
         &mut self,
         ledgers: Option<Vec<(CgroupId, Ledger)>>,
@@ -45,7 +45,7 @@ impl Engine {
         self.reconciler.reported_up_to(reported);
     }
 
-    /// An earlier run has reported these: other threads of their victims are no news.
+    /// An earlier run has reported these events: marks of other threads of their victims are nothing new.
     pub(crate) fn were_reported<'a>(&mut self, events: impl IntoIterator<Item = &'a OomEvent>) {
         for event in events {
             if let Some(pid) = event.victim.pid {
@@ -56,8 +56,8 @@ impl Engine {
         }
     }
 
-    /// The node's count has nothing beyond what was reported: no later run reports a mark of before, of which another
-    /// ring may have a record that was lost here.
+    /// The node's count has nothing beyond what was reported. So no later run reports a mark from before
+    /// `boottime_ns`. Another ring may have a record of such a mark that was lost here.
     pub(crate) fn all_is_reported_up_to(&mut self, boottime_ns: u64) {
         self.reconciler.judged_up_to_time(boottime_ns);
     }
@@ -67,7 +67,7 @@ impl Engine {
         self.reconciler.judged_up_to()
     }
 
-    /// Works out what the resumed ledgers add up to, once the tree is known. No counter is read before.
+    /// Adds up the resumed ledgers, once the tree is known. No counter is read before.
     pub(crate) fn add_up(&mut self) {
         let tree = &self.tree;
         let is_live = |id| tree.is_live(id) || tree.is_root(id);
@@ -123,8 +123,8 @@ impl Engine {
         }
     }
 
-    /// Whether a container is registered because it was so in an earlier run; its owner, who
-    /// registers it again, is told so once.
+    /// Whether a container is registered because an earlier run had registered it. Returns true once, to its owner
+    /// who registers it again.
     pub(crate) fn take_restored(&mut self, id: &ContainerId, cgroup: CgroupId) -> bool {
         self.container(cgroup).is_some_and(|found| found.id == *id)
             && self.by_hand.restored.remove(&cgroup)
@@ -139,7 +139,7 @@ impl Engine {
         (self.reconciler.ledgers.take_changed(), registrations)
     }
 
-    /// All that is to be kept; none of it counts as changed any more.
+    /// Everything to be kept; none of it counts as changed any more.
     pub(crate) fn all_kept(&mut self) -> (Vec<Change>, Vec<Registration>) {
         self.by_hand.changed.clear();
         let ledgers = self.reconciler.ledgers.all().into_iter();
@@ -158,7 +158,7 @@ impl Engine {
         self.reconciler.ledgers.begin(&counters.readings);
     }
 
-    /// The ledger of a cgroup that is met late, and may be old, begins at its counters.
+    /// The ledger of a cgroup that is met late, and may be old, begins at these counters.
     pub(crate) fn begin_one(&mut self, cgroup: CgroupId, css: Css, own: u64, sum: u64) {
         let lineage = self.charged_lineage(cgroup, |_| None);
         let reading = Reading::of(cgroup, css, own, self.has_sums().then_some(sum));

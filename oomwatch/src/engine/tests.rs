@@ -263,8 +263,8 @@ fn a_hand_registered_container_keeps_its_kills_after_its_removal() {
 
 const AGAIN: u64 = 4;
 
-/// The daemon was slow: the container was gone and there again in one batch, its id was still taken,
-/// and the second kill was nobody's.
+/// The daemon was slow: the container went and came back in one batch. Its id was still taken, and the second kill
+/// was nobody's.
 #[test]
 fn an_id_that_comes_back_in_one_batch_is_named_both_times() {
     let mut engine = engine(CgroupDiscovery::Containers);

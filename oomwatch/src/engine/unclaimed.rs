@@ -1,5 +1,5 @@
-//! Victims of no registered container, kept for a while: the container may be registered a moment
-//! after the kill, and then claims them.
+//! Victims of no registered container, kept for 30 s. A container may be registered a moment after the kill, and then
+//! claims them.
 //!
 //! Bounded in time and number. Knows no registry: who claims is asked, entry by entry. Pure.
 
@@ -13,7 +13,7 @@ use crate::{
 
 /// How long a victim can be claimed.
 pub(crate) const CLAIM_NS: u64 = 30_000_000_000;
-/// Victims kept at most; beyond that the oldest can be claimed no longer.
+/// Most victims kept; beyond that the oldest can be claimed no longer.
 pub(crate) const MAX_WAITING: usize = 1024;
 
 /// A victim that was published without a container.
@@ -25,12 +25,12 @@ pub(crate) struct UnclaimedVictim {
     pub(crate) kind: Kind,
     /// Whether a counter confirmed it.
     pub(crate) counted: bool,
-    /// Double counts before it, of those cgroups above it that had any.
+    /// Double counts before this victim, of each cgroup at or above it that had any.
     pub(crate) double_counts_before: Vec<(CgroupId, u64)>,
-    /// What its event said of its group, and whether it was of an earlier time.
+    /// The group in its event, and whether that event was `while_down`.
     pub(crate) group: Option<Group>,
     pub(crate) while_down: bool,
-    /// When that event says that it happened, once there is one.
+    /// The time in that event, once there is one.
     pub(crate) unix_time_ns: Option<i128>,
 }
 
@@ -44,12 +44,12 @@ impl UnclaimedVictim {
     }
 }
 
-/// All of them, the oldest first.
+/// All unclaimed victims, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Unclaimed(VecDeque<Box<UnclaimedVictim>>);
 
 impl Unclaimed {
-    /// Keeps one.
+    /// Keeps a victim.
     pub(crate) fn keep(&mut self, waiting: UnclaimedVictim, now_ns: u64) {
         self.expire(now_ns);
         if self.0.len() >= MAX_WAITING {
@@ -58,7 +58,7 @@ impl Unclaimed {
         self.0.push_back(Box::new(waiting));
     }
 
-    /// An event is being published: what it says now holds for its successor too.
+    /// An event is being published: its group and time now hold for its successor too.
     pub(crate) fn published(&mut self, event: &OomEvent) {
         if event.container.is_none()
             && let Some(waiting) = self.0.iter_mut().rfind(|kept| kept.seq == event.seq)
@@ -69,7 +69,7 @@ impl Unclaimed {
         }
     }
 
-    /// Takes out those that `is_claimed`, the oldest first.
+    /// Takes out the victims that `is_claimed` accepts, the oldest first.
     pub(crate) fn claim(
         &mut self,
         now_ns: u64,

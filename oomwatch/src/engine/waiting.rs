@@ -1,8 +1,8 @@
 //! The waiting room: the one queue of events that are made and not published yet.
 //!
-//! An event waits for the rest of its group kill, for the name of its container, or for its turn. Each has one
-//! deadline, and events of one container leave in their order: a container that nobody names delays no other.
-//! Bounded in number. Knows neither who names a container nor who publishes, and what waits can be stored
+//! An event waits for the rest of its group kill, for the name of its container, or for its turn. Each event has one
+//! deadline, and events of one container leave in their order. A container that nobody names delays no other. The
+//! room is bounded in number. It knows neither who names a container nor who publishes. Waiting events can be stored
 //! meanwhile ([`Waiting::take_pending`]). Pure: time is an argument.
 
 use std::{
@@ -12,11 +12,11 @@ use std::{
 
 use crate::{event::OomEvent, id::CgroupId};
 
-/// How long an event waits at most, in nanoseconds.
+/// Longest wait of an event, in nanoseconds.
 pub(crate) const MAX_WAIT_NS: u64 = 50_000_000;
-/// Members of one group kill that wait for the others at most: a larger one goes out without its size.
+/// Most members of one group kill that wait for the others: a larger kill goes out without its size.
 pub(crate) const MAX_MEMBERS: usize = 64;
-/// Events that wait at most. Beyond that, all that wait go out as they are.
+/// Most events that wait. Beyond that, all waiting events go out as they are.
 pub(crate) const MAX_WAITING: usize = 4096;
 
 #[derive(Debug)]
@@ -34,17 +34,17 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Group {
     invocation: u64,
-    /// Marks so far, of whatever came of them.
+    /// Marks so far, whatever came of them.
     marks: u32,
-    /// Members so far: marks of further threads of one process are none.
+    /// Members so far: a mark of a further thread of a process is no member.
     members: u32,
-    /// Of those, the ones that wait for the others.
+    /// Members that wait for the others.
     held: usize,
-    /// Some went without the others: nobody can say how many there are.
+    /// Some members went without the others: nobody can say how many there are.
     is_broken: bool,
 }
 
-/// What of the waiting room the store lacks.
+/// What the store lacks of the waiting room.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Pending {
     /// Events that wait and are not stored.
@@ -56,15 +56,15 @@ pub(crate) struct Pending {
 /// All events that are not published.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    /// Those that wait for something, by container, and the number of them.
+    /// Events that wait for something, by container, and their number.
     lines: HashMap<CgroupId, VecDeque<Entry>>,
     in_lines: usize,
-    /// Those that only wait for their turn.
+    /// Events that only wait for their turn.
     ready: VecDeque<Entry>,
     group: Group,
-    /// When the first in some line is due, at the earliest.
+    /// The earliest time at which the first event of a line is due.
     due_ns: Option<u64>,
-    /// Numbers of events that the store has as pending, and that went out.
+    /// Numbers of events that the store has as pending, and that went out since.
     gone: Vec<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Waiting {
         self.in_lines == 0 && self.ready.is_empty()
     }
 
-    /// When [`Self::release`] has something to do; now is 0.
+    /// When [`Self::release`] has something to do; 0 means now.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         if self.ready.is_empty() {
             self.due_ns
@@ -82,13 +82,13 @@ impl Waiting {
         }
     }
 
-    /// Takes an event in. `is_nameless`: its container may be named soon.
+    /// Takes in an event. `is_nameless`: its container may be named soon.
     pub(crate) fn admit(&mut self, mut event: OomEvent, is_nameless: bool, now_ns: u64) {
         let invocation = self.join_group(&mut event);
         self.enter(event, invocation, is_nameless, now_ns);
     }
 
-    /// Takes in an event that has its place in a group kill already, if it is of one.
+    /// Takes in an event that already has its place in a group kill, if it belongs to one.
     pub(crate) fn readmit(&mut self, event: OomEvent, is_nameless: bool, now_ns: u64) {
         self.enter(event, None, is_nameless, now_ns);
     }
@@ -116,13 +116,13 @@ impl Waiting {
         if self.group.held > MAX_MEMBERS {
             self.break_group();
         }
-        // Once: those that follow do not wait in the first place.
+        // Once: later events do not wait in the first place.
         if self.in_lines == MAX_WAITING + 1 {
             self.let_all_go();
         }
     }
 
-    /// Gives a member of a group kill its place; returns the call whose other members it is to wait for.
+    /// Gives a member of a group kill its place; returns the call of the OOM killer whose other members it waits for.
     fn join_group(&mut self, event: &mut OomEvent) -> Option<u64> {
         let member = event.group.as_mut()?;
         let invocation = member.invocation;
@@ -146,7 +146,7 @@ impl Waiting {
         }
     }
 
-    /// A mark was seen that is one of a group kill.
+    /// Counts a mark of a group kill.
     pub(crate) fn group_mark(&mut self, invocation: u64) {
         self.begin_group(invocation);
         self.group.marks += 1;
@@ -158,8 +158,8 @@ impl Waiting {
         self.end_group(None);
     }
 
-    /// A group kill is over, and the kernel made so many marks: its members learn its size, unless some went
-    /// before, or some mark was not seen.
+    /// A group kill is over, and the kernel made `marks` marks. Its members learn its size, unless some member went
+    /// before or some mark was not seen.
     pub(crate) fn group_end(&mut self, invocation: u64, marks: u32) {
         if invocation == self.group.invocation && !self.group.is_broken {
             let is_whole = self.group.marks == marks;
@@ -188,7 +188,7 @@ impl Waiting {
         }
     }
 
-    /// Events without a container wait no longer: one of them is about to be told with one.
+    /// Events without a container wait no longer: one of them is about to be reported with its container.
     pub(crate) fn let_go_unregistered(&mut self) {
         self.break_group();
         for entry in self.lines.values_mut().flatten() {
@@ -207,8 +207,8 @@ impl Waiting {
         self.due_ns = Some(0);
     }
 
-    /// Makes those ready that wait no longer. `name` names an event's container, as far as that is known, and
-    /// tells whether more may be known soon.
+    /// Makes the events ready that wait no longer. `name` names an event's container, as far as the name is known,
+    /// and tells whether more may be known soon.
     pub(crate) fn release(&mut self, now_ns: u64, mut name: impl FnMut(&mut OomEvent) -> bool) {
         if self.due_ns.is_none_or(|due_ns| due_ns > now_ns) {
             return;
@@ -254,7 +254,7 @@ impl Waiting {
         Some(entry.event)
     }
 
-    /// What the store lacks; told once. With `all` it has nothing.
+    /// Returns what the store lacks, each event once. With `all` the store has nothing.
     pub(crate) fn take_pending(&mut self, all: bool) -> Pending {
         let gone = std::mem::take(&mut self.gone);
         let mut events = Vec::new();
@@ -271,7 +271,7 @@ impl Waiting {
     }
 }
 
-/// What has an order: a container, or where there is none, the victim's cgroup.
+/// What keeps an order: a container, or without one, the victim's cgroup.
 fn line_of(event: &OomEvent) -> CgroupId {
     let container = event.container.as_ref();
     let container = container.map(|container| container.cgroup_id);

@@ -11,7 +11,7 @@ use crate::{
     tier::Tier,
 };
 
-/// The boot that they are of.
+/// The boot of the events.
 pub(crate) const BOOT: &str = "boot";
 
 /// A kill at a second since 1970.

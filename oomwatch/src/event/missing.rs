@@ -1,7 +1,7 @@
-//! The names of what an event may lack ([`super::Quality::missing`]). A name that is not among
-//! them could not be read back from the store.
+//! The names of what an event may lack ([`super::Quality::missing`]). A name that is not in this list cannot be read
+//! back from the store.
 
-/// All of them.
+/// All names.
 const ALL: [&str; 20] = [
     "constraint",
     "container",
@@ -25,7 +25,7 @@ const ALL: [&str; 20] = [
     "victim.uid",
 ];
 
-/// The name that reads so.
+/// The name that equals `word`.
 pub(super) fn known(word: &str) -> Option<&'static str> {
     ALL.into_iter().find(|name| *name == word)
 }

@@ -1,10 +1,10 @@
-//! How much of a counter's rise is the kernel counting the first victim of a group kill a second
-//! time, where only counters tell of it.
+//! How much of a counter's increase is double counts: the kernel counts the first victim of a group kill a second
+//! time. Needed where only counters show the kills.
 //!
-//! Of `g` group kills in a rise of `r`, each killed one process at least, so at most
-//! `min(g, r - g)` were double counts; and in the usual group kill, where the victim is the task
-//! that hit the limit, there is one (5.8 to 7.3). That bound is what is taken. It is wrong by one
-//! where another task ran the OOM killer and the kernel did not count twice. Pure.
+//! Each of `g` group kills in an increase of `r` killed at least one process. So at most `min(g, r - g)` increments
+//! were double counts. In the usual group kill the victim is the task that hit the limit, and there is one double
+//! count (5.8 to 7.3). The code takes that bound. It is wrong by one where another task ran the OOM killer and the
+//! kernel did not count twice. Pure.
 
 use std::collections::HashMap;
 
@@ -16,13 +16,13 @@ struct Book {
     serial: u32,
     /// `oom_group_kill` when watching began.
     base: u64,
-    /// Group kills since, those in registered cgroups below included.
+    /// Group kills since then, those in registered cgroups below included.
     entered: u64,
-    /// Group kills since, without those.
+    /// Group kills since then, without those below.
     groups: u64,
-    /// Rise of `oom_kill` since, without what was told of registered cgroups below.
+    /// Increase of `oom_kill` since then, without what was reported for registered cgroups below.
     rise: u64,
-    /// What of that was told as kills.
+    /// The part of that increase that was reported as kills.
     told: u64,
 }
 
@@ -31,12 +31,12 @@ struct Book {
 pub(crate) struct DoubleCounts(HashMap<CgroupId, Book>);
 
 impl DoubleCounts {
-    /// Shares out `missing` increments of a container (`lineage`, itself first) that nobody spoke
-    /// of: returns how many are double counts, and the others are kills. `is_new` where the
-    /// counters began at 0 while the container was watched.
+    /// Splits the `missing` increments of a container (`lineage`, itself first) that nobody reported. Returns how
+    /// many are double counts; the others are kills. `is_new` where the counters began at 0 while the container was
+    /// watched.
     ///
-    /// Readings may fall into the midst of a group kill. What was told is not taken back, and the
-    /// sum is right once the kill is over.
+    /// A reading may fall into the midst of a group kill. What was reported is not taken back, and the sum is right
+    /// once the kill is over.
     pub(crate) fn share_out(
         &mut self,
         lineage: &[CgroupId],
@@ -74,7 +74,7 @@ impl DoubleCounts {
         missing.saturating_sub(kills)
     }
 
-    /// A kill was told of by its victim, in a container (`lineage`, itself first).
+    /// A kill in a container (`lineage`, itself first) was reported from its victim's own record.
     pub(crate) fn told(&mut self, lineage: &[CgroupId]) {
         if let Some(book) = lineage.first().and_then(|id| self.0.get_mut(id)) {
             book.rise = book.rise.saturating_add(1);
@@ -94,7 +94,7 @@ mod tests {
     const C: CgroupId = CgroupId(10);
     const POD: CgroupId = CgroupId(5);
 
-    /// Readings of one new container: `(oom_kill, oom_group_kill)`; returns kills and double_counts.
+    /// Readings of one new container: `(oom_kill, oom_group_kill)`; returns kills and double counts.
     fn read(readings: &[(u64, u64)]) -> (u64, u64) {
         let mut double_counts = DoubleCounts::default();
         let (mut before, mut kills, mut doubles) = (0, 0, 0);

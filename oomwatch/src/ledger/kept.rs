@@ -1,4 +1,4 @@
-//! Ledgers from one run to the next: which changed, and how those of an earlier run are gone on with. Sums are
+//! Ledgers from one run to the next: which of them changed, and how a run resumes those of an earlier run. Sums are
 //! not kept: they follow from the ledgers and from which cgroups are there.
 
 use std::collections::BTreeSet;
@@ -32,8 +32,8 @@ impl Ledgers {
         ids.filter_map(|&id| Some((id, self.kept(id)?))).collect()
     }
 
-    /// One that is gone has no parent: those above have what it counted. It is kept as long as a pinned ring may
-    /// have its records.
+    /// A ledger whose cgroup is gone has no parent: those above have what it counted. It is kept as long as a pinned
+    /// ring may have its records.
     fn kept(&self, id: CgroupId) -> Option<Ledger> {
         let entry = self.entries.get(&id)?;
         let parent = entry.ledger.parent.filter(|_| !entry.is_gone);
@@ -43,7 +43,7 @@ impl Ledgers {
         })
     }
 
-    /// Those that were gone when this run began are forgotten after as long as any other.
+    /// Forgets ledgers whose cgroups were gone when this run began, after the usual time.
     pub(crate) fn forget_gone_before(&mut self, now_ns: u64, after_ns: u64) {
         let (gone, at_ns) = &mut self.gone_before;
         if !gone.is_empty() && *at_ns.get_or_insert(now_ns.saturating_add(after_ns)) <= now_ns {
@@ -53,12 +53,12 @@ impl Ledgers {
         }
     }
 
-    /// Goes on with ledgers of an earlier run, which had one of each counter that was not 0. Those of a v1
-    /// hierarchy say what was reported, and no more: the node's count has told what was counted since.
+    /// Resumes ledgers of an earlier run, which had one of each counter that was not 0. On v1 they say what was
+    /// reported, and no more: the node's count has reported what was counted since.
     pub(crate) fn resume(&mut self, ledgers: Vec<(CgroupId, Ledger)>) {
         self.is_past_known = self.counting != Counting::LocalV1;
         for (id, ledger) in ledgers {
-            // Where a living one is, is known by then, but for one whose parent nobody has told of.
+            // The parent of a living cgroup is known by then, unless no record or reading had it.
             let is_gone = ledger.parent.is_none() && !self.is_root(id);
             let entry = Entry {
                 ledger,
@@ -73,7 +73,8 @@ impl Ledgers {
         }
     }
 
-    /// What the first scan found is not gone. Not so what only the record of its removal tells of, later.
+    /// A cgroup that the first scan found is not gone. A cgroup that only the record of its removal shows, later,
+    /// stays gone.
     pub(crate) fn found(&mut self, is_live: impl Fn(CgroupId) -> bool) {
         for id in std::mem::take(&mut self.gone_before.0) {
             match self.entries.get_mut(&id) {
@@ -83,8 +84,8 @@ impl Ledgers {
         }
     }
 
-    /// Works out the sums, once it is known which cgroups are there. What those that are not had counted stays
-    /// with the cgroup that was their parent.
+    /// Computes the sums, once it is known which cgroups are there. What a cgroup counted that is not there stays
+    /// with its parent.
     pub(crate) fn add_up(&mut self, is_live: impl Fn(CgroupId) -> bool) {
         if self.counting == Counting::LocalV1 {
             return;
@@ -113,7 +114,7 @@ impl Ledgers {
         }
     }
 
-    /// With how many are above each.
+    /// All ledgers with their depth, the lowest cgroup first.
     fn lowest_first(&self) -> impl Iterator<Item = (usize, CgroupId)> + use<> {
         let up = |id: &CgroupId| self.entries.get(id)?.ledger.parent;
         let depth = |id: CgroupId| {

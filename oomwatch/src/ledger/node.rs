@@ -1,33 +1,32 @@
 //! The node's own count of OOM kills against everything that was reported of them.
 //!
-//! `/proc/vmstat` counts each kill of the node, in whichever cgroup, and the kernel's double counts.
-//! What of its rise nobody reported is the residual: kills outside of all containers whose records
-//! were lost, or of containers that came and went unseen. Pure: values come in as arguments.
+//! `/proc/vmstat` counts each kill of the node, in whichever cgroup, and the kernel's double counts. The part of its
+//! increase that nobody reported is the residual. Those are kills outside every container whose records were lost, or
+//! kills of containers that came and went unseen. Pure: values come in as arguments.
 
 /// What was reported in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reported {
     /// Increments of the node's count.
     pub(crate) all: u64,
-    /// Of those, the kills that a counter alone told of: they may have been in the residual before.
+    /// Of those, the kills that a counter alone showed: they may have been in the residual before.
     pub(crate) counter_only: u64,
 }
 
 /// The ledger of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeLedger {
-    /// What the count was when nothing was reported; in a run that goes on after another, it may
-    /// be ahead.
+    /// The count when nothing was reported. In a run that continues another, it may be ahead.
     base: u64,
     residual: u64,
-    /// What of the residual the log has.
+    /// The part of the residual that the log has.
     warned: u64,
-    /// When it was compared last.
+    /// `counter_only` of [`Reported`], at the last comparison.
     counter_only: u64,
 }
 
 impl NodeLedger {
-    /// Begins with the count at `oom_kill`, of which all was reported or is past.
+    /// Begins with the count at `oom_kill`: all of it was reported or is past.
     pub(crate) fn begin(oom_kill: u64, reported: Reported) -> Self {
         Self {
             base: oom_kill.saturating_sub(reported.all),
@@ -35,7 +34,7 @@ impl NodeLedger {
         }
     }
 
-    /// Goes on where another run had nothing more to report up to `reported_up_to`.
+    /// Continues where another run had nothing more to report up to `reported_up_to`.
     pub(crate) fn resume(reported_up_to: u64) -> Self {
         Self {
             base: reported_up_to,
@@ -43,8 +42,8 @@ impl NodeLedger {
         }
     }
 
-    /// The count up to which the next run has nothing to report: what the log has is past by then, as far as nothing
-    /// explained it since.
+    /// The count up to which the next run has nothing to report. A residual that the log has is past by then, unless
+    /// something explained it since.
     pub(crate) fn reported_up_to(&self, reported: Reported) -> u64 {
         let explained = reported.counter_only.saturating_sub(self.counter_only);
         let warned = self.warned.min(self.residual).saturating_sub(explained);
@@ -53,20 +52,21 @@ impl NodeLedger {
             .saturating_add(warned)
     }
 
-    /// Compares the count with what was reported; returns what nobody reported, in all. The count was read `before`
-    /// the last record was: what it has was seen or lost. And `after` that: it has all that was seen.
+    /// Compares the count with what was reported; returns the whole residual. `before` was read before the last
+    /// record was: what it counts was seen or lost. `after` was read after that record: it includes all that was
+    /// seen.
     pub(crate) fn compare(&mut self, (before, after): (u64, u64), reported: Reported) -> u64 {
         self.counter_only = reported.counter_only;
         let known = self.base.saturating_add(reported.all);
         self.residual = before.saturating_sub(known);
         if after < known {
-            // The record was quicker than the count, at the start: the base was too high.
+            // A record was quicker than the count at the start, so the base was too high.
             self.base = after.saturating_sub(reported.all);
         }
         self.residual
     }
 
-    /// What nobody reported, when it was compared last.
+    /// The residual at the last comparison.
     pub(crate) fn residual(&self) -> u64 {
         self.residual
     }
@@ -133,7 +133,7 @@ mod tests {
         );
     }
 
-    /// It lowered the base, and was a residual of 1 later.
+    /// It once lowered the base, and was a residual of 1 later.
     #[test]
     fn a_kill_between_the_count_and_the_ring_is_no_residual() {
         let mut node = NodeLedger::begin(100, reported(0));
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(node.compare((109, 109), reported(0)), 2);
     }
 
-    /// Found from outside: 36 lost records were warned of, then a counter told of them, and the next run took the
-    /// 36 for reported beyond the count: it hid so many kills.
+    /// Found from outside: the log warned of 36 lost records, then a counter showed them. The next run took the 36 as
+    /// reported beyond the count, and hid that many kills.
     #[test]
     fn a_residual_that_was_warned_of_and_explained_since_hides_nothing() {
         let mut node = NodeLedger::begin(100, reported(0));

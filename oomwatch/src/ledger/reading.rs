@@ -1,8 +1,8 @@
 //! Counters that were read from files, held against the ledgers.
 //!
-//! A counter moves before its record is made. So a reading is compared only when the records of all that it
-//! counted have arrived or are lost. What came later is told apart: a cgroup's own counter numbers its
-//! increments, and a cgroup that went meanwhile was among the living when the counters were read.
+//! The kernel raises a counter before the record is made. So a reading is compared only when the records of all that
+//! it counted have arrived or are lost. Later increments can be told apart, because a cgroup's own counter numbers
+//! them. A cgroup that went meanwhile was among the living when the counters were read.
 
 use hashbrown::HashSet;
 
@@ -23,10 +23,10 @@ pub(crate) struct Reading {
     pub(crate) children: Vec<(CgroupId, u64)>,
 }
 
-/// What a walk over the counters has read.
+/// The counters that a walk has read.
 #[derive(Debug, Default)]
 pub(crate) struct Readings {
-    /// Of all cgroups whose counters are not what was known.
+    /// Readings of all cgroups whose counters differ from what was known.
     pub(crate) readings: Vec<Reading>,
     /// Cgroups below which something was not read.
     pub(crate) unread: Vec<CgroupId>,
@@ -54,7 +54,7 @@ impl Reading {
         }
     }
 
-    /// What cgroups that are gone counted below it.
+    /// What was counted below it, in cgroups that are gone.
     fn below(&self) -> Option<u64> {
         self.below_without(|_| true)
     }
@@ -69,8 +69,8 @@ impl Reading {
 }
 
 impl Ledgers {
-    /// Ledgers begin at these counters, which are all that are not 0: what they have is past. What records said
-    /// of a cgroup by now came later than that, or is [`Missing`].
+    /// Ledgers begin at these counters, which are all that are not 0: what they have is past. Increments that records
+    /// brought by now came later than that, or are [`Missing`].
     pub(crate) fn begin(&mut self, readings: &[Reading]) {
         // A child that went before it was read is among those that are gone.
         let read: HashSet<CgroupId> = readings.iter().map(|reading| reading.cgroup_id).collect();
@@ -90,11 +90,11 @@ impl Ledgers {
             self.touch(id);
         }
         self.add_up(|_| true);
-        // Of v1 nothing is read.
+        // On v1 no counter is read.
         self.is_past_known = self.counting != Counting::LocalV1;
     }
 
-    /// Begins one ledger, of a cgroup that is met late and may be old.
+    /// Begins the ledger of a cgroup that is met late and may be old.
     pub(crate) fn begin_one(&mut self, lineage: &[CgroupId], reading: &Reading) {
         let Some(&id) = lineage.first() else {
             return;
@@ -123,9 +123,9 @@ impl Ledgers {
         }
     }
 
-    /// What of a reading nobody reported. It counts as reported from then on, in the cgroup and in those above it
-    /// (`lineage`, itself first). To be asked from the lowest cgroups up, and when what was counted by the time of
-    /// the reading has arrived.
+    /// Returns the increments of a reading that nobody reported. They count as reported from then on, in the cgroup
+    /// and in those above it (`lineage`, itself first). Call it from the lowest cgroups up. Call it when everything
+    /// counted by the time of the reading has arrived.
     pub(crate) fn compare(&mut self, lineage: &[CgroupId], reading: &Reading) -> Missing {
         let Some((&id, above)) = lineage.split_first() else {
             return Missing::default();
@@ -163,7 +163,7 @@ impl Ledgers {
         Missing { own, below }
     }
 
-    /// The same with the last counters of a cgroup that is removed. Readings of those below it are of no use any
+    /// The same with the last counters of a cgroup that is removed. Readings of cgroups below it are of no use any
     /// more.
     pub(crate) fn settle(&mut self, lineage: &[CgroupId], last: &Reading) -> Missing {
         self.remove_below(last.cgroup_id);
@@ -174,15 +174,15 @@ impl Ledgers {
         missing
     }
 
-    /// Counters are at hand that may have taken the place of others; those above before those below.
+    /// Takes in counters that may have taken the place of others. Call it for cgroups above before those below.
     pub(crate) fn met(&mut self, reading: &Reading) {
         if self.entries.contains_key(&reading.cgroup_id) {
             self.meet(reading.cgroup_id, reading.css);
         }
     }
 
-    /// What an earlier run entered below a cgroup may turn out to be its own: a tier that reads hierarchical counters
-    /// alone cannot tell. To be asked before anything else is entered in this run.
+    /// Increments that an earlier run entered below a cgroup may turn out to be its own. A tier that reads
+    /// hierarchical counters alone cannot tell. Call it before anything else is entered in this run.
     pub(crate) fn own_up(&mut self, reading: &Reading) {
         let id = reading.cgroup_id;
         let (Some(below), Some(entry)) = (reading.below(), self.entries.get(&id).copied()) else {
@@ -201,8 +201,9 @@ impl Ledgers {
         }
     }
 
-    /// What was known below a cgroup when its counters were read, of cgroups that were gone then. One that was not
-    /// among its children is gone, and nothing told of that yet; or it was created since, and the next reading has it.
+    /// The increments known below a cgroup when its counters were read, in cgroups that were gone then. A cgroup that
+    /// was not among its children is gone, and no record of that has arrived. Or it was created since, and the next
+    /// reading has it.
     fn below_then(&self, id: CgroupId, entry: &Entry, reading: &Reading) -> u64 {
         let children: HashSet<CgroupId> =
             reading.children.iter().map(|(child, _)| *child).collect();
@@ -223,13 +224,14 @@ impl Ledgers {
             .saturating_add(unlisted)
     }
 
-    /// By how much a hierarchical counter is beyond all that is known below it: for tiers that read no other.
+    /// How far a hierarchical counter exceeds all that is known in the cgroup and below it. For tiers that read no
+    /// other counter.
     pub(crate) fn beyond(&self, id: CgroupId, sum: u64) -> u64 {
         sum.saturating_sub(self.sum(id))
     }
 
-    /// Enters increments somewhere in a cgroup or below it (`lineage`, itself first), of which only its
-    /// hierarchical counter tells, or nobody yet. `None` for what nobody is to be told of.
+    /// Enters increments somewhere in a cgroup or below it (`lineage`, itself first). Only its hierarchical counter
+    /// shows them, or nothing yet. `increment` is `None` for increments that are not reported.
     pub(crate) fn enter(&mut self, lineage: &[CgroupId], count: u64, increment: Option<Increment>) {
         if count == 0 {
             return;
@@ -245,7 +247,8 @@ impl Ledgers {
         self.add_below(lineage.first().copied(), count);
     }
 
-    /// What was entered in the first `own` of a lineage is among what the one above them has below it.
+    /// Increments entered in the first `own` cgroups of a lineage are part of what the cgroup above them has below
+    /// it.
     pub(crate) fn hold(&mut self, lineage: &[CgroupId], own: usize, count: u64) {
         let top = own.checked_sub(1).and_then(|last| lineage.get(last));
         let (Some(&top), Some(&above)) = (top, lineage.get(own)) else {

@@ -1,4 +1,4 @@
-//! Ledgers by themselves: the faults that led to them, by their names in the list of cases, and each function at its
+//! Ledgers by themselves: the faults that led to them, by their names in the list of cases. And each function at its
 //! edges.
 
 use super::*;
@@ -57,7 +57,7 @@ fn lineage_of(levels: u64) -> Vec<CgroupId> {
     (0..levels).map(|level| CgroupId(100 - level)).collect()
 }
 
-/// `ledger-deep-chain`: a kill below more levels than a record has links was told a second time at its removal.
+/// `ledger-deep-chain`: a kill below more levels than a record has links was reported a second time at its removal.
 #[test]
 fn a_kill_deeper_than_any_chain_is_in_all_sums() {
     for levels in [16, 17, 20, 60] {
@@ -76,7 +76,7 @@ fn a_kill_deeper_than_any_chain_is_in_all_sums() {
     }
 }
 
-/// `ledger-deep-outer`: two kills of an inner container were told once more as the outer one's.
+/// `ledger-deep-outer`: two kills of an inner container were reported once more as the outer one's.
 #[test]
 fn an_outer_cgroup_has_what_an_inner_one_lost() {
     let mut ledgers = ledgers();
@@ -93,7 +93,7 @@ fn an_outer_cgroup_has_what_an_inner_one_lost() {
     assert_eq!(ledgers.reported(), 2);
 }
 
-/// `ledger-two-generations`: a second count that two generations of programs saw hid a lost kill.
+/// `ledger-two-generations`: a double count that two generations of programs saw hid a lost kill.
 #[test]
 fn a_second_count_that_two_generations_saw_is_one() {
     let mut ledgers = ledgers();
@@ -105,7 +105,8 @@ fn a_second_count_that_two_generations_saw_is_one() {
     assert_eq!(ledgers.compare(&LINEAGE, &reading(3, 3)), own(1));
 }
 
-/// `ledger-one-ahead`: a ledger beyond its counter was taken for one whose counter began again, and all was told anew.
+/// `ledger-one-ahead`: a ledger beyond its counter was taken for one whose counter began again, and everything was
+/// reported anew.
 #[test]
 fn a_ledger_beyond_its_counter_tells_nothing() {
     let mut ledgers = Ledgers::new(Counting::Hierarchical);
@@ -126,7 +127,7 @@ fn a_ledger_beyond_its_counter_tells_nothing() {
     assert_eq!(ledgers.reported(), 0);
 }
 
-/// `ledger-audit-in-a-call`: an audit amid a group kill told the second count, and its record was entered too.
+/// `ledger-audit-in-a-call`: an audit amid a group kill reported the double count, and its record was entered too.
 #[test]
 fn an_audit_amid_a_group_kill_and_the_second_count_are_one() {
     let mut ledgers = ledgers();
@@ -135,14 +136,14 @@ fn an_audit_amid_a_group_kill_and_the_second_count_are_one() {
     // The record comes between the reading and the comparison.
     assert_eq!(mark(&mut ledgers, 2, DOUBLE), NEW);
     assert_eq!(ledgers.compare(&LINEAGE, &noted), Missing::default());
-    // Or after it, where it was told by its number.
+    // Or after the comparison, which reported it by number.
     assert_eq!(ledgers.compare(&LINEAGE, &reading(3, 3)), own(1));
     assert_eq!(mark(&mut ledgers, 3, DOUBLE), Entered::Before);
     let ledger = ledger(&mut ledgers, C);
     assert_eq!(ledger.counter, ledger.reported + ledger.double_counts);
 }
 
-/// `ledger-baseline-between`: a kill between the time of a baseline and its reading was told as a dying task.
+/// `ledger-baseline-between`: a kill between the time of a baseline and its reading was reported as a dying task.
 #[test]
 fn what_was_read_before_the_attach_is_past_and_nothing_else() {
     let mut ledgers = Ledgers::new(Counting::Hierarchical);
@@ -157,7 +158,7 @@ fn what_was_read_before_the_attach_is_past_and_nothing_else() {
     assert_eq!(ledgers.reported(), 1);
 }
 
-/// `ledger-v1-forgotten`: ledgers of v1 cgroups stayed for ever.
+/// `ledger-v1-forgotten`: ledgers of v1 cgroups stayed forever.
 #[test]
 fn ledgers_of_a_v1_hierarchy_are_bounded() {
     let mut ledgers = Ledgers::new(Counting::LocalV1);
@@ -218,7 +219,7 @@ fn younger_counters_begin_again_and_their_parent_keeps_what_the_older_had() {
         ..Reading::of(POD, css(1), 0, Some(3))
     };
     assert_eq!(ledgers.compare(&LINEAGE[1..], &last), Missing::default());
-    // One of the older ones, which was still in the ring.
+    // A mark of the older counters, which was still in the ring.
     assert_eq!(mark(&mut ledgers, 3, KILL), NEW);
     assert_eq!((ledgers.sum(C), ledgers.sum(POD)), (1, 4));
 }
@@ -235,7 +236,7 @@ fn what_is_gone_without_a_record_stays_with_its_parent() {
         Missing { own: 0, below: 1 }
     );
     assert_eq!(ledgers.compare(&LINEAGE[1..], &alone), Missing::default());
-    // What is entered later is below it too.
+    // Increments entered later are below it too.
     mark(&mut ledgers, 2, KILL);
     let alone = Reading::of(POD, css(1), 0, Some(3));
     assert_eq!(ledgers.compare(&LINEAGE[1..], &alone), Missing::default());
@@ -349,7 +350,7 @@ fn without_anyone_to_keep_them_no_change_is_remembered() {
     assert_eq!((ledgers.take_changed(), ledgers.all()), (vec![], vec![]));
 }
 
-/// What an earlier run reported is not reported again; what was counted since, the node's count has told.
+/// What an earlier run reported is not reported again. The node's count has reported what was counted since.
 #[test]
 fn of_v1_only_what_was_reported_is_known() {
     let mut of_v1 = Ledgers::new(Counting::LocalV1);
@@ -432,7 +433,8 @@ fn without_sums_only_its_own_counter_is_compared() {
     assert_eq!(ledgers.compare(&[], &later), Missing::default());
 }
 
-/// A tier that reads hierarchical counters alone entered it below; a cgroup that went after the reading was there then.
+/// A tier that reads hierarchical counters alone entered it below. A cgroup that went after the reading was there
+/// then.
 #[test]
 fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_had() {
     let (top, child) = (CgroupId(10), CgroupId(11));
@@ -471,8 +473,8 @@ fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_
     assert_eq!(went.compare(&[top], &reading), own(1));
 }
 
-/// Found by the model: a reading that was taken before both were removed was compared after the outer one's removal
-/// had told of it, for the inner one's was lost.
+/// Found by the model: a reading was taken before both cgroups were removed, and the inner one's removal was lost.
+/// The outer one's removal reported the kill, and the reading was compared after that.
 #[test]
 fn what_the_removal_above_told_of_is_not_told_by_an_older_reading_below() {
     let mut ledgers = ledgers();

@@ -16,7 +16,7 @@ impl Write for Written {
     }
 }
 
-/// What `log` says, without times.
+/// The lines that `log` writes, without times.
 fn said(log: impl FnOnce()) -> Vec<String> {
     let written = Written::default();
     let writer = written.clone();

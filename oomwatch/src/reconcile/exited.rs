@@ -1,15 +1,15 @@
-//! Judging victims that tell of themselves when they exit, where nothing of the kernel's counters
-//! was seen at the mark: by a counter that was read after it.
+//! Judges victims that are recorded when they exit, where the mark carried no counter. The evidence is a counter that
+//! was read after the mark.
 //!
-//! The counter was raised before the mark. If it rose by more than was told of, one increment is
-//! this victim's; if not, the task was dying already.
+//! The kernel raises the counter before the mark. If the counter rose by more than was reported, one increment is
+//! this victim's. If it did not, the task was dying already.
 
 use std::collections::HashMap;
 
 use super::{Reconciler, Verdict};
 use crate::{id::CgroupId, ledger::Increment, record::VictimRecord};
 
-/// Threads of one process are marked and exit within this time; after it the id may be another's.
+/// Threads of one process are marked and exit within 60 s; after that the id may be another process's.
 const SAME_PROCESS_NS: u64 = 60_000_000_000;
 /// Beyond this the old ones are forgotten.
 const MAX_EXITS: usize = 1024;
@@ -136,7 +136,7 @@ mod tests {
         let record = victim(1, 10, &[]);
         let verdict = reconciler.exited(&record, &[C, POD], None);
         assert_eq!(verdict, Verdict::Kill { counted: false });
-        // What its parent tells of it later is this kill.
+        // An increment that the parent's counter shows later is this kill.
         assert_eq!(unexplained(&mut reconciler, C, 4), 0);
     }
 }

@@ -83,7 +83,7 @@ fn a_jump_is_what_was_lost() {
     assert_eq!(reconciler.ledgers.reported(), 6);
 }
 
-/// Another run reported it, or another ring has it too; its threads are not dying by themselves either.
+/// Another run reported it, or another ring has it too. Its threads are not dying by themselves either.
 #[test]
 fn a_record_that_is_not_beyond_the_counter_was_reported() {
     let mut reconciler = reconciler();
@@ -214,8 +214,8 @@ fn remembered_processes_are_bounded() {
     assert_eq!(reconciler.by_age.len(), MAX_REMEMBERED);
 }
 
-/// Found from outside: a run without the pinned ring reported kills by the node's count, and the next run reported
-/// the ring's marks of them again.
+/// Found from outside: a run without the pinned ring reported kills by the node's count. The next run reported the
+/// ring's marks of them again.
 #[test]
 fn of_v1_a_mark_of_the_past_was_reported_whatever_its_ledger_says() {
     let mut reconciler = Reconciler::new(Counting::LocalV1);
@@ -231,7 +231,7 @@ fn of_v1_a_mark_of_the_past_was_reported_whatever_its_ledger_says() {
     assert_eq!(new.verdict, COUNTED);
 }
 
-/// Found from outside: a pinned ring was full, the node's count told of what was lost, and the next mark told of it
+/// Found from outside: a pinned ring was full, and the node's count reported what was lost. The next mark reported it
 /// again.
 #[test]
 fn of_v1_what_the_nodes_count_told_of_is_not_missing_later() {
@@ -255,8 +255,8 @@ fn a_thread_of_a_process_that_an_earlier_run_reported_is_no_news() {
     assert_eq!(judge(&mut reconciler, &thread), is(Verdict::SameProcess, 0));
 }
 
-/// Found by the model: what a cgroup counted that is forgotten was reported again by its removal in a ring that was
-/// left unread for long.
+/// Found by the model: the counts of a forgotten cgroup were reported again by its removal. That removal was in a
+/// ring that was left unread for long.
 #[test]
 fn a_removal_that_an_earlier_run_judged_is_told_apart() {
     let mut reconciler = reconciler();

@@ -17,7 +17,7 @@ pub(crate) fn memcg(id: u64, oom_kill: u64) -> Memcg {
     }
 }
 
-/// The first memory cgroup of a chain, whose own counter is what it has.
+/// The first memory cgroup of a chain, with `oom_kill` as its own counter.
 pub(crate) fn charged(id: u64, oom_kill: u64) -> Option<Charged> {
     Some(Charged {
         cgroup_id: CgroupId(id),

@@ -1,12 +1,12 @@
-//! The name of a cgroup as it is kept: a container's id, which is most of its cgroup's name, takes
-//! half the room. Pure.
+//! The name of a cgroup as it is kept. A container's id is most of its cgroup's name; packed, it takes half the room.
+//! Pure.
 
 /// Digits of a container's id.
 const DIGITS: usize = 64;
 /// Stands before the packed digits: no name has a NUL in it.
 const PACKED: u8 = 0;
 
-/// A name; of one with a NUL in it, what comes before that.
+/// A name; if it has a NUL, only the part before the NUL.
 #[derive(Debug)]
 pub(super) struct Name(Box<[u8]>);
 

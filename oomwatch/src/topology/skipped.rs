@@ -48,7 +48,7 @@ impl Skipped {
         self.first_too_deep.get_or_insert_with(|| shown(path()));
     }
 
-    /// Adds what a second look left out: most of it is the same.
+    /// Adds what a second scan left out: most of it is the same.
     pub(crate) fn add(&mut self, again: Self) {
         self.below.extend(again.below);
         self.failed = self.failed.max(again.failed);

@@ -1,9 +1,7 @@
-//! The tree of cgroups, so that an id can be turned into a path and walked upwards, also
-//! after the cgroup is gone.
+//! The tree of cgroups. It turns an id into a path and gives the way upwards, also after the cgroup is gone.
 //!
-//! Fed by a scan and by the kernel's creations and removals in any order: a cgroup is the
-//! same whichever came first. Removed cgroups stay as tombstones, bounded in time and
-//! number. Pure: no file access, and time comes in as an argument.
+//! A scan and the kernel's creations and removals feed it in any order: a cgroup is the same whichever came first.
+//! Removed cgroups stay as tombstones, bounded in time and number. Pure: no file access, and time is an argument.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -15,10 +13,10 @@ use crate::id::CgroupId;
 /// How long a removed cgroup is remembered: a late event or a slow consumer can still
 /// resolve it.
 pub(crate) const TOMBSTONE_NS: u64 = 600 * 1_000_000_000;
-/// How many removed cgroups are remembered at most.
+/// Most removed cgroups that are remembered.
 pub(crate) const MAX_TOMBSTONES: usize = 16_384;
-/// Levels of the longest path: a deeper cgroup has none. The kernel takes no path over 4,096 bytes, and whoever
-/// owns a delegated cgroup would have paths made that take longer than all else.
+/// Levels of the longest path: a deeper cgroup has none. The kernel takes no path over 4,096 bytes. Without the
+/// bound, the owner of a delegated cgroup could have paths made that take longer than all else.
 const MAX_PATH_LEVELS: usize = 256;
 /// Room for a path as Kubernetes makes them; a longer one takes more.
 const PATH_BYTES: usize = 256;
@@ -41,9 +39,9 @@ pub(crate) struct Tree {
     tombstones: VecDeque<(u64, CgroupId)>,
     /// When the youngest of the forgotten tombstones was made; 0 where there is none.
     forgotten_ns: u64,
-    /// Cgroups by their parent, while that one is not known.
+    /// Cgroups by their parent, while the parent is unknown.
     orphans: HashMap<CgroupId, Vec<CgroupId>>,
-    /// Those whose parent became known, since they were asked for.
+    /// Cgroups whose parent became known since the last [`Tree::take_placed`].
     placed: Vec<CgroupId>,
 }
 
@@ -82,8 +80,8 @@ impl Tree {
         true
     }
 
-    /// Cgroups that are placed now: their parent became known after them, or one above that. Those above come
-    /// before those below.
+    /// Takes the cgroups that are placed now: their parent, or a cgroup above it, became known after them. Those
+    /// above come before those below.
     pub(crate) fn take_placed(&mut self) -> Vec<CgroupId> {
         if self.placed.is_empty() {
             return Vec::new();
@@ -182,13 +180,13 @@ impl Tree {
         self.nodes.get(&id).map(|node| node.parent)
     }
 
-    /// The cgroup itself and its ancestors, the root last. No way up is longer than there are cgroups: more
-    /// would be a loop made of wrong records.
+    /// The cgroup itself and its ancestors, the root last. No way up is longer than the number of cgroups: more
+    /// levels would be a loop made of wrong records.
     pub(crate) fn lineage(&self, id: CgroupId) -> impl Iterator<Item = CgroupId> + '_ {
         std::iter::successors(Some(id), |&id| self.parent(id)).take(self.nodes.len() + 1)
     }
 
-    /// Those of `ids` that are in `tops` or below. Each cgroup is looked at once, however deep it is.
+    /// Those of `ids` that are in `tops` or below. Visits each cgroup once, however deep it is.
     pub(crate) fn within(
         &self,
         ids: impl IntoIterator<Item = CgroupId>,
@@ -221,7 +219,7 @@ impl Tree {
             .map(|(&id, _)| id)
     }
 
-    /// As [`Self::live`], parents before their children. Each cgroup is looked at once, however deep it is.
+    /// As [`Self::live`], parents before their children. Visits each cgroup once, however deep it is.
     pub(crate) fn live_parents_first(&self) -> Vec<CgroupId> {
         let mut depths: HashMap<CgroupId, usize> = HashMap::new();
         let mut live: Vec<(usize, CgroupId)> = Vec::with_capacity(self.live_count());

@@ -1,5 +1,5 @@
-//! What a walk over the whole hierarchy saw, as data: what is there, and what of the tree is not any more. When it is
-//! taken in, records have told of more.
+//! The result of a walk over the whole hierarchy, as data: the cgroups that are there, and cgroups of the tree that
+//! are gone. By the time the engine takes it in, records have reported more.
 
 use super::skipped::Skipped;
 use crate::id::CgroupId;
@@ -19,9 +19,9 @@ pub(crate) struct Walk {
     pub(crate) began_ns: u64,
     /// Parents first.
     pub(crate) found: Vec<LiveCgroup>,
-    /// Of those that were alive in the tree when it began, the ones that were not found. They are gone,
-    /// but for those below what was skipped.
+    /// Cgroups that were alive in the tree when the walk began, and that it did not find. They are gone, except those
+    /// below what was skipped.
     pub(crate) missing: Vec<CgroupId>,
-    /// What was not looked at.
+    /// The cgroups that the walk skipped.
     pub(crate) skipped: Skipped,
 }

@@ -1,7 +1,7 @@
-//! When to hold the counters against what was said of them, after records were lost.
+//! When to compare the counters with the ledgers, after records were lost.
 //!
-//! A counter moves before its record is made. So the counters are read once the storm may be over,
-//! and compared only when all that they counted has had its time to arrive. Pure: time comes in.
+//! The kernel raises a counter before the record is made. So the counters are read once the storm may be over. They
+//! are compared only when all that they counted has had its time to arrive. Pure: time is an argument.
 
 /// Between a loss and the reading of the counters: the kills of a storm go on for a while.
 const READ_AFTER_NS: u64 = 500_000_000;
@@ -16,7 +16,7 @@ pub(super) enum Audit {
     Idle,
     /// The counters are to be read.
     Read { at_ns: u64 },
-    /// They were read, and are to be compared. What was lost since is not in them.
+    /// They were read, and must be compared. A loss since then is not in them.
     Compare { at_ns: u64, lost_since: bool },
 }
 
@@ -29,7 +29,7 @@ impl Audit {
         }
     }
 
-    /// Records were lost. Losses that go on do not put off what is under way.
+    /// Records were lost. Further losses do not delay the audit under way.
     pub(super) fn lost(&mut self, now_ns: u64) {
         match self {
             Self::Idle => *self = Self::to_read(now_ns),
@@ -38,7 +38,7 @@ impl Audit {
         }
     }
 
-    /// Whether records were lost that no reading tells of yet.
+    /// Whether records were lost that no reading shows yet.
     pub(super) fn is_loss_open(self) -> bool {
         match self {
             Self::Idle => false,

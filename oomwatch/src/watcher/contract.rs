@@ -1,8 +1,7 @@
-//! The contract of the watcher that this one replaces, and the bugs of it and its like, each
-//! stated once.
+//! The contract of the watcher that oomwatch replaces, and the bugs of that watcher and its like, each stated once.
 //!
-//! The seed is containerd's `pkg/oom/v2`: `New(publisher)`, `Add(id, cgroup)`, `Run(ctx)`,
-//! `Close()`. Both ways in which kills are found are held to it: by marks, and by counters alone.
+//! The old watcher is containerd's `pkg/oom/v2`: `New(publisher)`, `Add(id, cgroup)`, `Run(ctx)`, `Close()`. The
+//! tests hold both ways of finding kills to it: by marks, and by counters alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -122,8 +121,8 @@ fn a_rise_of_oom_kill_in_an_added_cgroup_is_told_under_its_id() {
     assert_eq!(told(&events), [("web", 1)]);
 }
 
-/// Under Kubernetes a pod and its container have the same limit, and the kernel counts `oom` at
-/// the parent: `oom` may stay 0 where a process was killed, and rise where none was.
+/// Under Kubernetes a pod and its container have the same limit, and the kernel counts `oom` at the parent. So `oom`
+/// may stay 0 where a process was killed, and rise where none was.
 #[test]
 fn oom_alone_is_nothing_and_oom_kill_without_oom_is_a_kill() {
     let mut engine = watching(Tier::Counters, 0);
@@ -186,7 +185,7 @@ async fn events_go_to_the_publisher_in_order_and_closing_flushes_it() {
 
 // The bugs.
 
-/// The seed's baseline at `Add` is 0, so an old count becomes a new event.
+/// The old watcher's baseline at `Add` is 0, so an old count becomes a new event.
 #[test]
 fn what_was_counted_before_it_was_added_is_not_told() {
     let mut engine = watching(Tier::Counters, 5);
@@ -200,7 +199,7 @@ fn what_was_counted_before_it_was_added_is_not_told() {
     assert_eq!(told(&events), [("web", 1)]);
 }
 
-/// The seed has one event for a rise, however many kills it stands for.
+/// The old watcher has one event for an increase, however many kills it stands for.
 #[test]
 fn every_kill_of_a_rise_counts() {
     let events = watching(Tier::Counters, 0).read(&[reading(WEB, 3, 3)], now(5));
@@ -211,8 +210,8 @@ fn every_kill_of_a_rise_counts() {
     assert_eq!(told(&events), [("web", 1); 3]);
 }
 
-/// The seed's last counts are never cleared: an id that is used again has a stale baseline, and its
-/// first kills are taken for old ones.
+/// The old watcher never clears its last counts. An id that is used again has a stale baseline, and its first kills
+/// are taken for old ones.
 #[test]
 fn an_id_that_is_used_again_begins_anew() {
     let mut engine = watching(Tier::Btf, 0);
@@ -228,7 +227,7 @@ fn an_id_that_is_used_again_begins_anew() {
     assert_eq!(events[0].container.as_ref().unwrap().cgroup_id, CgroupId(9));
 }
 
-/// The seed publishes inline: one slow publish delays every container.
+/// The old watcher publishes inline: one slow publish delays every container.
 #[tokio::test]
 async fn a_publisher_that_hangs_delays_no_other() {
     let (sender, mut published) = mpsc::unbounded_channel();
@@ -245,7 +244,7 @@ async fn a_publisher_that_hangs_delays_no_other() {
     }
 }
 
-/// The seed is added to after the workload has started: early kills are missed.
+/// The old watcher's `Add` comes after the workload has started: it misses early kills.
 #[test]
 fn a_kill_from_before_it_was_added_is_claimed() {
     let mut engine = engine(Tier::Btf, 0);
@@ -257,8 +256,8 @@ fn a_kill_from_before_it_was_added_is_claimed() {
     assert_eq!(events[0].quality.attribution, Attribution::Late);
 }
 
-/// Watchers of files lose the kill where the cgroup is removed before the file is read (containerd
-/// #8893, CRI-O #7035, conmon #426, podman #25990).
+/// Watchers of files lose the kill if the cgroup is removed before they read the file (containerd #8893, CRI-O #7035,
+/// conmon #426, podman #25990).
 #[test]
 fn a_kill_in_a_cgroup_that_is_gone_at_once_is_told() {
     let mut engine = watching(Tier::Btf, 0);
@@ -276,7 +275,7 @@ fn a_kill_in_a_cgroup_that_is_gone_at_once_is_told() {
     assert_eq!(told(&events), [("other", 2)]);
 }
 
-/// inotify tells of a file once in 10 ms.
+/// inotify notifies of a file once in 10 ms.
 #[test]
 fn kills_within_a_moment_are_as_many_as_they_are() {
     let marks: Vec<_> = (1..=50)
@@ -312,7 +311,7 @@ fn a_siblings_kill_is_the_siblings() {
     assert_eq!(told(&engine.read(&readings, now(5))), [("other", 1)]);
 }
 
-/// Others take the allocating task for the victim (DataDog agent before #28939, tapio before #611).
+/// Other watchers take the allocating task for the victim (DataDog agent before #28939, tapio before #611).
 #[test]
 fn whose_allocation_it_was_is_not_who_was_killed() {
     let mut record = victim(7, 5, &[memcg(WEB, 1), memcg(POD, 1)]);

@@ -1,5 +1,5 @@
-//! Where the watcher's knowledge comes from: the probe, the counters' files, or both; and which
-//! of them this host allows.
+//! Where the watcher's knowledge comes from: the probe, the counters' files, or both. It decides which of them this
+//! host allows.
 
 use std::{collections::VecDeque, io, path::Path};
 
@@ -18,15 +18,15 @@ use crate::{
     tier::{Tier, TierChoice},
 };
 
-/// Between two looks at everything where all is watched: for what the kernel does without a word.
+/// Between two sweeps where all counters are watched: for changes of which the kernel gives no notification.
 const SWEEP_NS: u64 = 60_000_000_000;
-/// The same where something cannot be watched.
+/// The same where some counters cannot be watched.
 const LIMITED_SWEEP_NS: u64 = 5_000_000_000;
-/// Until the first look for the counters of a container that has none yet; doubled each time.
+/// Until the first sweep for the counters of a container that has none yet; doubled each time.
 const FIRST_SWEEP_NS: u64 = 500_000_000;
 
-/// From a counter's rise to the exit of the process that it counts, at most: where it takes
-/// longer, the kill is told by number only.
+/// Longest time from a counter's increase to the exit of the process that it counts. If the exit comes later, the
+/// kill is reported by number only.
 const DEATH_NS: u64 = 2_000_000_000;
 
 /// How well the counters are watched.
@@ -45,7 +45,7 @@ pub(super) struct KillSource {
     tier: Tier,
     probe: Option<Probe>,
     pub(super) counters: Option<CounterWatch>,
-    /// Readings that wait for the victims to tell of themselves, oldest first.
+    /// Readings that wait for the victims' own records, oldest first.
     waiting: VecDeque<(u64, Vec<CounterReading>)>,
     sweep_at_ns: Option<u64>,
     sweep_wait_ns: u64,
@@ -234,12 +234,12 @@ impl KillSource {
         self.sweep_at_ns.is_some_and(|at_ns| at_ns <= now_ns)
     }
 
-    /// Whether readings are explained by victims that have yet to tell of themselves.
+    /// Whether readings wait for the records that victims make at their exit.
     pub(super) fn waits_for_victims(&self) -> bool {
         self.tier == Tier::Pid
     }
 
-    /// Keeps readings until the victims that they count had time to die.
+    /// Keeps readings until the victims that they count have had 2 s to die.
     pub(super) fn wait(&mut self, readings: Vec<CounterReading>) {
         let at_ns = clock::now().boottime_ns + DEATH_NS;
         self.waiting.push_back((at_ns, readings));

@@ -1,7 +1,7 @@
 //! The watcher's task: the loop between the ring, the commands and the publishers.
 //!
-//! No function of it is entered again from within: what is handled puts events into the waiting room, and
-//! after it the loop publishes what waits no longer, and saves ([`Task::turn`]).
+//! No function of the task is entered again from within. Handling an event puts events into the waiting room. After
+//! that the loop publishes the events that wait no longer, and saves ([`Task::turn`]).
 
 mod apply;
 mod audit;
@@ -56,7 +56,7 @@ enum Event {
     Released,
     AuditDeadline,
     NodeAudit,
-    /// The store is done with a batch, or asks for all books.
+    /// The store is done with a batch, or asks for all ledgers.
     Stored,
     SourceTimer,
     Stop,
@@ -77,21 +77,21 @@ pub(super) struct Task {
     /// The ring was not read to its end.
     has_more: bool,
     scans: Scans,
-    /// How far all counters are held against what was said; only after a loss.
+    /// How far the audit is that compares all counters with the ledgers; only after a loss.
     audit: Audit,
     noted: Noted,
     node: NodeAudit,
     persist: Persist,
     sources: Sources,
     started: Instant,
-    /// It was said that the probe sees nothing.
+    /// The task has warned that the probe sees nothing.
     is_blind: bool,
-    /// What came before the start was handed over, or has had its time.
+    /// Records from before the start were handed over, or have had their time.
     is_backlog_over: bool,
 }
 
 impl Task {
-    /// Runs until told to stop, or until the ring cannot be waited for any more.
+    /// Runs until it is stopped, or until the ring cannot be waited for any more.
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -144,7 +144,7 @@ impl Task {
         }
     }
 
-    /// Handles one event. Breaks at the end, with what made the ring unreadable, if that is why.
+    /// Handles one event. Breaks at the end, with the error that made the ring unreadable, if there is one.
     fn handle(&mut self, event: Event) -> ControlFlow<Option<io::Error>> {
         match event {
             Event::Scanned(outcome) => self.scanned(outcome),
@@ -158,7 +158,7 @@ impl Task {
             Event::Sighted(source, sighting) => self.sighted_all(source, sighting),
             Event::AuditDeadline => self.audit_after_loss(),
             Event::NodeAudit => self.audit_node(),
-            // What they are for follows in any case.
+            // The turn after each event does what they ask for.
             Event::Released | Event::Stored => {}
             Event::SourceTimer => self.source_timer(),
         }
@@ -189,7 +189,7 @@ impl Task {
         }
     }
 
-    /// Makes events of what a container that was just registered has lost before.
+    /// Makes events of the kills that a container lost before it was registered just now.
     fn claim(&mut self) {
         if self.engine.may_claim() {
             let events = self.engine.claim(clock::now());
@@ -198,7 +198,7 @@ impl Task {
     }
 }
 
-/// Waits until a moment on the boot-time clock; for ever if there is none.
+/// Waits until a moment on the boot-time clock; forever if there is none.
 async fn until(deadline_ns: Option<u64>) {
     match deadline_ns {
         None => std::future::pending().await,

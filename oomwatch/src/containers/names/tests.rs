@@ -169,7 +169,7 @@ fn only_who_may_know_a_container_is_waited_for() {
     assert!(!names.awaits(&container(other, Some("docker"))));
 }
 
-/// containerd tells a pod's container before its cgroup exists, with an image: CRI was not asked then.
+/// containerd reports a pod's container before its cgroup exists, with an image: CRI was not asked then.
 #[test]
 fn containerds_word_does_not_replace_cris() {
     let image = |namespace: &str| ContainerDetails {

@@ -139,8 +139,8 @@ fn engine_container<'a>(prefix: &str, id: &'a str) -> Option<PathMatch<'a>> {
     is_container_id(id).then(|| PathMatch::new(Kind::Container, runtime, id))
 }
 
-/// Directories with an engine's prefix but no unit suffix: the cgroupfs driver, podman's split
-/// mode, and CRI-O's sandbox, which it makes by hand inside the pod's slice.
+/// Directories with an engine's prefix but no unit suffix: the cgroupfs driver and podman's split mode. Also CRI-O's
+/// sandbox, which CRI-O makes by hand inside the pod's slice.
 fn prefixed_directory(place: Place<'_>) -> Option<PathMatch<'_>> {
     let (prefix, id) = place.name.rsplit_once('-')?;
     let (kind, runtime) = match prefix {

@@ -1,4 +1,4 @@
-//! Late registration: what is claimed, how it is told, and that the numbers still add up.
+//! Late registration: what is claimed, how it is reported, and that the numbers still add up.
 
 use std::collections::HashMap;
 
@@ -118,7 +118,7 @@ impl Bench {
         }
     }
 
-    /// The last word on each kill.
+    /// The last event of each kill.
     fn last_words(&self) -> HashMap<&str, &OomEvent> {
         self.events
             .iter()
@@ -153,7 +153,7 @@ fn a_late_container_claims_its_kill() {
     assert_eq!((totals.kills, totals.unregistered, totals.late), (1, 0, 1));
 }
 
-/// It is the same kill: whoever looks for it by its time finds the second word where the first was.
+/// It is the same kill: whoever looks for it by its time finds the second event where the first was.
 #[test]
 fn a_claim_has_the_time_of_what_it_supersedes_whatever_the_clock_does() {
     let mut bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Containers whose counters are all that is known.
+//! Containers of which only the counters are known.
 
 use proptest::prelude::*;
 
@@ -113,7 +113,7 @@ fn before_5_17_double_counts_are_unknown_and_not_0() {
     assert_eq!(told(&events), [(C, 4)]);
     let event = events.first().unwrap();
     assert_eq!(event.counter.recounts, None);
-    assert!(event.quality.missing.contains(&"double_counts"));
+    assert!(event.quality.missing.contains(&"recounts"));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_registered_pod_tells_only_what_its_containers_do_not() {
     assert!(told(&events).contains(&(POD, 1)), "{:?}", told(&events));
 }
 
-/// Its pod told of it: it is past when the container is registered.
+/// Its pod's counter reported it: it is past when the container is registered.
 #[test]
 fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
     let mut engine = engine(0, 0, 0);
@@ -139,7 +139,7 @@ fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
     register(&mut engine, POD);
     let events = engine.read(&[reading(POD, 1, Some(0))], now(5));
     assert_eq!(told(&events), [(POD, 1)]);
-    // As whoever registers it does, before.
+    // As the watcher does before it registers a container.
     assert!(engine.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
     register(&mut engine, C);
     assert!(engine.read(&[reading(C, 1, Some(0))], now(7)).is_empty());
@@ -247,7 +247,7 @@ fn its_own_limit_is_known_by_a_rise_of_its_own_oom() {
 /// What the kernel does to the containers C and D (`container` 0 and 1) of the pod.
 #[derive(Clone, Debug)]
 enum Action {
-    /// One process; whether it ever tells of itself.
+    /// One process; `tells`: a record of its exit comes.
     Kill { container: usize, tells: bool },
     /// `count` processes, counted once more than that.
     Group { container: usize, count: u8 },
@@ -388,7 +388,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whichever kills tell of themselves, and whenever counters are read.
+    /// Whichever kills have records, and whenever counters are read.
     #[test]
     fn the_law_holds_for_readings(actions in proptest::collection::vec(action(), 0..40)) {
         let mut engine = engine(0, 0, 0);

@@ -6,12 +6,12 @@ use super::{kernel::Act, store::Programs};
 
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    /// `is_slow`: what it takes is made while the daemon goes on.
+    /// `is_slow`: the steps of `act` are made while the daemon goes on.
     Kernel {
         act: Act,
         is_slow: bool,
     },
-    /// So much of what is under way.
+    /// Makes this many steps of the act under way.
     Steps(u8),
     /// What happens while the daemon reads files.
     Between(Vec<(u8, Act)>),

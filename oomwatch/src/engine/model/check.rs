@@ -1,4 +1,5 @@
-//! What must hold in the end, whatever happened: after what is under way is over, and one more audit.
+//! What must hold in the end, whatever happened. The model first ends all that is under way, and makes one more
+//! audit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -40,7 +41,7 @@ impl Model {
         self.publish_all();
     }
 
-    /// The last word on each event: a claim is told under the same id.
+    /// The last event of each id: a claim is reported under the same id.
     fn last_words(&self) -> HashMap<&str, &OomEvent> {
         let mut words: HashMap<&str, &OomEvent> = HashMap::new();
         for event in &self.history {
@@ -78,7 +79,7 @@ impl Model {
             .as_ref()
             .map(|container| container.cgroup_id.0);
         let place = event.victim.cgroup_id.map_or(0, |id| id.0);
-        // Where nothing tells where its cgroup is, that of its memory's owner is taken.
+        // If nothing shows where its cgroup is, the cgroup of its memory's owner is taken.
         if let Some(container) =
             container.filter(|_| self.owners.get(&pid).is_some_and(Option::is_some))
         {
@@ -108,8 +109,8 @@ impl Model {
         self.known.contains_key(&Note::Increment(index))
     }
 
-    /// Nothing tells of it but the node's count: its record is lost, its counter is gone without one, and so are
-    /// all those above that had it. Those of the root have no file.
+    /// Only the node's count shows it. Its record is lost, its counter is gone without a record, and so are all
+    /// counters above that had it. Counters of the root have no file.
     fn is_unknowable(&self, index: usize, increment: &Increment) -> bool {
         let is_lost = |serial: &u64| {
             self.kernel.gone.contains_key(serial)
@@ -118,8 +119,8 @@ impl Model {
         !self.is_known(index) && increment.counters.iter().all(is_lost)
     }
 
-    /// All marks that were heard of a cgroup are second counts, which do not say where it is: until a scan or its
-    /// removal does, what it counted may be told again by the one above it.
+    /// All records that arrived from a cgroup are double counts, which do not say where it is. Until a scan or its
+    /// removal does, the cgroup above it may report its counts again.
     fn is_placeless(&self, increment: &Increment) -> bool {
         let Some(own) = increment.counters.first() else {
             return false;
@@ -130,15 +131,16 @@ impl Model {
         known.all(|(_, one)| one.is_double)
     }
 
-    /// All that was counted was told once: second counts are told too where their records are lost, for nobody can
-    /// tell them from kills.
+    /// Everything that was counted was reported once. Double counts are reported too where their records are lost,
+    /// because nobody can tell them from kills.
     fn check_sum(&self) {
         let told: u64 = self
             .last_words()
             .into_values()
             .map(|event| event.count)
             .sum();
-        // Gaps between the root's marks are left to the node's residual, which a run that is killed may not have told.
+        // Gaps between the root's marks are left to the node's residual. A run that is killed may not have reported
+        // that.
         let of_root = |increment: &Increment| increment.counters.is_empty();
         let mut increments = self.kernel.increments.iter();
         let is_root_loose = increments.any(|one| of_root(one) && one.is_lost_somewhere);
@@ -160,7 +162,7 @@ impl Model {
                 || (of_root(increment) && is_root_loose);
             let must_be_told = !is_second && !may_be_lost;
             most += u64::from(is_told);
-            // Below new counters that happen to be where the old ones were, nothing is read.
+            // Below new counters whose value equals the old ones, nothing is read.
             let is_hidden = !self.kernel.switched.is_empty() && increment.is_lost_somewhere;
             least += u64::from(must_be_told && !self.is_switched(increment) && !is_hidden);
         }
@@ -178,8 +180,8 @@ impl Model {
             brief.collect::<Vec<_>>()
         };
         let increments = &self.kernel.increments;
-        // Keys of cgroups that only have sums are learnt when they are read. So where a controller was switched off and
-        // on above what had told, what was in those sums may be told again. Open.
+        // Keys of cgroups that only have sums are learnt when they are read. If a controller was switched off and on
+        // above a cgroup that reported, the sums may report its counts again. Open.
         let is_exact = self.kernel.switched.is_empty();
         assert!(
             !is_exact || told <= most,
@@ -194,7 +196,7 @@ impl Model {
         );
     }
 
-    /// A run that had no record of it read its counter when it began: it is told by its number.
+    /// A run that had no record of the increment read its counter when it began: the increment is reported by number.
     fn is_early(&self, index: usize, increment: &Increment) -> bool {
         let read_at = self.known.get(&Note::Increment(index)).copied();
         let mut attached = self.attached.iter();
@@ -208,8 +210,8 @@ impl Model {
         counters.any(|serial| self.kernel.switched.contains(serial))
     }
 
-    /// Its record waits in a pinned ring, and its counter is gone, while a run without that ring tells of it by a sum
-    /// above or the node's residual. When the ring is read it is told by its mark. Open.
+    /// Its record waits in a pinned ring, and its counter is gone. A run without that ring reports it by a sum above
+    /// or by the node's residual. When the ring is read, its mark is reported. Open.
     fn is_early_and_gone(&self, index: usize, increment: &Increment) -> bool {
         let own = increment.counters.first();
         self.is_early(index, increment) && own.is_none_or(|own| self.kernel.gone.contains_key(own))
@@ -235,7 +237,8 @@ impl Model {
         }
         let engine = &self.daemon.as_ref().unwrap().engine;
         for (&id, cgroup) in &self.kernel.cgroups {
-            // Below a sum that did not change nothing is read: that others took its place is learnt with it.
+            // Below a sum that did not change nothing is read. That other counters took its place is learnt with the
+            // next change.
             let mut increments = self.kernel.increments.iter().enumerate();
             let is_loose = increments.any(|(index, one)| self.is_early_and_gone(index, one));
             let is_plain =

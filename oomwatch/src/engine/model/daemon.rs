@@ -67,7 +67,7 @@ impl Model {
         }
     }
 
-    /// A file is about to be read: the kernel has gone on since the one before.
+    /// A file is about to be read: the kernel has gone on since the last read.
     fn tick(&mut self) {
         if self.kernel.step() {
             return;
@@ -104,7 +104,7 @@ impl Model {
         Some((css, counters.own))
     }
 
-    /// As `CounterWalk` does it. `known` as it has it; without a daemon everything is read.
+    /// As `CounterWalk` does it, with its `known`; without a daemon everything is read.
     pub(super) fn read_counters(&mut self, is_running: bool) -> Vec<Reading> {
         let mut readings = Vec::new();
         let mut next = self.read_children(ROOT, is_running);
@@ -158,7 +158,7 @@ impl Model {
         children
     }
 
-    /// The hierarchy as it is; what of the tree is not in it.
+    /// The hierarchy as it is, and the cgroups of the tree that are not in it.
     pub(super) fn look(&self, engine: &Engine) -> Walk {
         let known: Vec<CgroupId> = engine.tree().live().collect();
         let mut found = Vec::new();
@@ -226,7 +226,7 @@ impl Model {
                     .entry(victim.victim.pid.unwrap())
                     .or_insert(known);
                 if is_backlog {
-                    // Whoever read it before may have been killed before it was told.
+                    // The run that read it before may have been killed before it reported the kill.
                     *owner = None;
                 }
             }
@@ -234,7 +234,7 @@ impl Model {
         daemon.engine.work_through(&records, now);
     }
 
-    /// The next step of making up for what was lost.
+    /// Takes the next step of making up for a loss.
     pub(super) fn audit(&mut self, is_wanted: bool) {
         let Some(daemon) = &mut self.daemon else {
             return;
@@ -258,7 +258,7 @@ impl Model {
         daemon.is_some_and(|daemon| daemon.noted.is_some())
     }
 
-    /// What was counted by the time of the reading has its record by now.
+    /// Compares the noted readings: everything counted by then has its record by now.
     pub(super) fn compare_counters(&mut self) {
         self.kernel.settle();
         self.drain();

@@ -49,7 +49,7 @@ pub(super) struct Cgroup {
 pub(super) struct Increment {
     pub(super) pid: u32,
     pub(super) is_double: bool,
-    /// Of a task that was dying when it was marked: whoever missed the mark takes it for a second count.
+    /// Of a task that was dying when it was marked: a run that missed the mark takes it for a double count.
     pub(super) is_again: bool,
     /// Counters that have it, its own cgroup's first; without the root's.
     pub(super) counters: Vec<u64>,
@@ -75,7 +75,7 @@ pub(super) struct Ring {
     pub(super) generation: u64,
     pub(super) is_pinned: bool,
     pub(super) records: VecDeque<(Record, Note)>,
-    /// Records that were given back before these.
+    /// Number of records that were given back before these.
     pub(super) first: u64,
     pub(super) lost_victims: u64,
     pub(super) lost_cgroups: u64,
@@ -117,7 +117,7 @@ struct Kill {
 pub(super) struct Kernel {
     pub(super) clock: u64,
     pub(super) cgroups: BTreeMap<u64, Cgroup>,
-    /// Parents of all there ever were.
+    /// Parents of all cgroups there ever were.
     pub(super) parents: BTreeMap<u64, u64>,
     next_cgroup: u64,
     next_serial: u64,
@@ -131,13 +131,13 @@ pub(super) struct Kernel {
     pub(super) lose: u32,
     /// Counters that are gone, and when.
     pub(super) gone: BTreeMap<u64, u64>,
-    /// Of those, the ones whose controller was switched off.
+    /// Counters that are gone because their controller was switched off.
     pub(super) switched: BTreeSet<u64>,
     /// Whether that may happen.
     pub(super) may_switch: bool,
 }
 
-/// What happens in the kernel. Cgroups are meant by their place among those that are there.
+/// What happens in the kernel. A number names a cgroup by its place among those that are there.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Kill {
@@ -203,7 +203,7 @@ impl Kernel {
         }
     }
 
-    /// All below the root.
+    /// All cgroups below the root.
     pub(super) fn ids(&self) -> Vec<u64> {
         self.cgroups
             .keys()
@@ -229,7 +229,7 @@ impl Kernel {
         std::iter::successors(Some(id), |id| self.parents.get(id).copied()).collect()
     }
 
-    /// The next increment is done with the first step of the one after it.
+    /// Ends the increment under way: the next one begins with its first step after that.
     pub(super) fn settle(&mut self) {
         while matches!(
             self.steps.front(),
@@ -252,7 +252,7 @@ impl Kernel {
         }
     }
 
-    /// Begins what takes several steps, and does the rest at once.
+    /// Begins an act that takes several steps, and does any other at once.
     pub(super) fn act(&mut self, act: &Act) {
         match *act {
             Act::Kill { at, owner } => {
@@ -413,7 +413,7 @@ impl Kernel {
         id
     }
 
-    /// Nobody is in it who is to be killed yet, nor below it.
+    /// Removes a cgroup, if no process that is yet to be killed is in it or below it.
     fn remove(&mut self, id: u64) {
         let holds = |kill: &Kill| kill.place == id || kill.owner == id;
         let is_busy = self.steps.iter().any(|step| match step {
@@ -459,7 +459,7 @@ impl Kernel {
         counting.collect()
     }
 
-    /// One step of what is under way; tells whether there was one.
+    /// Makes one step of the act under way; tells whether there was one.
     pub(super) fn step(&mut self) -> bool {
         let Some(step) = self.steps.pop_front() else {
             return false;
@@ -583,7 +583,7 @@ impl Kernel {
         Record::Victim(Box::new(record))
     }
 
-    /// All programs that are attached see it, one after the other.
+    /// Gives a record to all programs that are attached, one after the other.
     fn push(&mut self, record: &Record, note: Note) {
         for ring in &mut self.rings {
             let is_lost = self.lose & 1 != 0;

@@ -1,5 +1,5 @@
-//! What outlives a run of the model's daemon: the store, in one transaction a batch, and rings that are pinned. And
-//! how a run ends and the next one begins.
+//! What outlives a run of the model's daemon: the store, in one transaction a batch, and pinned rings. And how a run
+//! ends and the next one begins.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,7 +17,7 @@ use crate::{
     record::Record,
 };
 
-/// As often as the first counters are read at most.
+/// Most readings of the first counters.
 const MAX_READS: usize = 8;
 
 /// Where a run has its programs from.
@@ -110,7 +110,7 @@ impl Model {
         self.kernel.rings.retain(|ring| ring.is_pinned);
     }
 
-    /// Begins a run, and begins again where that is killed after so many of its steps.
+    /// Begins a run. If the run is killed after `dies_after` of its steps, begins again.
     pub(super) fn start(&mut self, programs: Programs, dies_after: Option<u8>) {
         self.crash();
         if !self.has_store {
@@ -341,8 +341,8 @@ impl Model {
         self.daemon.as_mut().unwrap().book = Some(NodeLedger::begin(before, told));
     }
 
-    /// Counting begins: what these readings have is past. Of what was counted in cgroups that went before the
-    /// programs were attached, some may be told and none must be.
+    /// Counting begins: what these readings have is past. Increments in cgroups that went before the programs were
+    /// attached may be reported, but need not be.
     fn begin_era(&mut self, began: u64, attached: u64, readings: &[Reading]) {
         self.past.clear();
         self.unsure.clear();
@@ -367,7 +367,7 @@ impl Model {
         }
     }
 
-    /// The same after a backlog without a store, of which only the marks tell.
+    /// The same after a backlog without a store: only the marks show what was counted.
     fn begin_era_of_ring(&mut self, began: u64, readings: &[Reading], backlog: &[(Record, Note)]) {
         self.begin_era(began, self.kernel.clock, readings);
         let told: HashSet<usize> = backlog
@@ -379,7 +379,7 @@ impl Model {
             .collect();
         for index in std::mem::take(&mut self.past) {
             if !told.contains(&index) {
-                // A gap between two marks tells of it, and without one nothing does.
+                // A gap between two marks shows it; without such a gap nothing does.
                 self.unsure.insert(index);
             }
         }

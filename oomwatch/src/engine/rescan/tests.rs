@@ -58,7 +58,7 @@ fn walk(found: Vec<LiveCgroup>, missing: &[u64]) -> Walk {
     }
 }
 
-/// The container that a kill in a cgroup is told of.
+/// The container for which a kill in a cgroup is reported.
 fn container_of_a_kill(engine: &mut Engine, cgroup: u64) -> Option<String> {
     let kill = Record::Victim(Box::new(victim(7, 90, &[memcg(cgroup, 1)])));
     let events = engine.apply(&[kill], now(91));
@@ -193,7 +193,7 @@ fn a_skipped_cgroup_that_was_not_found_itself_is_not_gone() {
     assert!(engine.tree().is_live(CgroupId(SYSTEM)) && engine.tree().is_live(CgroupId(A)));
 }
 
-/// Their counters are not 0: what they counted before the start would be told as lost in this run.
+/// Their counters are not 0: what they counted before the start would be reported as lost in this run.
 #[test]
 fn what_the_first_walk_skipped_is_old_when_it_is_found() {
     let mut engine = engine();
@@ -213,7 +213,7 @@ fn what_the_first_walk_skipped_is_old_when_it_is_found() {
     assert_eq!(walked.unread, [CgroupId(A)]);
     let third = walk(vec![a.clone(), deeper.clone(), b.clone()], &[]);
     assert_eq!(engine.walked_again(&third, now(30)).unread, [CgroupId(5)]);
-    // Everything was looked at by now: what is new is young.
+    // Everything was scanned by now: a new cgroup is young.
     let fourth = walk(vec![a, deeper, b, found(6, 5, "new")], &[]);
     let walked = engine.walked_again(&fourth, now(40));
     assert_eq!((walked.new, walked.unread), (vec![CgroupId(6)], Vec::new()));

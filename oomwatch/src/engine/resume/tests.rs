@@ -1,4 +1,4 @@
-//! What a new run goes on with.
+//! What a new run resumes.
 
 use super::*;
 use crate::{
@@ -98,7 +98,7 @@ fn what_was_counted_meanwhile_is_told_once() {
     assert!(engine.compare_all(&readings, true, now(9)).is_empty());
 }
 
-/// A ledger that is one ahead of its counter told a hundred kills again.
+/// A ledger that was one ahead of its counter once reported a hundred kills again.
 #[test]
 fn a_ledger_ahead_of_its_counter_tells_nothing_again() {
     let mut engine = second_run(first_run(100), &[(POD, 1), (C, POD)]);
@@ -109,12 +109,12 @@ fn a_ledger_ahead_of_its_counter_tells_nothing_again() {
     assert!(engine.compare_all(&readings, true, now(9)).is_empty());
 }
 
-/// Of a cgroup that came and went while no daemon ran only those above it tell.
+/// Only the cgroups above show what a cgroup counted that came and went while no daemon ran.
 #[test]
 fn what_went_meanwhile_is_told_by_what_is_above_it() {
     let mut engine = second_run(first_run(2), &[(POD, 1)]);
     register(&mut engine, POD);
-    // The container is gone, with one kill more; so is another that nobody heard of, with two.
+    // The container is gone, with one kill more. So is another cgroup, of which no record came, with two.
     let events = engine.compare_all(&[reading(POD, 1, 0, 5, &[])], true, now(9));
     assert_eq!(told(&events), [(Some(POD), 3, true)]);
 }

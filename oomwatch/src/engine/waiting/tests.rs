@@ -37,7 +37,7 @@ fn admit_member(waiting: &mut Waiting, seq: u64, invocation: u64, is_nameless: b
     waiting.admit(member(seq, invocation), is_nameless, now_ns);
 }
 
-/// Numbers of what is to be published now, if nothing more is named.
+/// Numbers of the events to be published now, if nothing more is named.
 fn ready(waiting: &mut Waiting, now_ns: u64) -> Vec<u64> {
     ready_if(waiting, now_ns, |_| true)
 }
@@ -204,7 +204,7 @@ fn the_store_gets_what_waits_and_hears_when_it_goes() {
     assert_eq!(seqs(&waiting.take_pending(false)), [2]);
     assert_eq!(ready(&mut waiting, MAX_WAIT_NS), [1, 2]);
     assert_eq!(waiting.take_pending(false).gone, [1, 2]);
-    // What came and went between two batches, the store never hears of.
+    // The store never receives an event that came and went between two batches.
     waiting.admit(event(3, A), false, 0);
     assert_eq!(ready(&mut waiting, 0), [3]);
     assert_eq!(waiting.take_pending(false), Pending::default());

@@ -1,8 +1,7 @@
 //! The reverse of [`super`]: an event from its own JSON, as the store gives it back.
 //!
-//! Reads what this version writes, so that publishing may be made up for later. What it does not
-//! know, a later version's words among them, is an error and never a guess; a field that is not
-//! there is `None`.
+//! Reads what this version writes, so that publishing may be made up for later. A value that it does not know, such
+//! as a later version's, is an error and never a guess. A field that is not there is `None`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,12 +34,12 @@ pub enum ReadError {
     /// Another schema.
     #[error("the schema is {0:?}, and {SCHEMA:?} was expected")]
     Schema(String),
-    /// A word that this version does not know.
+    /// A value that this version does not know.
     #[error("{word:?} is no {what}")]
     Unknown {
-        /// What the word is in place of.
+        /// The field whose value it is.
         what: &'static str,
-        /// The word.
+        /// The value.
         word: String,
     },
     /// The container's id.
@@ -159,7 +158,7 @@ impl OomEvent {
     /// The event that [`Self::to_json`] wrote down, by this version or an earlier one.
     ///
     /// # Errors
-    /// When the text is no JSON, of another schema, or has a word that this version does not know.
+    /// When the text is no JSON, of another schema, or has a value that this version does not know.
     pub fn from_json(json: &str) -> Result<Self, ReadError> {
         let wire: WireEvent = serde_json::from_str(json).map_err(|error| ReadError::Malformed {
             line: error.line(),
@@ -313,7 +312,7 @@ fn container(wire: Option<WireContainer>) -> Result<Option<Arc<Container>>, Read
 fn unix_time_ns(text: &str) -> Result<i128, ReadError> {
     match text.parse::<Timestamp>() {
         Ok(time) => Ok(time.as_nanosecond()),
-        // A time that RFC 3339 has no words for is written as a number.
+        // A time that RFC 3339 cannot express is written as a number.
         Err(_) => text.parse().map_err(|_| unknown("time", text)),
     }
 }

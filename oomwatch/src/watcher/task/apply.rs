@@ -1,4 +1,4 @@
-//! Victims that told of themselves, and the counters they are judged by.
+//! Applies records: in tier `pid`, victims recorded at their exit, with the counters that judge them.
 
 use super::{Task, counters::reading};
 use crate::{
@@ -37,7 +37,7 @@ impl Task {
         self.engine.exited(record, reading.as_ref(), clock::now())
     }
 
-    /// The counter of the victim's container, or where it has none, of its own memory cgroup.
+    /// The counter of the victim's container, or without a container, of its own memory cgroup.
     fn read_charged(&self, record: &VictimRecord) -> Option<CounterReading> {
         let own = record.victim.cgroup_id?;
         if let Some(container) = self.engine.owner(own) {

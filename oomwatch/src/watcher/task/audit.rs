@@ -1,5 +1,5 @@
-//! The task's side of audits: what the ring lost, read from the counters, and compared only when the
-//! records of all that they counted have arrived.
+//! The task's side of audits: counters show what the ring lost. They are compared only when the records of all that
+//! they counted have arrived.
 
 use std::time::Duration;
 
@@ -21,24 +21,24 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     readings: Vec<Reading>,
-    /// What is missing from them was counted before this run began.
+    /// Increments that no ledger has were counted before this run began.
     is_past: bool,
 }
 
-/// At the end nothing is waited for much longer: a kill that is under way is marked by then.
+/// Wait at the end: a kill that is under way is marked by then.
 const LAST_WAIT: Duration = Duration::from_millis(50);
-/// Readings read in one go: then the ring has its turn.
+/// Readings made in one go: then the ring has its turn.
 const SLICE: usize = 64;
 
 impl Task {
-    /// Records that found no room are made up for: victims by the counters, cgroups by a new
-    /// scan. Only notes so: nothing is read while the ring is drained.
+    /// Makes up for records that found no room: victims by the counters, cgroups by a new scan. It only notes the
+    /// loss: nothing is read while the ring is drained.
     pub(super) fn check_drops(&mut self) {
         let drops = match self.source.drops() {
             Ok(drops) => drops,
             Err(error) => {
                 debug!(%error, "the drop counters cannot be read");
-                // For want of a descriptor, maybe. Nothing may be drained for long, so they are read again
+                // Perhaps for want of a descriptor. Nothing may be drained for long, so the task reads them again
                 // after another scan.
                 return self.scans.retry_later();
             }
@@ -60,13 +60,13 @@ impl Task {
         }
     }
 
-    /// The next step of making up for what was lost.
+    /// Takes the next step of making up for a loss.
     pub(super) fn audit_after_loss(&mut self) {
         match self.audit {
             _ if self.source.counters.is_some() => self.sweep(),
             Audit::Idle => {}
             Audit::Read { .. } => {
-                // What is lost from here on may be in no counter that is noted: it is for the next audit.
+                // A loss from here on may be in no counter that is noted: it is for the next audit.
                 self.audit.done(clock::now().boottime_ns);
                 self.note_counters(false);
                 return self.audit.settle_from(clock::now().boottime_ns);
@@ -76,7 +76,7 @@ impl Task {
         self.audit.done(clock::now().boottime_ns);
     }
 
-    /// Reads the counters that are not what is known, to be compared when all that they counted has arrived.
+    /// Reads the counters that differ from what is known. They are compared when all that they counted has arrived.
     pub(super) fn note_counters(&mut self, is_past: bool) {
         if !has_counters(&self.hierarchy) || self.source.counters.is_some() {
             return;
@@ -88,7 +88,7 @@ impl Task {
         self.audit.noted(clock::now().boottime_ns);
     }
 
-    /// Reads the counters that are not what is known, in slices, and drains the ring between them.
+    /// Reads the counters that differ from what is known, in slices, and drains the ring between them.
     pub(super) fn read_all_counters(&mut self) -> Readings {
         let root = self.engine.tree().root();
         let engine = &self.engine;
@@ -102,7 +102,7 @@ impl Task {
         }
     }
 
-    /// Speaks of what was counted when the counters were read, and nobody spoke of since.
+    /// Reports the increments in the noted readings that nobody has reported since.
     fn compare_counters(&mut self) {
         self.drain();
         let noted = std::mem::take(&mut self.noted);
@@ -114,7 +114,7 @@ impl Task {
         self.compare_node();
     }
 
-    /// Makes up for what is missing, once and for all.
+    /// Makes up for what is missing, for the last time.
     pub(super) async fn last_audit(&mut self) {
         if self.drops.victims == 0 && self.compare_node() {
             return;
@@ -130,8 +130,8 @@ impl Task {
     pub(super) fn read_counter(&self, id: CgroupId) -> Option<u64> {
         let path = self.engine.tree().path(id)?;
         match self.hierarchy.memory_events(&path) {
-            // Another cgroup may have taken the path, while the removal is still in the ring. Ids are not
-            // used again: if it is there after the reading, it was there before.
+            // Another cgroup may have taken the path, while the removal is still in the ring. Ids are not used again:
+            // if the cgroup is there after the reading, it was there before.
             Ok(events) => events.filter(|_| self.hierarchy.is_at(id, &path))?.oom_kill,
             Err(error) => {
                 warn!(%error, "a counter cannot be read");
@@ -140,8 +140,8 @@ impl Task {
         }
     }
 
-    /// Says of each container that lost a process by how much its counter rose, and what that was.
-    /// The counters are read once more, so that this is not the events' word for themselves.
+    /// Logs for each container that lost a process by how much its counter rose, and what that was. It reads the
+    /// counters once more, so that the totals do not rest on the events themselves.
     pub(super) fn log_totals(&mut self) {
         for (container, _) in self.engine.numbers() {
             let id = container.cgroup_id;

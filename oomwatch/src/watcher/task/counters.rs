@@ -1,5 +1,5 @@
-//! The task's side of watching counters: files to readings, directories to topology, removed
-//! cgroups to what they counted last.
+//! The task's side of watching counters. Files become readings, directories become topology, removed cgroups become
+//! their last counts.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use crate::{
 
 /// Rounds of reading before others get their turn: each file wakes at most every 10 ms.
 const MAX_ROUNDS: usize = 64;
-/// Scans at the start: as many as it takes for one to find nothing new, but not for ever.
+/// Most scans at the start: as many as it takes for one to find nothing new.
 const MAX_SCANS: usize = 8;
 
 impl Task {
@@ -25,7 +25,7 @@ impl Task {
     pub(super) fn watch_counters(&mut self) {
         self.with_counters(|task, watch| {
             task.watch_all(watch);
-            // What was created between the scan and the watch of its parent is found by now.
+            // A cgroup created between the scan and the watch of its parent is found by now.
             for _ in 0..MAX_SCANS {
                 let known = task.engine.tree().live_count();
                 task.rescan(watch, false);
@@ -49,12 +49,12 @@ impl Task {
     pub(super) fn watch_counter(&mut self, id: CgroupId) {
         self.with_counters(|task, watch| {
             task.follow(watch, id);
-            // What its group kills are counted from.
+            // Its group kills are counted from here.
             task.tell(watch, &[id]);
         });
     }
 
-    /// Works through all that moved, came and went.
+    /// Works through all counters that moved and all cgroups that came and went.
     pub(super) fn drain_counters(&mut self) {
         self.with_counters(|task, watch| {
             for _ in 0..MAX_ROUNDS {
@@ -73,7 +73,8 @@ impl Task {
         });
     }
 
-    /// Looks at everything, watched or not.
+    /// Reads every registered cgroup's counter, watched or not. If descriptors or watches ran out, scans the
+    /// hierarchy first.
     pub(super) fn sweep(&mut self) {
         self.drain();
         self.with_counters(|task, watch| {
@@ -119,7 +120,7 @@ impl Task {
         self.settle(now_ns);
     }
 
-    /// Speaks of what readings up to `now_ns` tell and no victim told of.
+    /// Reports the increments of readings up to `now_ns` that no victim's record showed.
     pub(super) fn settle(&mut self, now_ns: u64) {
         let settled = self.source.settled(now_ns);
         if settled.is_empty() {
@@ -163,8 +164,8 @@ impl Task {
         watch.directories.note_child(parent, name, id);
     }
 
-    /// Opens the counters of a container; keeps the state of its family, which is what will tell
-    /// of it when it is gone.
+    /// Opens the counters of a container. Keeps the state of its family, which will show its last counts when it is
+    /// gone.
     pub(super) fn follow(&mut self, watch: &mut CounterWatch, id: CgroupId) {
         if !self.engine.registry().contains(id) {
             watch.close(id);
@@ -192,8 +193,8 @@ impl Task {
         }
     }
 
-    /// Reads counters and speaks of what rose. A container's counter includes those below it,
-    /// which are therefore read too, and later.
+    /// Reads counters and reports what rose. A container's counter includes those below it, so those are read too,
+    /// and later.
     pub(super) fn tell(&mut self, watch: &mut CounterWatch, ids: &[CgroupId]) {
         let wanted: HashSet<CgroupId> = ids.iter().copied().collect();
         let tree = self.engine.tree();
@@ -250,7 +251,7 @@ impl Task {
         }
     }
 
-    /// Speaks of what readings tell; at once, unless victims are to tell of themselves first.
+    /// Reports what readings show: at once, unless victims' own records are to come first.
     fn tell_readings(&mut self, mut readings: Vec<CounterReading>) {
         self.engine.note_causes(&readings, clock::now());
         if self.source.waits_for_victims() {
@@ -292,7 +293,7 @@ impl Task {
                     self.removed(watch, parent, vec![id], false);
                 }
             }
-            // It may be there: a sweep will tell.
+            // It may be there: a sweep will show.
             Err(error) => warn!(%error, "a cgroup cannot be looked at"),
         }
     }

@@ -1,5 +1,5 @@
-//! From the ring to the engine: records in batches, with what was lost between them noted before what came
-//! after it.
+//! From the ring to the engine: records in batches. Losses between records are noted before the records that came
+//! after them.
 
 use super::{super::Report, Task};
 use crate::{log::warn, probe::DecodeError, record::Record};
@@ -8,7 +8,7 @@ use crate::{log::warn, probe::DecodeError, record::Record};
 const BATCH: usize = 256;
 
 impl Task {
-    /// Works through all that the kernel has said so far.
+    /// Works through all that is in the ring, and all counters that moved.
     pub(super) fn drain(&mut self) {
         self.drain_ring();
         self.drain_counters();
@@ -34,8 +34,8 @@ impl Task {
     fn drain_batch(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         let more = self.read_ring(BATCH, &mut batch);
-        // Something is lost only while there is something to be read, or was and is not handed over. So this
-        // sees all that was lost, and before what came after it.
+        // A record is lost only while there are records to be read, or records that were read and are not handed
+        // over. So this sees every loss, and before the records that came after it.
         if !batch.is_empty() || self.source.pinned_at().is_some() {
             self.check_drops();
         }

@@ -1,5 +1,5 @@
-//! The end: detach, drain, the last audit; then everything is published, and every publisher comes to its end
-//! within the time of grace. What does not is counted.
+//! The end: detach, drain, the last audit. Then the task publishes everything, and every publisher ends within the
+//! time of grace. Events that do not come out are counted.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use super::{super::Report, Task};
 use crate::{log::say_left_out, publish::queue::Queue};
 
-/// How long the store may take to be closed, once all is written.
+/// How long the store may take to close, once everything is written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long the kernel may take to let go of the programs.
 const DETACH_LIMIT: Duration = Duration::from_secs(1);
@@ -35,8 +35,8 @@ impl Task {
         }
     }
 
-    /// What happens from here on is the next daemon's. On another thread, for the kernel waits until no
-    /// processor runs the programs.
+    /// What happens from here on is left to the next daemon. The programs are detached on another thread, because the
+    /// kernel waits until no processor runs them.
     async fn detach(&mut self) {
         let Some(attached) = self.source.detach() else {
             return;
@@ -47,10 +47,10 @@ impl Task {
         }
     }
 
-    /// Lets the store and all publishers come to their end, in the same time.
+    /// Lets the store and all publishers end, within the same time.
     async fn finish_publishers(&mut self) {
         let until = Instant::now() + self.grace;
-        // Those that have their events in memory come to their end meanwhile.
+        // Publishers whose events are in memory end meanwhile.
         self.queues.iter_mut().for_each(Queue::close);
         self.save_last(until).await;
         self.persist.close();
@@ -62,12 +62,12 @@ impl Task {
                 .finish(until.max(Instant::now() + CLOSE_LIMIT))
                 .await;
         } else {
-            // They have what was in a pinned ring.
+            // The publishers have what was in a pinned ring.
             self.save();
         }
     }
 
-    /// Who stops a daemon may think that nothing of it is left.
+    /// Whoever stops a daemon may think that nothing of it is left.
     fn say_what_stays(&self) {
         if let Some(path) = self.source.pinned_at() {
             info!(path = %path.display(), "the programs and their ring stay pinned; `oomwatch unpin` removes them");

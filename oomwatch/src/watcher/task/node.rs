@@ -17,11 +17,11 @@ use crate::{
 };
 
 const VMSTAT: &str = "/proc/vmstat";
-/// How long the containers' audit takes, and a little more.
+/// Longer than the containers' audit takes.
 const SETTLE_NS: u64 = 2_000_000_000;
 /// Between two audits.
 const PERIOD_NS: u64 = 60_000_000_000;
-/// Reads at the start until no kill comes between two of them.
+/// Most reads at the start, until no kill comes between two of them.
 const MAX_READS: usize = 16;
 /// The name in the store of the count up to which everything was reported.
 pub(super) const REPORTED_UP_TO: &str = "node_told_up_to";
@@ -32,9 +32,9 @@ pub(super) struct NodeAudit {
     ledger: Option<NodeLedger>,
     /// When to look again.
     at_ns: Option<u64>,
-    /// A mismatch was seen, and has until `at_ns` to resolve itself.
+    /// A mismatch was seen, and has until `at_ns` to resolve.
     settling: bool,
-    /// What the node counted while no daemon ran, and nothing else tells of, is yet to be told.
+    /// Kills that the node counted while no daemon ran, and that nothing else shows, must still be reported.
     is_past_open: bool,
 }
 
@@ -65,9 +65,10 @@ impl Task {
         self.node.ledger = count.map(|oom_kill| NodeLedger::begin(oom_kill, reported));
     }
 
-    /// What the node counted while no daemon ran, and no ring, ledger or counter tells of, was somewhere outside of
-    /// what they know. It is told by its number, and past with that. Not while records are lost that counters are
-    /// yet to tell of, nor while kills are counted: their records are made after that.
+    /// Kills that the node counted while no daemon ran, and that no ring, ledger or counter shows, were outside of
+    /// what those know. The task reports them by number, and they are past with that. It does not do so while records
+    /// are lost that counters have yet to show. Nor does it while kills are counted, because their records are made
+    /// after that.
     pub(super) fn end_past(&mut self) {
         let at_ns = clock::now().boottime_ns;
         let Some(oom_kill) = self.node_at_rest().filter(|_| self.node.is_past_open) else {
@@ -85,7 +86,7 @@ impl Task {
         self.compare_node();
     }
 
-    /// The node's count, all of which has its record in what was drained, or has none.
+    /// The node's count, once every kill in it has its record in what was drained, or has none.
     fn node_at_rest(&mut self) -> Option<u64> {
         let mut before = read()?;
         for _ in 0..MAX_READS {
@@ -100,7 +101,8 @@ impl Task {
         None
     }
 
-    /// Compares. After a mismatch the containers are asked; what is left then is the residual.
+    /// Compares the node's count with what was reported. After a mismatch the task reads the containers' counters;
+    /// the rest is the residual.
     pub(super) fn audit_node(&mut self) {
         say_left_out();
         let matches = self.compare_node();
@@ -117,7 +119,7 @@ impl Task {
         self.node.at_ns = Some(now_ns + again_ns);
     }
 
-    /// Whether everything was reported that was not part of the residual before.
+    /// Compares, and tells whether everything was reported that was not part of the residual before.
     pub(super) fn compare_node(&mut self) -> bool {
         let residual_before = self.node.residual();
         let at_ns = clock::now().boottime_ns;
@@ -155,7 +157,7 @@ impl Task {
         if is_confirmed {
             return Some(reported_up_to);
         }
-        // Marks that nothing confirms may be more than the node counts, and would hide later kills.
+        // Marks that no counter confirms may be more than the node counts, and would hide later kills.
         read().map(|count| reported_up_to.min(count))
     }
 }

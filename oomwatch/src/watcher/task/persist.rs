@@ -1,10 +1,10 @@
-//! What the watcher's task has to do with the store: handing over events together with the books
-//! that they changed, and going on where an earlier run ended. Waits for no disk.
+//! The task's side of the store: it hands over events together with the ledgers that they changed, and resumes where
+//! an earlier run ended. Waits for no disk.
 //!
-//! One batch at a time is with the store's thread. What comes meanwhile goes into the next one, so books
-//! and batches without events take no event's place. When a batch is in the file, what was read from a pinned
-//! ring up to then is handed over, and the kernel gets the room. Without a store it is handed over when the
-//! publishers are done with it.
+//! One batch at a time is with the store's thread. Whatever comes meanwhile goes into the next batch, so ledgers and
+//! batches without events take no event's place. When a batch is in the file, the records read from a pinned ring up
+//! to then are handed over. The kernel then gets their room. Without a store, they are handed over when the
+//! publishers are done with them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -28,33 +28,33 @@ use crate::{
     watcher::AddError,
 };
 
-/// Events of this boot that no history has, as the store knows it.
+/// Number of events of this boot that no history has, as the store knows it.
 const LOST_EVENTS: &str = "lost_events";
-/// Records of victims that found no room in the pinned ring, as far as a run has said so.
+/// Number of records of victims that found no room in the pinned ring, as far as a run has reported it.
 pub(super) const LOST_IN_RING: &str = "lost_in_ring";
-/// When the last mark was made that is in the history.
+/// Time of the last mark that is in the history.
 const LAST_MARK_NS: &str = "last_mark_ns";
-/// When the last cgroup was removed whose counters were compared.
+/// Time of the last removal whose counters were compared.
 const LAST_REMOVAL_NS: &str = "last_removal_ns";
-/// A batch that takes longer is worth a word.
+/// A batch that takes longer than 1 s is worth a warning.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// The store, if there is one, and what is to be handed over next.
+/// The store, if there is one, and the data to hand over next.
 #[derive(Debug, Default)]
 pub(super) struct Persist {
     store: Option<Store>,
-    /// One was wanted and cannot be used: what a pinned ring has is for the start that can.
+    /// A store was wanted and cannot be used: the records in a pinned ring are left to a start that can use it.
     is_refused: bool,
-    /// Where publishers are who have what a pinned ring is to keep until then: one is done with an event.
+    /// Notified when a publisher is done with an event, where a pinned ring keeps records until then.
     progress: Option<Arc<Notify>>,
     /// Published since the last batch.
     events: Vec<Arc<OomEvent>>,
     /// Registrations that somebody waits for, since the last batch.
     registered: Vec<Answer>,
     under_way: Option<UnderWay>,
-    /// The last batch was not written: the store lacks what was in it.
+    /// The last batch was not written: the store lacks its content.
     is_behind: bool,
-    /// Marks were read since the last batch: how far is to be stored, also if nothing came of them.
+    /// Marks were read since the last batch: the position is stored even if no event came of them.
     has_marks: bool,
     /// Lost by earlier runs.
     lost_before: u64,
@@ -72,16 +72,15 @@ struct UnderWay {
     is_slow: bool,
     /// How far rings were read.
     rings: Vec<Position>,
-    /// Who hears of it.
+    /// Dropped with the batch, which answers those who wait.
     _registered: Vec<Answer>,
 }
 
-/// Dropped once what it is about is in the file, or cannot be.
+/// Dropped once the registration is in the file, or cannot be.
 type Answer = oneshot::Sender<()>;
 
 impl Persist {
-    /// Opens the store, if one is wanted; without one, or where it cannot be used, nothing of
-    /// what follows does anything.
+    /// Opens the store, if one is wanted. Without a store, or if it cannot be used, the functions below do nothing.
     pub(super) fn open(config: Option<StoreConfig>, boot_id: &Arc<str>) -> (Self, Saved) {
         let Some(config) = config else {
             return (Self::default(), Saved::default());
@@ -108,7 +107,7 @@ impl Persist {
         }
     }
 
-    /// There is a pinned ring: without a store, publishers are to tell what they are done with. Tells whether that
+    /// There is a pinned ring: without a store, publishers report which events they are done with. Tells whether that
     /// is so.
     pub(super) fn follow_publishers(&mut self) -> bool {
         let is_theirs = self.store.is_none() && !self.is_refused;
@@ -149,7 +148,7 @@ impl Persist {
         }
     }
 
-    /// Answers a request once a crash does not undo it any more. Whoever asks does not wait for a disk that hangs: the
+    /// Answers a request once a crash does not undo it any more. The caller does not wait for a disk that hangs: the
     /// registration holds in this run whatever becomes of the store.
     pub(super) fn answer_once_stored(
         &mut self,
@@ -157,7 +156,7 @@ impl Persist {
         answer: oneshot::Sender<Result<(), AddError>>,
     ) {
         if self.store.is_none() || outcome.is_err() {
-            // An asker that went away needs no answer.
+            // A caller that went away needs no answer.
             let _ = answer.send(outcome);
             return;
         }
@@ -174,8 +173,8 @@ impl Persist {
         self.has_marks = true;
     }
 
-    /// Waits until the store is done with a batch, or asks for all books; without one, until a publisher is
-    /// done with an event.
+    /// Waits until the store is done with a batch, or asks for all ledgers. Without a store, waits until a publisher
+    /// is done with an event.
     pub(super) async fn wanted(&self) {
         match (&self.store, &self.progress) {
             (Some(store), _) => store.wanted().await,
@@ -195,7 +194,7 @@ impl Persist {
         self.store.as_ref().is_some_and(Store::is_writing)
     }
 
-    /// How far rings were read when the batch was made that is in the file now; told once.
+    /// How far rings were read when the batch was made that is in the file now. Returned once.
     fn take_written(&mut self) -> Option<Vec<Position>> {
         let store = self.store.as_ref().filter(|store| !store.is_writing())?;
         let under_way = self.under_way.take()?;
@@ -203,7 +202,7 @@ impl Persist {
         (!self.is_behind).then_some(under_way.rings)
     }
 
-    /// Says once of a batch that it takes long.
+    /// Warns once of a batch that it takes long.
     fn say_if_slow(&mut self) {
         if let Some(under_way) = &mut self.under_way
             && !under_way.is_slow
@@ -217,7 +216,7 @@ impl Persist {
         }
     }
 
-    /// What was handed over is the last.
+    /// Closes the store: no batch follows.
     pub(super) fn close(&mut self) {
         if let Some(store) = &mut self.store {
             if !self.events.is_empty() {
@@ -236,7 +235,7 @@ impl Persist {
 }
 
 impl Task {
-    /// Takes up what an earlier run left. Before the first scan.
+    /// Resumes the data that an earlier run left. Call it before the first scan.
     pub(super) fn resume(&mut self, saved: Saved) {
         if !self.persist.has_store() {
             return;
@@ -256,8 +255,8 @@ impl Task {
         self.engine.resume_waiting(saved.pending, clock::now());
     }
 
-    /// Hands over what is new: to the store, or where there is none, to the publishers, once they are done with
-    /// it. Called by the loop alone.
+    /// Hands over new data to the store. Without a store, the publishers take it over once they are done with it.
+    /// Only the loop calls this.
     pub(super) fn save(&mut self) {
         if self.persist.is_refused {
             return;
@@ -282,7 +281,7 @@ impl Task {
         let rings = self.source.positions();
         let registered = std::mem::take(&mut self.persist.registered);
         let Some(batch) = self.next_batch(&rings) else {
-            // Nothing came of what was read.
+            // The records that were read changed nothing.
             if !self.persist.is_behind {
                 self.hand_over(&rings);
             }
@@ -299,7 +298,7 @@ impl Task {
         });
     }
 
-    /// All that the store lacks, as of now; `None` where that is nothing.
+    /// All data that the store lacks now; `None` if it lacks none.
     fn next_batch(&mut self, rings: &[Position]) -> Option<Batch> {
         let persist = &mut self.persist;
         let store = persist.store.as_ref()?;
@@ -338,7 +337,7 @@ impl Task {
         Some(batch)
     }
 
-    /// What was read up to these positions is another's by now.
+    /// Records read up to these positions belong to the store or the publishers by now.
     fn hand_over(&mut self, rings: &[Position]) {
         self.source.handed_over(rings);
         self.is_backlog_over = true;
@@ -347,8 +346,8 @@ impl Task {
         }
     }
 
-    /// Whoever is slow to take what was read from a pinned ring does not keep the kernel from writing into it.
-    /// What came before the start has a while longer: it may be most of the ring.
+    /// A slow store or publisher does not keep the kernel from writing into a pinned ring. Records from before the
+    /// start may stay in the ring for up to 1 s, because they may fill most of it.
     pub(super) fn relieve(&mut self) {
         self.is_backlog_over |= self.started.elapsed() > SLOW;
         if self.is_backlog_over {
@@ -356,8 +355,8 @@ impl Task {
         }
     }
 
-    /// Hands over the rest, once everything is published. What cannot be written by `until`, or not at all, is
-    /// lost, and counted.
+    /// Hands over the rest, once everything is published. Events that cannot be written by `until`, or not at all,
+    /// are lost and counted.
     pub(super) async fn save_last(&mut self, until: Instant) {
         if let Some(store) = &self.persist.store {
             store.hurry();
@@ -378,7 +377,8 @@ impl Task {
         }
     }
 
-    /// A registration that is to outlive this run. One that did is taken over by its owner.
+    /// Makes a registration that outlives this run. If an earlier run's registration is still there, its owner takes
+    /// it over.
     pub(super) fn add_by_hand(&mut self, id: &str, cgroup: &Path) -> Result<(), AddError> {
         let container = ContainerId::new(id)?;
         let cgroup_id = self.hierarchy.id(cgroup)?;

@@ -1,5 +1,5 @@
-//! From the waiting room to the publishers. Only the loop publishes, and saves, after each event that it
-//! handled; all others put events into the waiting room.
+//! From the waiting room to the publishers. Only the loop publishes and saves, after each event that it handled. All
+//! others put events into the waiting room.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Task {
         self.engine.admit(events, clock::now());
     }
 
-    /// What follows each event of the loop.
+    /// Does what follows each event of the loop.
     pub(super) fn turn(&mut self) {
         for (source, id) in self.engine.take_wanted() {
             self.sources.ask(source, &id);
@@ -31,7 +31,7 @@ impl Task {
         self.relieve();
     }
 
-    /// Publishes events that wait no longer; what is left of them is for the next turn.
+    /// Publishes up to 256 events that wait no longer; the rest is for the next turn.
     fn publish(&mut self) {
         self.engine.release(clock::now().boottime_ns);
         for _ in 0..TURN {
@@ -72,7 +72,7 @@ impl Task {
         });
     }
 
-    /// Says once that counters rise and the probe sees nothing of it, though no record was lost.
+    /// Warns once that counters rise and the probe sees nothing of it, though no record was lost.
     fn warn_if_blind(&mut self, event: &OomEvent) {
         let has_probe = self.source.tier() != Tier::Counters;
         let is_unseen = event.kind == Kind::CounterOnly && !event.while_down;

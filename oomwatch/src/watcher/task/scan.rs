@@ -1,7 +1,7 @@
-//! The task's side of scanning again, after records of cgroups were lost: the walk over the hierarchy is made
-//! on a thread of its own, so that the ring need not wait for a file.
+//! The task's side of scanning again, after records of cgroups were lost. The walk over the hierarchy runs on a
+//! thread of its own, so that the ring need not wait for a file.
 //!
-//! A scan that failed, or that skipped cgroups which another one may find, is made again, after a delay that
+//! A scan that failed, or that skipped cgroups which another scan may find, is made again. The delay between tries
 //! grows.
 
 use std::{future::pending, io, time::Duration};
@@ -42,7 +42,7 @@ pub(super) enum Outcome {
 /// Which scans are under way and to come: one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Scans {
-    /// Something was lost that the one under way, if any, may have missed.
+    /// Something was lost that the scan under way, if any, may have missed.
     wanted: bool,
     running: Option<JoinHandle<io::Result<Walk>>>,
     /// When to try again.
@@ -57,7 +57,7 @@ impl Scans {
         self.wanted = true;
     }
 
-    /// Whether the next one can begin; told once.
+    /// Whether the next scan can begin. True once; then `want` must be called again.
     fn take_due(&mut self) -> bool {
         let is_due = self.running.is_none() && std::mem::take(&mut self.wanted);
         if is_due {
@@ -70,7 +70,7 @@ impl Scans {
         self.running.is_none() && !self.wanted
     }
 
-    /// What the one under way has found, or that it is time for another; for ever where there is neither.
+    /// The result of the scan under way, or that it is time for another; waits forever if there is neither.
     pub(super) async fn next(&mut self) -> Outcome {
         if let Some(running) = &mut self.running {
             let walk = running.await;
@@ -85,7 +85,7 @@ impl Scans {
         Outcome::Retry
     }
 
-    /// A scan came to its end: says what it skipped, and sees to another one if that may find more.
+    /// A scan ended: logs what it skipped, and plans another one if that may find more.
     pub(super) fn ended(&mut self, skipped: &Skipped) {
         say(skipped);
         if skipped.may_pass {
@@ -96,7 +96,7 @@ impl Scans {
         }
     }
 
-    /// A scan failed, and another one may not.
+    /// A scan failed; another one may succeed.
     pub(super) fn retry_later(&mut self) {
         let delays = self.delays.get_or_insert_with(delays);
         if self.retry_at.is_none() {
@@ -105,7 +105,7 @@ impl Scans {
         }
     }
 
-    /// There is no later: tells whether something was to be tried again.
+    /// No retry follows: tells whether one was planned.
     fn take_retry(&mut self) -> bool {
         self.retry_at.take().is_some()
     }
@@ -119,7 +119,7 @@ fn delays() -> backon::ExponentialBackoff {
         .build()
 }
 
-/// One line for each reason, whatever their number.
+/// Logs one line for each reason, whatever the number of cgroups.
 fn say(skipped: &Skipped) {
     if let Some((path, error)) = &skipped.first_failed {
         warn!(
@@ -170,7 +170,7 @@ impl Task {
     }
 
     fn take_in(&mut self, walk: &Walk) {
-        // What has been told of meanwhile comes first; and whether something was lost again.
+        // Records that came meanwhile come first, and so does any new loss.
         self.drain_ring();
         self.check_drops();
         let walked = self.engine.walked_again(walk, clock::now());
@@ -191,7 +191,7 @@ impl Task {
         self.claim();
     }
 
-    /// Completes what is under way or wanted, for the last audit.
+    /// Completes the scans that are under way or wanted, for the last audit.
     pub(super) async fn finish_scans(&mut self) {
         if self.scans.take_retry() {
             self.scanned(Outcome::Retry);

@@ -1,5 +1,5 @@
-//! What the watcher's task has to do with sources of containers: what they tell. Asks nobody itself: the sources
-//! run on a thread of their own ([`thread`]), and everything crosses by bounded channels.
+//! The task's side of the sources of containers: it takes in what they report. It asks nobody itself: the sources run
+//! on a thread of their own ([`thread`]), and everything crosses by bounded channels.
 
 #[cfg(not(feature = "runtimes"))]
 mod absent;
@@ -22,7 +22,7 @@ use crate::{
 const TURN: usize = 64;
 
 impl Task {
-    /// A source told something, and may have told more meanwhile: a listing comes in one go.
+    /// Takes in a sighting, and those that sources have reported meanwhile: a listing comes in one go.
     pub(super) fn sighted_all(&mut self, source: SourceNumber, sighting: Sighting) {
         self.sighted(source, sighting);
         for _ in 1..TURN {
@@ -33,7 +33,7 @@ impl Task {
         }
     }
 
-    /// A source told something.
+    /// Takes in one sighting.
     fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
         let now_ns = clock::now().boottime_ns;
         if let Some((id, cgroup_id)) = self.engine.sighted(source, sighting, now_ns)

@@ -1,7 +1,7 @@
-//! The start, in the order that loses nothing: what may fail comes before what cannot be undone.
+//! The start, in the order that loses nothing: steps that may fail come before steps that cannot be undone.
 //!
-//! Until the loop runs, nothing is read from a pinned ring for good and no older generation of programs is
-//! removed. So a start that fails, or is killed after any of its steps, leaves all of it to the next one.
+//! Until the loop runs, nothing is read from a pinned ring for good, and no older generation of programs is removed.
+//! So a start that fails, or is killed after any of its steps, leaves everything to the next start.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -41,15 +41,15 @@ use crate::{
     watcher::Report,
 };
 
-/// What a ring of 96 MiB holds at most. Of a larger one the rest follows in batches.
+/// Most records that a ring of 96 MiB holds. The rest of a larger ring follows in batches.
 const MOST_RECORDS: usize = 1 << 20;
 
-/// From a kernel's count to the record of it, and more.
+/// Longer than the kernel takes from its count to the record.
 pub(super) const RECORD_MADE: Duration = Duration::from_millis(1);
-/// Readings at the start until no kill comes between the first file and the last.
+/// Most readings at the start, until no kill comes between the first file and the last.
 const MAX_READS: usize = 8;
 
-/// The counters before anything is attached.
+/// The counters from before anything is attached.
 struct Past {
     counters: Readings,
     /// The node's count, before and after.
@@ -68,14 +68,14 @@ struct Left {
     reported_up_to: Option<u64>,
 }
 
-/// A container that is to be there from the start.
+/// A container that is registered from the start.
 struct Given {
     container: Container,
     path: PathBuf,
 }
 
 impl Task {
-    /// Attaches, scans and registers: what happens from now on is not missed.
+    /// Attaches, scans and registers: no kill from now on is missed.
     pub(in super::super) fn start(
         options: Options,
         publishers: Vec<Box<dyn Publisher>>,
@@ -101,7 +101,7 @@ impl Task {
         task.drain();
         task.engine.start_is_over();
         task.begin_node_audit(left.reported_up_to);
-        // After the scan, so that no name waits for it; it is the last that may fail.
+        // After the scan, so that no name waits for it. It is the last step that may fail.
         task.sources =
             Sources::start(&sockets.0, &sockets.1, &task.hierarchy).map_err(StartError::Sources)?;
         task.publish_first(publishers);
@@ -231,8 +231,8 @@ impl Task {
         }
     }
 
-    /// The counters as they were before anything was attached. Those of an earlier run's ledgers tell what
-    /// happened since it ended; without such a run they are where ledgers begin.
+    /// Takes in the counters from before anything was attached. With an earlier run's ledgers they show what happened
+    /// since that run ended. Without such a run, ledgers begin at them.
     fn tell_past(&mut self, past: Past, is_resumed: bool) {
         if is_resumed {
             let told = self
@@ -241,13 +241,13 @@ impl Task {
             self.admit(told);
         }
         if past.node != node::read() {
-            // Something was counted before the programs were attached, or has its record in the ring by now.
+            // An increment was counted before the programs were attached, or has its record in the ring by now.
             self.note_counters(true);
         }
     }
 
-    /// The counters as they are after what waited in a pinned ring. What they have and no record told of was lost
-    /// while no daemon ran, if an earlier run's ledgers are there to say so.
+    /// Takes in the counters as they are after the records of a pinned ring. Increments that no record showed were
+    /// lost while no daemon ran, if an earlier run's ledgers can say so.
     fn meet_counters(&mut self, is_resumed: bool) {
         if !has_counters(&self.hierarchy) {
             return;
@@ -256,14 +256,14 @@ impl Task {
             return self.note_counters(true);
         }
         let counters = self.read_all_counters();
-        // What they counted has its record in the ring, but for one that is being made.
+        // What they counted has its record in the ring, except a record that is being made.
         std::thread::sleep(RECORD_MADE);
         self.drain_ring();
         self.engine.begin(&counters);
     }
 
-    /// Registers a container that was checked before the programs were attached. It may be gone by now, or
-    /// found under another name.
+    /// Registers a container that was checked before the programs were attached. By now it may be gone, or found
+    /// under another name.
     fn register_given(&mut self, given: Given) -> Result<CgroupId, AddError> {
         let (id, cgroup_id) = (given.container.id.clone(), given.container.cgroup_id);
         if !self.engine.tree().contains(cgroup_id) {
@@ -274,9 +274,9 @@ impl Task {
         Ok(cgroup_id)
     }
 
-    /// Reads all that came before this daemon began, and learns of the cgroups that came and went:
-    /// their containers are to be known before any of it is told. It begins after what an earlier daemon
-    /// has stored. What is read stays in the ring until it is handed over.
+    /// Reads all records from before this daemon began, and learns which cgroups came and went. Their containers must
+    /// be known before any kill is reported. Reading begins after the records that an earlier daemon has stored. The
+    /// records stay in the ring until they are handed over.
     fn read_backlog(&mut self, started_ns: u64, stored: &[Position]) -> Vec<Record> {
         self.engine.watching_since(started_ns);
         let mut backlog = Vec::new();
@@ -285,7 +285,7 @@ impl Task {
             backlog.extend(understood(record, report));
         });
         self.read_ring(MOST_RECORDS, &mut backlog);
-        // Of several rings: a counter numbers what was counted in all of them.
+        // There may be several rings: a counter numbers what was counted in all of them.
         backlog.sort_by_key(Record::boottime_ns);
         self.engine.learn_all(&backlog);
         info!(
@@ -295,13 +295,13 @@ impl Task {
         backlog
     }
 
-    /// Makes events of it.
+    /// Makes events of the backlog.
     fn work_off(&mut self, backlog: &[Record]) {
         self.check_drops();
         self.apply_batch(backlog);
     }
 
-    /// The last of the start: from here on it does not fail.
+    /// The last step of the start: from here on it does not fail.
     fn publish_first(&mut self, publishers: Vec<Box<dyn Publisher>>) {
         self.source.keep();
         if self.source.pinned_at().is_some() && self.persist.follow_publishers() {
@@ -316,7 +316,7 @@ impl Task {
         reached("published");
     }
 
-    /// Says what this host does not allow; `oomwatch check` says what to do about it.
+    /// Warns of what this host does not allow; `oomwatch check` says what to do about it.
     fn warn_of_limits(&self, root: CgroupId) {
         if !has_counters(&self.hierarchy) {
             warn!(
@@ -332,13 +332,14 @@ impl Task {
     }
 }
 
-/// Reads all counters, at one moment: as often as it takes for the node's count to stand still meanwhile.
+/// Reads all counters at one moment: as often as it takes for the node's count to stand still meanwhile, at most 8
+/// times.
 fn read_past(hierarchy: &Hierarchy, root: CgroupId) -> Past {
     let mut node = node::read();
     let mut counters = Readings::default();
     if has_counters(hierarchy) {
         for _ in 0..MAX_READS {
-            // What the node counted is in all counters by then.
+            // By then, all counters include what the node counted.
             std::thread::sleep(RECORD_MADE);
             let nothing = |_| 0;
             let mut walk = CounterWalk::begin(hierarchy, root, &nothing);
@@ -353,7 +354,7 @@ fn read_past(hierarchy: &Hierarchy, root: CgroupId) -> Past {
     Past { counters, node }
 }
 
-/// Says what of a pinned ring was lost and not said by an earlier run.
+/// Warns of records of a pinned ring that were lost and that no earlier run reported.
 fn warn_of_losses(lost: u64, said: Option<u64>) {
     // The ring of another generation counts anew.
     let said = said.filter(|said| *said <= lost).unwrap_or(0);
@@ -365,7 +366,7 @@ fn warn_of_losses(lost: u64, said: Option<u64>) {
     }
 }
 
-/// The containers to begin with, as long as nothing is attached yet.
+/// Checks the containers to begin with, as long as nothing is attached yet.
 fn given(hierarchy: &Hierarchy, containers: &[(String, PathBuf)]) -> Result<Vec<Given>, AddError> {
     let mut given: Vec<Given> = Vec::new();
     for (id, path) in containers {
@@ -427,7 +428,7 @@ fn forward_log(source: &mut KillSource) {
     }
 }
 
-/// The kernel's, or where it cannot be read, one for this run: nothing of an earlier run is gone on with then.
+/// The kernel's boot id. If it cannot be read, an id for this run: then nothing of an earlier run is resumed.
 fn boot_id(path: &str) -> Arc<str> {
     match std::fs::read_to_string(path) {
         Ok(id) => id.trim().into(),
@@ -448,8 +449,8 @@ fn host_name() -> Option<Arc<str>> {
 mod tests {
     use super::*;
 
-    /// Two boots that could not be told from one another were taken for one, and the containers of the first were
-    /// put on whatever had their cgroups' numbers in the second.
+    /// Two boots that could not be distinguished were taken for one. The containers of the first were put on whatever
+    /// had their cgroups' numbers in the second.
     #[test]
     fn a_boot_without_an_id_is_like_no_other() {
         let path = "/proc/self/no-such-file";

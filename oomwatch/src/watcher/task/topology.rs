@@ -1,5 +1,4 @@
-//! Cgroups that come and go, as their parents' directories and a scan tell; and what those that
-//! went counted last.
+//! Cgroups that come and go, as their parents' directories and a scan show; and the last counters of those that went.
 
 use std::{collections::HashSet, io};
 
@@ -48,7 +47,7 @@ impl Task {
         any
     }
 
-    /// A cgroup came; it may have children already, made before anybody watched it.
+    /// Takes in a new cgroup; it may have children already, made before anybody watched it.
     pub(super) fn created(&mut self, watch: &mut CounterWatch, parent: CgroupId, name: &[u8]) {
         let Some(mut path) = self.engine.tree().path(parent) else {
             return;
@@ -60,7 +59,7 @@ impl Task {
         let directory = self.hierarchy.directory(&path);
         let id = match self.hierarchy.id(&directory) {
             Ok(id) => id,
-            // Gone already; the removal tells.
+            // Gone already; the removal reports it.
             Err(CgroupError::NotFound { .. }) => return,
             Err(error) => return warn!(%error, "a new cgroup cannot be looked at"),
         };
@@ -83,7 +82,7 @@ impl Task {
         }
     }
 
-    /// Children of one parent are gone: what they counted last is told by the parent. `nameless`
+    /// Takes in that children of one parent are gone: the parent's counter shows what they counted last. `nameless`
     /// where one of them was never known.
     pub(super) fn removed(
         &mut self,
@@ -92,7 +91,7 @@ impl Task {
         mut gone: Vec<CgroupId>,
         nameless: bool,
     ) {
-        // A victim tells of itself before its cgroup can go.
+        // A victim's own record comes before its cgroup can go.
         self.drain_ring();
         if let Some(mut before) = watch.families.remove(&parent) {
             if self.total(parent) == Some(before.total) {
@@ -100,7 +99,7 @@ impl Task {
                 gone.iter().for_each(|&id| before.bury(id));
                 watch.families.insert(parent, before);
             } else if let Some((after, listed)) = self.read_family(parent) {
-                // More may have gone since, of which the queue tells later.
+                // More children may have gone since; the queue reports them later.
                 let listed: HashSet<CgroupId> = listed.into_iter().collect();
                 gone.extend(
                     watch
@@ -109,7 +108,7 @@ impl Task {
                 );
                 gone.sort_unstable();
                 gone.dedup();
-                // One that was taken in before is in the counts of before.
+                // A child that was taken in before is in the counts of before.
                 gone.retain(|&id| self.engine.tree().is_live(id));
                 self.settle_family(parent, &before, &after, &gone, nameless);
                 watch.families.insert(parent, after);
@@ -131,7 +130,7 @@ impl Task {
         self.follow(watch, parent);
     }
 
-    /// Speaks of what the children that are gone counted last, if it is certain whose it was.
+    /// Reports what the children that are gone counted last, if it is certain whose it was.
     fn settle_family(
         &mut self,
         parent: CgroupId,
@@ -154,7 +153,7 @@ impl Task {
             let last = before.last_known(*only, told(*only)) + untold;
             self.engine.read_last(*only, last, now)
         } else if self.engine.owner(parent).is_some() {
-            // A container above tells of it by its own counter.
+            // A container above reports it by its own counter.
             None
         } else if nameless || gone.iter().any(is_container) {
             warn!(
@@ -169,14 +168,13 @@ impl Task {
         self.admit(event);
     }
 
-    /// Looks at the whole hierarchy once more, because an earlier look failed or skipped something.
+    /// Scans the whole hierarchy once more, because an earlier scan failed or skipped something.
     pub(in super::super::task) fn rescan_counted(&mut self) {
         self.with_counters(|task, watch| task.rescan(watch, true));
     }
 
-    /// Looks at the whole hierarchy, and takes in what came and went without a word. `is_new`
-    /// where cgroups that were not known were created since the start, so that their counters
-    /// began at 0.
+    /// Scans the whole hierarchy, and takes in cgroups that came and went without a notification. `is_new` where
+    /// unknown cgroups were created since the start, so that their counters began at 0.
     pub(super) fn rescan(&mut self, watch: &mut CounterWatch, is_new: bool) {
         let now = clock::now();
         let known = self.engine.tree().live().collect();

@@ -17,7 +17,7 @@ use crate::{
 /// The sources that run; dropping it ends them.
 #[derive(Debug, Default)]
 pub(in super::super) struct Sources {
-    /// Those that the thread came to follow; `None` where there is no thread.
+    /// Sources that the thread came to follow; `None` where there is no thread.
     appeared: Option<mpsc::Receiver<Followed>>,
     followed: Vec<Followed>,
     _thread: Option<Thread>,
@@ -39,7 +39,7 @@ impl Sources {
             .iter()
             .map(|socket| follow(socket, &hierarchy))
             .unzip();
-        // Room for each: the thread never waits to tell of one.
+        // Room for each: the thread never waits to announce one.
         let (sender, appeared) = mpsc::channel(possible.len().max(1));
         let following = Following {
             sources,
@@ -54,7 +54,7 @@ impl Sources {
         })
     }
 
-    /// Asks a source for a container. Where too many wait to be asked for, the next listing has it.
+    /// Asks a source for a container. If too many requests wait, the next listing has the container.
     pub(in super::super) fn ask(&self, source: SourceNumber, id: &ContainerId) {
         let number = usize::try_from(source).ok();
         if let Some(followed) = number.and_then(|number| self.followed.get(number)) {
@@ -70,13 +70,13 @@ impl Sources {
         (0..).zip(sockets)
     }
 
-    /// What a source has told by now, if any has.
+    /// A sighting that a source has reported by now, if any has.
     pub(super) fn told(&mut self) -> Option<(SourceNumber, Sighting)> {
         let mut sources = (0..).zip(&mut self.followed);
         sources.find_map(|(number, followed)| Some((number, followed.sightings.try_recv().ok()?)))
     }
 
-    /// The next thing that a source tells; for ever where there is none.
+    /// The next sighting of any source; waits forever if there is none.
     pub(in super::super) async fn next(&mut self) -> (SourceNumber, Sighting) {
         poll_fn(|context| {
             if let Some(appeared) = &mut self.appeared {

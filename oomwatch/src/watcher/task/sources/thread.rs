@@ -1,8 +1,8 @@
 //! The thread that the sources run on, with a runtime of its own.
 //!
-//! Sources read what others wrote: answers of any length, `/proc`, places where a runtime may be. That takes as
-//! long as others like, so it is not done on the thread that drains the ring. The thread knows no engine: it
-//! fills the sources' bounded queues. Nobody waits for its end, for it may be in a file that hangs.
+//! Sources read what others wrote: answers of any length, `/proc`, places where a runtime may be. That takes as long
+//! as others like, so the thread that drains the ring does not do it. The thread knows no engine: it fills the
+//! sources' bounded queues. Nobody waits for its end, because it may be in a file that hangs.
 
 use std::{future::Future, io, sync::Arc, thread, time::Duration};
 
@@ -61,12 +61,12 @@ pub(super) struct Following {
     /// Runtimes that may be installed or started later.
     pub(super) absent: Vec<RuntimeSocket>,
     pub(super) hierarchy: Arc<Hierarchy>,
-    /// Tells the watcher's task of those that came.
+    /// Announces to the watcher's task the runtimes that came.
     pub(super) appeared: mpsc::Sender<Followed>,
 }
 
 impl Following {
-    /// Follows all, and looks for those that are absent, until it is dropped.
+    /// Follows all sources, and looks for those that are absent, until it is dropped.
     pub(super) async fn run(mut self) {
         self.sources.drain(..).for_each(drive);
         while !self.absent.is_empty() && self.look().await {
@@ -76,7 +76,7 @@ impl Following {
         std::future::pending::<()>().await;
     }
 
-    /// Follows those that were not there before; tells whether anybody listens.
+    /// Follows runtimes that were not there before; tells whether anybody listens.
     async fn look(&mut self) -> bool {
         let is_there = |socket: &mut RuntimeSocket| socket.exists();
         let came: Vec<_> = self.absent.extract_if(.., is_there).collect();
