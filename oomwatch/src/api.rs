@@ -1,10 +1,9 @@
-//! The HTTP API of a running watcher: a control socket, and a listener that only tells.
+//! The HTTP API of a running watcher: a control socket, and a read-only listener.
 //!
-//! [`Api`] holds what requests are answered from: the events of late (`recent`), which its publisher
-//! collects, and the watcher, behind one small trait (`watched`). `routes` says what is where,
-//! [`ControlSocket`] and [`ReadOnlyListener`] make the sockets before anything is attached, and `serve` moves
-//! their connections. Every size, number and time that a client has a say in is bounded.
-//! Never touches the engine, the ring or a cgroup.
+//! [`Api`] answers requests from the latest events (`recent`), which its publisher collects, and from the watcher
+//! behind one small trait ([`Requests`]). `routes` has the table of routes. [`ControlSocket`] and
+//! [`ReadOnlyListener`] make the sockets before anything is attached, and `serve` moves their connections. Every
+//! size, number and time that a client influences is bounded. Never touches the engine, the ring or a cgroup.
 
 mod answer;
 mod containers;
@@ -105,7 +104,7 @@ impl Api {
         self
     }
 
-    /// Serves what only tells on this listener, and the status page.
+    /// Serves the read-only routes and the status page on this listener.
     #[must_use]
     pub fn read_only(mut self, listener: ReadOnlyListener) -> Self {
         self.read_only = Some(listener);

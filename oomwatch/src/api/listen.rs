@@ -1,4 +1,4 @@
-//! The listener that only tells: where it may listen.
+//! The read-only listener: where it may listen.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
-    /// Others could reach it, and nobody said that they may.
+    /// Others can reach it, and `public` does not allow that.
     #[error(
         "{address} can be reached from outside, where everybody could read the names of this host's containers and processes, without a password and in the clear: give a loopback address, or --listen-public too"
     )]
@@ -47,7 +47,7 @@ pub struct ReadOnlyListener {
 }
 
 impl ReadOnlyListener {
-    /// Listens on `HOST:PORT`; on an address that others can reach only if `public`.
+    /// Listens on `HOST:PORT`. An address that others can reach needs `public`.
     ///
     /// # Errors
     /// When it is no address, one that others can reach, or cannot be listened on.
@@ -87,7 +87,7 @@ impl ReadOnlyListener {
     }
 }
 
-/// An IPv4 address may come in the clothes of an IPv6 one.
+/// An IPv4 address may be mapped into an IPv6 one.
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }

@@ -1,4 +1,4 @@
-//! The API as its clients meet it, on real sockets, for a watcher that is none.
+//! The API as its clients meet it, on real sockets, with a made-up watcher.
 
 mod hostile;
 

@@ -2,7 +2,7 @@
 
 use std::path::{self, PathBuf};
 
-/// Where a daemon is asked if nobody said otherwise.
+/// Default control socket of a daemon.
 pub(crate) const DEFAULT_CONTROL: &str = "/run/oomwatch/oomwatch.sock";
 
 /// A control socket, as it was asked for.

@@ -12,7 +12,7 @@ use super::StoreError;
 
 const DATABASE: &str = "oomwatch.db";
 const LOCK: &str = "oomwatch.lock";
-/// SQLite's own files beside the database.
+/// Suffixes of the store's files: the database itself, and SQLite's own files beside it.
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The state directory, locked as long as this lives; the kernel unlocks it when a daemon dies.

@@ -1,4 +1,4 @@
-//! What publishers get, and what a slow, failing or hanging one costs.
+//! The events that publishers get, and the cost of a slow, failing or hanging one.
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
@@ -23,7 +23,7 @@ enum Answer {
     Block(Duration),
 }
 
-/// Answers as it was told, then accepts everything; tells what it accepted, and when.
+/// Gives these answers, then accepts everything. Passes on each accepted event and its time.
 struct Scripted {
     delivery: Delivery,
     answers: VecDeque<Answer>,

@@ -1,5 +1,5 @@
-//! A gRPC server for tests, on a socket in a directory of its own. It knows no messages: a test
-//! says what it answers to each method, in bytes.
+//! A gRPC server for tests, on a socket in a directory of its own. It knows no messages: a test gives the answer to
+//! each method, in bytes.
 
 use std::{
     convert::Infallible,

@@ -102,7 +102,7 @@ fn a_file_damaged_in_use_is_moved_aside_and_the_whole_is_asked_for() {
     assert!(aside, "the damaged file is kept");
 }
 
-/// Each batch that was written let another message in, until they had taken the place of a batch.
+/// Regression: each written batch let another message in, until they had taken the place of a batch.
 #[test]
 fn publishers_that_move_have_one_message_under_way() {
     use crate::store::cursors::Nudge;
