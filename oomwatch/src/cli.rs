@@ -190,7 +190,7 @@ pub(crate) struct ApiArgs {
     pub(crate) compat: Vec<api::Compat>,
 }
 
-// Which daemon is meant.
+// Arguments that name the daemon.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
     /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
@@ -282,7 +282,7 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-// What is kept between runs.
+// Arguments of the store.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
     /// Keep the history in this directory, and the ledgers that find kills from the time without a daemon. Without it

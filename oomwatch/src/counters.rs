@@ -36,7 +36,7 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// The directories' token in the epoll set. No cgroup has this id.
 const DIRECTORIES: u64 = u64::MAX;
 
-/// What one cgroup's counters were at one moment.
+/// One cgroup's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Read {
     /// Changes when the memory controller was switched off and on, which zeroes the counters.
@@ -80,7 +80,7 @@ impl CounterWatch {
 
     /// Waits until a counter may have moved or a cgroup came or went.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        // Cleared before the files are read: what moves during that wakes again.
+        // Cleared before the files are read: a change during that wakes again.
         self.epoll.readable_mut().await?.clear_ready();
         Ok(())
     }

@@ -29,17 +29,17 @@ pub enum Severity {
     Broken,
 }
 
-/// One thing that was looked at.
+/// One checked fact about the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at.
+    /// The checked subject.
     pub subject: &'static str,
-    /// What was found.
+    /// The result of the check.
     pub found: String,
-    /// How good that is.
+    /// The severity of the result.
     pub severity: Severity,
-    /// What to do about it.
+    /// The remedy, if any.
     pub remedy: Option<&'static str>,
 }
 
@@ -68,11 +68,11 @@ impl Finding {
     }
 }
 
-/// Everything that was looked at.
+/// All findings about this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostReport {
-    /// In the order of looking.
+    /// The findings, in the order of the checks.
     pub findings: Vec<Finding>,
 }
 

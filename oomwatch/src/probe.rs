@@ -80,7 +80,7 @@ pub enum ProbeError {
     /// The kernel's type information cannot be used.
     #[error("the kernel's type information at {KERNEL_BTF} is unusable: {reason}")]
     BadBtf {
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// This binary was built without its kernel side.
@@ -94,7 +94,7 @@ pub enum ProbeError {
     Tier {
         /// The tier.
         tier: Tier,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// The kernel refused the programs or their maps.
@@ -144,7 +144,7 @@ impl ProbeError {
 pub(crate) struct ProbeConfig {
     pub(crate) ring_bytes: u32,
     pub(crate) tier: TierChoice,
-    /// Let the programs log what they do (`RUST_LOG=oomwatch::ebpf=debug`).
+    /// Lets the programs log (`RUST_LOG=oomwatch_ebpf=debug`).
     pub(crate) log: bool,
 }
 
@@ -219,7 +219,7 @@ impl Probe {
 
     /// Waits until the ring has something to read.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        // Cleared before the drain: what arrives during it wakes again.
+        // Cleared before the drain: a record that arrives during it wakes again.
         self.ring.readable_mut().await?.clear_ready();
         Ok(())
     }

@@ -77,7 +77,7 @@ impl Default for Limits {
     }
 }
 
-/// What an earlier run of this boot left.
+/// The data that an earlier run of this boot left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
     /// All ledgers; `None` where the store has none to continue with.

@@ -23,7 +23,7 @@ use crate::log::info;
 /// How long the owner of the socket may take to accept a connection. An owner that does not is alive all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Who may use the socket: whoever may write to it.
+/// Who may use the socket. These are the users who may write to its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlAccess {
@@ -49,15 +49,15 @@ pub enum ControlError {
     /// Something else is there.
     #[error("{} is there already and is no socket: give another --control PATH", path.display())]
     NoSocket {
-        /// What is there.
+        /// The path of that file.
         path: PathBuf,
     },
-    /// It cannot be made.
+    /// The socket cannot be made.
     #[error("cannot {operation} the control socket {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -65,7 +65,7 @@ pub enum ControlError {
     },
 }
 
-/// A unix socket for [`crate::api::Api::control`]. Its file goes when this is dropped.
+/// A unix socket for [`crate::api::Api::control`]. Dropping it removes its file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// No address at all.
+    /// The text is no address.
     #[error("{address} is no address to listen on, such as 127.0.0.1:9187")]
     Address {
         /// As it was given.
@@ -25,10 +25,10 @@ pub enum ListenError {
         "{address} can be reached from outside, where everybody could read the names of this host's containers and processes, without a password and in the clear: give a loopback address, or --listen-public too"
     )]
     Public {
-        /// What it comes to.
+        /// The address that it resolves to.
         address: SocketAddr,
     },
-    /// The address is in use, not here, or not to be had without privilege.
+    /// The address is in use, not on this host, or needs privilege.
     #[error("cannot listen on {address}")]
     Bind {
         /// As it was given.
@@ -72,7 +72,7 @@ impl ReadOnlyListener {
         Ok(Self { listener, address })
     }
 
-    /// Where it listens; the port is known here too where 0 was asked for.
+    /// The address that it listens on. Has the actual port, also for port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

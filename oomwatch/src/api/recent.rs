@@ -37,7 +37,7 @@ impl Publisher for ApiPublisher {
     }
 }
 
-/// One event, as a frame of a stream; its JSON is a part of that.
+/// One event, as a frame of a stream. The frame contains the event's JSON.
 #[derive(Clone, Debug)]
 struct Frame {
     id: String,
@@ -64,7 +64,7 @@ impl Frame {
     }
 }
 
-/// What is at a reader's place.
+/// The item at a reader's place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// A frame of the stream.
@@ -75,7 +75,7 @@ pub(super) enum Next {
     Nothing,
 }
 
-/// The events of late, the oldest first.
+/// The latest events, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     frames: VecDeque<Frame>,

@@ -82,7 +82,7 @@ pub enum CgroupError {
         /// The path as given.
         path: PathBuf,
     },
-    /// `memory.events` is not what it should be.
+    /// `memory.events` is malformed.
     #[error("{} is malformed", path.display())]
     Malformed {
         /// The file.

@@ -41,7 +41,7 @@ pub(crate) fn careful(
     })
 }
 
-/// Only what a second look does not find either is missing.
+/// Keeps only those missing cgroups that a second look does not find either.
 fn confirmed(
     mut walk: Walk,
     look_again: impl FnOnce() -> io::Result<(Vec<LiveCgroup>, Skipped)>,

@@ -1,4 +1,4 @@
-//! `run`: the sockets of the API, and what it answers from.
+//! `run`: the sockets of the API, and the API's sources.
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 

@@ -59,7 +59,7 @@ impl Publisher for Stdout {
 }
 
 fn write(mut lines: mpsc::Receiver<Line>, output: Output, color: bool) -> io::Result<()> {
-    // Not by way of the library's buffer: what is written is to be out.
+    // Bypasses the library's buffer: a written event must be out.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     while let Some((event, done)) = lines.blocking_recv() {
         write_event(&mut stdout, &event, output, color)?;

@@ -1,4 +1,4 @@
-//! Which control socket is meant, and who may use it.
+//! The choice of the control socket, and who may use it.
 
 use std::path::{self, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `oomwatch unpin`: removes what `run --pin` left in the kernel.
+//! `oomwatch unpin`: removes the programs and maps that `run --pin` left in the kernel.
 
 use std::io::{Write as _, stdout};
 

@@ -40,7 +40,7 @@ pub(crate) enum Change {
     },
 }
 
-/// What was found in the queue.
+/// The changes that were in the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) changes: Vec<Change>,
@@ -149,7 +149,7 @@ impl Directories {
         self.limited
     }
 
-    /// Takes what is in the queue.
+    /// Takes all changes in the queue.
     pub(crate) fn changes(&mut self) -> Changes {
         let mut found = Changes::default();
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];

@@ -18,7 +18,7 @@ use crate::tier::Tier;
 pub(crate) struct Gap {
     /// `structure.member`.
     pub(crate) member: String,
-    /// What was found instead.
+    /// The defect of the member.
     pub(crate) reason: &'static str,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Layout {
     pub(crate) out_of_memory_id: Option<u32>,
 }
 
-/// What a member must be.
+/// The required type of a member.
 #[derive(Clone, Copy)]
 enum Expect {
     /// An integer, or a wrapper of one, of this many bytes.

@@ -41,7 +41,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oo
 
 const LOG_LEVEL_OFF: u8 = 0;
 const LOG_LEVEL_ALL: u8 = 0xff;
-/// The log's ring when nobody reads it: the smallest there is.
+/// Size of the log's ring in bytes when nobody reads it: the smallest possible one.
 const IDLE_LOG_BYTES: u32 = 4096;
 const LOG_BYTES: u32 = 128 * 1024;
 const OUT_OF_MEMORY: &str = "out_of_memory";
@@ -144,7 +144,7 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
     Ok(probe)
 }
 
-/// What became of the programs.
+/// The result of starting the programs.
 struct Started {
     tier: Tier,
     gaps: Vec<Gap>,
@@ -239,7 +239,7 @@ fn load_object(
     } else {
         (LOG_LEVEL_OFF, IDLE_LOG_BYTES)
     };
-    // Shortens the loader's life to that of what it borrows here.
+    // Shortens the loader's life to the life of its borrows here.
     let mut loader = loader;
     loader
         .override_global(CONFIG_SYMBOL, kernel.as_bytes(), true)
@@ -250,13 +250,13 @@ fn load_object(
         .map_err(load_error)
 }
 
-/// What holds a program of this name attached.
+/// The name of a program, and the link that holds it attached.
 type Link = (&'static str, FdLink);
 
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
-/// What keeps the tree of cgroups up to date.
+/// The tracepoints that keep the tree of cgroups up to date.
 const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
     ("cgroup_mkdir", "cgroup_mkdir"),
     ("cgroup_rmdir", "cgroup_rmdir"),

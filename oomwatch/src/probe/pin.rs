@@ -75,7 +75,7 @@ pub enum PinError {
         path.display()
     )]
     Foreign {
-        /// What it is about.
+        /// The foreign path.
         path: PathBuf,
     },
     /// The directory, or a name in it.
@@ -96,12 +96,12 @@ pub enum PinError {
         #[source]
         source: BoxedError,
     },
-    /// Something with a name of ours is not what it should be.
+    /// An object under a name of ours cannot be used.
     #[error("{} cannot be used: remove it with `oomwatch unpin`", path.display())]
     Object {
         /// Its name.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         source: BoxedError,
     },
@@ -115,7 +115,7 @@ impl PinError {
     }
 }
 
-/// What [`unpin`] did.
+/// The result of [`unpin`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unpinned {
@@ -154,7 +154,7 @@ pub(crate) struct PinDir {
     _lock: File,
 }
 
-/// What is in it.
+/// The contents of a pin directory.
 #[derive(Debug, Default)]
 struct Contents {
     /// The oldest first.
@@ -174,7 +174,7 @@ pub(crate) struct Generation {
     foreign: Vec<PathBuf>,
 }
 
-/// What a start finds.
+/// The generations that a start finds.
 #[derive(Debug)]
 pub(crate) struct PinnedGenerations {
     /// The generation to continue with.

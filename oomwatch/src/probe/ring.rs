@@ -22,7 +22,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// `BPF_RINGBUF_BUSY_BIT` and `BPF_RINGBUF_DISCARD_BIT` of a record's length.
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-/// In front of each record, and what records are aligned to.
+/// Bytes of the header in front of each record. Records are aligned to them.
 const HEADER_BYTES: usize = 8;
 
 /// How far a ring is read.
@@ -206,7 +206,7 @@ fn position_of(memory: &MmapRaw) -> &AtomicUsize {
 /// A part of a record, which the kernel may be writing over.
 fn word_at(memory: &MmapRaw, at: usize, ordering: Ordering) -> u32 {
     assert!(at + size_of::<u32>() <= memory.len() && at.is_multiple_of(size_of::<u32>()));
-    // SAFETY: it is in the mapping and aligned; what is torn is found out afterwards.
+    // SAFETY: it is in the mapping and aligned; a torn value is found out afterwards.
     let word = unsafe { &*memory.as_ptr().add(at).cast::<AtomicU32>() };
     word.load(ordering)
 }

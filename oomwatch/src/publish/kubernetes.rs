@@ -68,8 +68,8 @@ struct Worker {
 type Request = (Kill, oneshot::Sender<Result<(), PublishError>>);
 
 impl KubernetesPublisher {
-    /// Publishes to the API server of the cluster that this process is a pod of, as its service
-    /// account, which must be allowed to `create` `events` in the group `events.k8s.io`.
+    /// Publishes to the API server of this pod's cluster, as the pod's service account. That account must be allowed
+    /// to `create` `events` in the group `events.k8s.io`.
     ///
     /// # Errors
     /// When this is no pod, or its service account is not mounted.

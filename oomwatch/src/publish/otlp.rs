@@ -174,7 +174,7 @@ impl Publisher for OtlpPublisher {
     }
 }
 
-/// What an exporter's failure is to a publisher.
+/// An exporter's failure as a publisher's.
 fn failed(error: OTelSdkError) -> PublishError {
     PublishError::Failed(Box::new(error))
 }

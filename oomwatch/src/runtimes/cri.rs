@@ -106,7 +106,7 @@ async fn first(events: &mut Subscription<Event>) -> Result<Option<Event>, GrpcEr
 
 struct Follower<'a> {
     client: Client,
-    /// What the runtime calls itself.
+    /// The runtime's own name for itself.
     runtime: String,
     sightings: &'a Sightings,
 }

@@ -35,7 +35,7 @@ pub(crate) enum GrpcError {
     /// No answer in time.
     #[error("no answer to {method} within {} s", limit.as_secs())]
     Hangs {
-        /// What was asked for.
+        /// The method.
         method: &'static str,
         /// The limit.
         limit: Duration,
@@ -46,7 +46,7 @@ pub(crate) enum GrpcError {
     /// The connection, or the runtime's refusal.
     #[error("{method} failed")]
     Refused {
-        /// What was asked for.
+        /// The method.
         method: &'static str,
         /// Why.
         #[source]

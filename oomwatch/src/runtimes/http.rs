@@ -171,7 +171,7 @@ impl Client {
             .map_err(|error| failed(request, error))?;
         let mut connection = JoinSet::new();
         connection.spawn(async {
-            // Its error comes to whoever reads the answer.
+            // The reader of the answer gets its error.
             let _ = moving.await;
         });
         let asked = Request::get(path)

@@ -42,7 +42,7 @@ pub(crate) enum SourceError {
     /// A request failed.
     #[error("{request} failed")]
     Request {
-        /// What was asked for.
+        /// The request.
         request: &'static str,
         /// Why.
         #[source]
@@ -51,7 +51,7 @@ pub(crate) enum SourceError {
     /// No answer within [`REQUEST_LIMIT`].
     #[error("no answer to {request} within {} s", REQUEST_LIMIT.as_secs())]
     Hangs {
-        /// What was asked for.
+        /// The request.
         request: &'static str,
     },
     /// The runtime listens there, and does not know the interface.

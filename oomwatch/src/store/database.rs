@@ -126,7 +126,7 @@ impl Database {
         Ok(last)
     }
 
-    /// What is written into this new file is of this boot.
+    /// Marks the content of this new file as of this boot.
     pub(super) fn begin_boot(&mut self, boot_id: &str) -> Result<(), StoreError> {
         let kept_ns = self.age.now(clock::now().boottime_ns);
         self.run("begin", |connection| {

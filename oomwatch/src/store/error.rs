@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Why the store, or the history in it, cannot be used. Watching goes on without it.
+/// Why the store, or the history in it, cannot be used. Watching continues without it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -96,7 +96,7 @@ pub enum StoreError {
     /// Something else about the file or its disk.
     #[error("cannot {operation} the store {}", path.display())]
     Database {
-        /// What was to be done.
+        /// The operation that failed.
         operation: &'static str,
         /// The file.
         path: PathBuf,

@@ -58,7 +58,7 @@ impl Files {
         database(&self.dir)
     }
 
-    /// Renames a damaged store with what belongs to it; returns its new name.
+    /// Renames a damaged store together with SQLite's own files. Returns its new name.
     pub(super) fn move_aside(&self, unix_seconds: u64) -> Result<PathBuf, StoreError> {
         let path = self.database();
         let aside = self.dir.join(format!("{DATABASE}.corrupt-{unix_seconds}"));

@@ -42,7 +42,7 @@ pub(super) enum Message {
     Close,
 }
 
-/// What the watcher's task and the writer's thread both see.
+/// The state that the watcher's task and the writer's thread share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// `is_writing`: a batch is with the writer. `events`: its events. `was_written`: whether the last one was

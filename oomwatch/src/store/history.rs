@@ -31,7 +31,7 @@ pub struct HistoryFilter {
     pub pod: Option<String>,
     /// Only of this namespace.
     pub namespace: Option<String>,
-    /// Only the latest so many.
+    /// At most this many, the latest ones.
     pub limit: Option<u64>,
 }
 

@@ -71,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// How many events wait, for whoever asks meanwhile.
+    /// The number of events that wait, for other readers.
     pub(crate) fn backlog(&self) -> Backlog {
         Backlog {
             stored: self.stored.clone(),

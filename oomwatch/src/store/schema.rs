@@ -129,7 +129,7 @@ pub(super) fn stored_time(unix_time_ns: i128) -> i64 {
     i64::try_from(stored).unwrap_or(i64::MAX)
 }
 
-/// What a store's version is to this program.
+/// A store's version, compared with this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// It lacks some migrations.

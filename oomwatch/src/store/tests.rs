@@ -1,4 +1,4 @@
-//! The store from the outside: what is there after a restart, however the run before ended.
+//! The store from the outside: its content after a restart, however the run before ended.
 
 use std::{
     fs,

@@ -33,7 +33,7 @@ const HURRIED_RETRY: Duration = Duration::from_millis(100);
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// The history is trimmed this long after the start, when the host is less busy...
 const FIRST_TRIM: Duration = Duration::from_secs(5);
-/// ...and again this often, or after so many events.
+/// ...and again this often, or after [`TRIM_AFTER_EVENTS`] events.
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 const TRIM_AFTER_EVENTS: usize = 4096;
 
@@ -48,7 +48,7 @@ pub(super) struct Writer {
     cursors: Cursors,
     /// The last wait between two tries, while nothing can be written.
     failing: Option<Duration>,
-    /// When what was written is to be synced.
+    /// When the last writes are due for a sync.
     sync_at: Option<Instant>,
     trim_at: Instant,
     untrimmed: usize,
@@ -85,7 +85,7 @@ impl Writer {
             let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
             match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Message::Batch(batch)) => self.take(&batch),
-                // Before they are looked at: what moves meanwhile is another message.
+                // Before the cursors are looked at: a later move sends another message.
                 Ok(Message::Cursors) => self.cursors.heard(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Close) => self.cursors.close(),

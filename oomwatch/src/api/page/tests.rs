@@ -1,4 +1,4 @@
-//! The page in a real browser, with names that are meant to break it.
+//! The page in a real browser, with names that try to break it.
 
 use std::{io::Write as _, process::Command, sync::Arc, time::Duration};
 

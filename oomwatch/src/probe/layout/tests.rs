@@ -16,7 +16,7 @@ struct Kernel {
     local_events: LocalEvents,
 }
 
-/// What a memory cgroup has of its own counters.
+/// The local counters that a memory cgroup has.
 #[derive(Clone, Copy, PartialEq)]
 enum LocalEvents {
     None,

@@ -15,7 +15,7 @@ const NAME: &str = "oomwatch";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct About {
     wire: u16,
-    /// Hashes of what was loaded, and of what was written into it.
+    /// Hashes of the loaded object, and of the config written into it.
     object: u64,
     config: u64,
     tier: String,
@@ -26,7 +26,7 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// What this build would load here.
+    /// The description of the programs that this build would load here.
     pub(crate) fn new(
         object: &[u8],
         config: &Config,

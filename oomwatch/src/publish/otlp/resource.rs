@@ -15,7 +15,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const UUID: &str = "/proc/sys/kernel/random/uuid";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
-/// What is known of the sender.
+/// The attributes of the sender.
 #[derive(Debug)]
 pub(super) struct Attributes(Vec<KeyValue>);
 

@@ -76,7 +76,7 @@ impl ExportedTotals {
         self.changed.notify_one();
     }
 
-    /// Sends what is left.
+    /// Sends the rest.
     pub(super) async fn finish(self) -> Result<(), PublishError> {
         self.stop.cancel();
         // A task that panicked has logged so.

@@ -12,7 +12,7 @@ pub(super) const MAX_PENDING: usize = 16_384;
 /// Longest name or image, in bytes, that an event may keep while its container waits.
 const MAX_TOLD_BYTES: usize = 4096;
 
-/// What an event means for a container.
+/// The meaning of an event for its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtimes) enum Change {
     /// There is something to ask for.
@@ -26,7 +26,7 @@ pub(in crate::runtimes) enum Change {
 pub(in crate::runtimes) struct Told {
     pub(in crate::runtimes) name: Option<String>,
     pub(in crate::runtimes) image: Option<String>,
-    /// The labels, and what the daemon puts among them.
+    /// The labels, and further attributes that the daemon mixes with them.
     #[serde(flatten)]
     pub(in crate::runtimes) labels: Labels,
 }

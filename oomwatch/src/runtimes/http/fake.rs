@@ -23,7 +23,7 @@ use crate::{
 /// Longer than any test takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the daemon does with a request.
+/// The daemon's answer to a request.
 pub(in crate::runtimes) enum Reply {
     /// Answers with this.
     Json(Value),
@@ -44,7 +44,7 @@ pub(in crate::runtimes) struct Fake {
     _server: JoinSet<()>,
 }
 
-/// Sends events to whoever is subscribed.
+/// Sends events to all subscribers.
 #[derive(Clone)]
 pub(in crate::runtimes) struct Events(broadcast::Sender<Vec<u8>>);
 

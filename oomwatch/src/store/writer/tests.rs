@@ -147,7 +147,7 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
         .put_aside(&StoreError::InUse { path: "".into() })
         .unwrap();
     writer.write(&events(5..7)).unwrap();
-    // What was read before is published all the same.
+    // Events that were read before are published all the same.
     for second in [2, 3, 4] {
         let event = event_at(second).into();
         assert_eq!(outbox.next().await, Some(OutboxRead::Event(event)));

@@ -41,7 +41,7 @@ impl Events {
         mounted.map(Self).ok_or(FormatError::NotMounted)
     }
 
-    /// That of `category/name`.
+    /// The format of `category/name`.
     pub(super) fn format(&self, tracepoint: &str) -> Result<Format, FormatError> {
         let path = self.0.join(tracepoint).join("format");
         match fs::read_to_string(&path) {
