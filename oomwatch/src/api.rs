@@ -1,10 +1,9 @@
-//! The HTTP API of a running watcher: a control socket, and a listener that only tells.
+//! The HTTP API of a running watcher: a control socket, and a read-only listener.
 //!
-//! [`Api`] holds what requests are answered from: the events of late (`recent`), which its publisher
-//! collects, and the watcher, behind one small trait (`watched`). `routes` says what is where,
-//! [`ControlSocket`] and [`ReadOnlyListener`] make the sockets before anything is attached, and `serve` moves
-//! their connections. Every size, number and time that a client has a say in is bounded.
-//! Never touches the engine, the ring or a cgroup.
+//! [`Api`] answers requests from the latest events (`recent`), which its publisher collects, and from the watcher
+//! behind one small trait ([`Requests`]). `routes` has the table of routes. [`ControlSocket`] and
+//! [`ReadOnlyListener`] make the sockets before anything is attached, and `serve` moves their connections. Every
+//! size, number and time that a client influences is bounded. Never touches the engine, the ring or a cgroup.
 
 mod answer;
 mod containers;
@@ -49,16 +48,16 @@ use crate::watcher::{Handle, requests::Requests};
 
 /// Streams of events that are open at a time, on all sockets together.
 const MAX_STREAMS: usize = 64;
-/// Answers with all containers or much history that are made and not yet taken, at a time.
+/// Answers with all containers or much history that exist at a time and are not yet sent.
 const MAX_LARGE_ANSWERS: usize = 4;
-/// From the stop to when the last connection is cut.
+/// Time from the stop until the last connection is cut.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Text of metrics, when it is there.
+/// The text of the metrics, once it is made.
 pub type MetricsFuture = Pin<Box<dyn Future<Output = String> + Send>>;
 type Metrics = Box<dyn Fn() -> MetricsFuture + Send + Sync>;
 
-/// What requests are answered from.
+/// The HTTP API of a watcher: its sockets, and the sources of its answers.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,7 +83,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API, and the publisher that a [`crate::watcher::Builder`] must be given for it to know of events.
+    /// Makes an API and its publisher. The API knows only events that the [`crate::watcher::Builder`] gives to that
+    /// publisher.
     #[must_use]
     pub fn new() -> (Self, ApiPublisher) {
         let (publisher, recent) = recent::channel();
@@ -105,7 +105,7 @@ impl Api {
         self
     }
 
-    /// Serves what only tells on this listener, and the status page.
+    /// Serves the read-only routes and the status page on this listener.
     #[must_use]
     pub fn read_only(mut self, listener: ReadOnlyListener) -> Self {
         self.read_only = Some(listener);
@@ -184,15 +184,15 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Closes the sockets, and each connection once its request is answered. Streams go on until the
-    /// watcher's last event, for 2 s at most.
+    /// Closes the sockets, and each connection once its request is answered. Streams continue until the watcher's
+    /// last event, for 2 s at most.
     pub fn stop(&mut self) {
         self.stop.cancel();
         self.ends_at
             .get_or_insert_with(|| tokio::time::Instant::now() + GRACE);
     }
 
-    /// Stops, if that was not done yet, and waits for the end.
+    /// Stops, unless [`Self::stop`] was called before, and waits for the end.
     pub async fn finish(mut self) {
         self.stop();
         let ends_at = self.ends_at.unwrap_or_else(tokio::time::Instant::now);
@@ -205,7 +205,7 @@ impl Serving {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 struct Shared {
     watched: Box<dyn Requests>,
     recent: watch::Receiver<Recent>,

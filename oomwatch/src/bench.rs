@@ -1,5 +1,5 @@
-//! Entries for the benchmarks in `benches/`: the watcher's path from bytes to events, without its
-//! task. Behind a feature that nobody else sets; no part of the library's interface.
+//! Entries for the benchmarks in `benches/`: the watcher's path from bytes to events, without its task. The feature
+//! `bench` is for them alone and no part of the library's interface.
 
 mod wire;
 
@@ -24,7 +24,7 @@ use crate::{
 /// As many records at a time as the watcher's task takes.
 const BATCH: usize = 256;
 const PAGE_BYTES: u64 = 4096;
-/// What the probe has room for in the benchmark: the kernel side is not what is measured.
+/// Room of the probe's ring, in bytes. The benchmark does not measure the kernel side.
 const RING_BYTES: u32 = 16 * 1024 * 1024;
 /// Containers of one pod, in a node full of them.
 const CONTAINERS_OF_A_POD: u64 = 10;
@@ -49,7 +49,7 @@ impl Host {
         }
     }
 
-    /// Gives each container a cgroup inside, where every other victim is.
+    /// Gives each container a cgroup inside, which holds every other victim.
     #[must_use]
     pub fn with_inner_cgroups(mut self) -> Self {
         for (id, parent, name) in wire::inner(self.storm.containers) {
@@ -69,8 +69,7 @@ impl Host {
         Wire((0..records).map(|_| self.storm.next()).collect())
     }
 
-    /// From bytes to events, in batches; each event is handed to `publish` as the watcher's task
-    /// does it.
+    /// Works from bytes to events, in batches, and hands each event to `publish` as the watcher's task does.
     pub fn work_through(&mut self, wire: &Wire, mut publish: impl FnMut(&Arc<OomEvent>)) {
         let mut batch = Vec::with_capacity(BATCH);
         for records in wire.0.chunks(BATCH) {
@@ -110,7 +109,7 @@ impl Ring {
         })
     }
 
-    /// Has the kernel side put marks of the task at this address into the ring.
+    /// Has the kernel side put `marks` marks of the task at this address into the ring.
     ///
     /// # Errors
     /// Where the kernel has no test runs of raw tracepoint programs.

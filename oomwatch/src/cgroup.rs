@@ -1,5 +1,5 @@
-//! The files under the cgroup mount: [`hierarchy`] finds and opens them, [`scan`] goes through all directories,
-//! and [`walk`] holds what a scan found against what was known.
+//! The files under the cgroup mount. [`hierarchy`] finds and opens them, [`scan`] goes through all directories, and
+//! [`walk`] compares a scan with the known cgroups.
 
 pub(crate) mod hierarchy;
 pub(crate) mod scan;

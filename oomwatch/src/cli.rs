@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, checked into types that cannot be wrong.
+//! The command line: its options and arguments, parsed into types that cannot be wrong.
 
 pub(crate) mod api;
 pub(crate) mod check;
@@ -51,11 +51,10 @@ pub(crate) struct Cli {
     pub(crate) log_format: LogFormat,
 }
 
-/// The commands. Only the one that is asked for is made: that is a third of the time until a kill
-/// is seen.
+/// The commands. clap builds only the one in use, which saves a third of the time until a kill is seen.
 ///
-/// What clap makes so late would take a doc comment on `Args` for what the command does: they have
-/// plain ones.
+/// clap builds an `Args` so late that its doc comment would replace the command's. So those types have plain
+/// comments.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
@@ -162,8 +161,8 @@ pub(crate) struct RunArgs {
 // Where the daemon can be asked.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
-    /// Unix socket that this daemon is asked and told by: HTTP, for the user it runs as. `none` for none.
-    /// Default is /run/oomwatch/oomwatch.sock, where that can be made.
+    /// Answer HTTP requests on this unix socket, for the user that this daemon runs as. `none` turns it off. Default
+    /// is /run/oomwatch/oomwatch.sock, where that can be made.
     #[arg(long, value_name = "PATH", value_parser = socket::parse, env = "OOMWATCH_CONTROL")]
     pub(crate) control: Option<ControlArg>,
 
@@ -180,8 +179,7 @@ pub(crate) struct ApiArgs {
     #[arg(long, requires = "listen")]
     pub(crate) listen_public: bool,
 
-    /// Have metrics under the names of others too, for dashboards that are there: `cadvisor` is
-    /// container_oom_events_total.
+    /// Add metrics under the names of others, for existing dashboards: `cadvisor` is container_oom_events_total.
     #[arg(
         long,
         value_enum,
@@ -192,7 +190,7 @@ pub(crate) struct ApiArgs {
     pub(crate) compat: Vec<api::Compat>,
 }
 
-// Which daemon is meant.
+// Arguments that name the daemon.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
     /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
@@ -234,7 +232,7 @@ pub(crate) struct AskArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Form of what the daemon says.
+/// Form of the daemon's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AnswerOutput {
     /// A table for a person.
@@ -284,11 +282,11 @@ pub(crate) struct ManArgs {
     pub(crate) command: Option<String>,
 }
 
-// What is kept between runs.
+// Arguments of the store.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// Directory for the history and for what makes up for the time without a daemon; without
-    /// one nothing is kept. Default is the one that systemd made ($STATE_DIRECTORY).
+    /// Keep the history in this directory, and the ledgers that find kills from the time without a daemon. Without it
+    /// nothing is kept. Default is the one that systemd made ($STATE_DIRECTORY).
     #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
@@ -367,7 +365,7 @@ pub(crate) enum Output {
     None,
 }
 
-/// How victims are found. What each is good for is said at `--tier` as a whole.
+/// How victims are found. The help of `--tier` explains all values together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TierArg {
     Auto,
@@ -427,7 +425,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// `ID=PATH`.
+/// The value of `--container`, `ID=PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContainerArg {
     /// The container's id.

@@ -1,10 +1,10 @@
-//! Watching without eBPF: one epoll set over the `memory.events` of every container
-//! (`EPOLLPRI`) and one inotify instance over the directories, for cgroups that come and go.
+//! Watching without eBPF. One epoll set holds the `memory.events` of every container (`EPOLLPRI`). One inotify
+//! instance holds the directories, for cgroups that come and go.
 //!
-//! Reads files and says what they hold; which container that is, and what it means, is for
-//! others. Facts (5.8 to 7.3): reading the file arms its notification again; epoll says nothing
-//! when a cgroup is removed, and a notification under way is dropped then, so removals come from
-//! the parent's directory and the last count from the parent's counter ([`family`]).
+//! Reads files and returns their contents. Others know which container that is, and what it means. Facts (5.8 to
+//! 7.3): reading the file arms its notification again. When a cgroup is removed, epoll stays silent and drops a
+//! notification under way. So removals come from the parent's directory, and the last count comes from the parent's
+//! counter ([`family`]).
 
 pub(crate) mod directories;
 pub(crate) mod family;
@@ -36,7 +36,7 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// The directories' token in the epoll set. No cgroup has this id.
 const DIRECTORIES: u64 = u64::MAX;
 
-/// What one cgroup's counters were at one moment.
+/// One cgroup's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Read {
     /// Changes when the memory controller was switched off and on, which zeroes the counters.
@@ -53,7 +53,7 @@ pub(crate) struct CounterWatch {
     most: u64,
     /// The last known counters of the parents of containers, and of their children.
     pub(crate) families: HashMap<CgroupId, Family>,
-    /// Whether it was said that descriptors ran out.
+    /// Whether the log has a warning that descriptors ran out.
     refused: bool,
 }
 
@@ -80,7 +80,7 @@ impl CounterWatch {
 
     /// Waits until a counter may have moved or a cgroup came or went.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        // Cleared before the files are read: what moves during that wakes again.
+        // Cleared before the files are read: a change during that wakes again.
         self.epoll.readable_mut().await?.clear_ready();
         Ok(())
     }
@@ -105,8 +105,8 @@ impl CounterWatch {
             .collect())
     }
 
-    /// Opens and watches the counters of the cgroup at `directory`; tells whether they are there.
-    /// Does nothing where they are open.
+    /// Opens and watches the counters of the cgroup at `directory`. Returns whether they are there. Does nothing if
+    /// they are open.
     pub(crate) fn open(&mut self, id: CgroupId, directory: &Path) -> Result<bool, CgroupError> {
         if self.files.contains_key(&id) {
             return Ok(true);
@@ -136,7 +136,7 @@ impl CounterWatch {
         Ok(true)
     }
 
-    /// As [`Self::open`]; what it fails of is said once, and made up for by sweeps.
+    /// As [`Self::open`]. Warns once of a failure; sweeps make up for it.
     pub(crate) fn try_open(&mut self, id: CgroupId, directory: &Path) -> bool {
         match self.open(id, directory) {
             Ok(open) => open,
@@ -168,8 +168,8 @@ impl CounterWatch {
         self.files.keys().copied().collect()
     }
 
-    /// Reads a cgroup's counters, which arms their notification; `None` where they are gone,
-    /// and from then on not watched.
+    /// Reads a cgroup's counters, which arms their notification. `None` if they are gone; from then on they are not
+    /// watched.
     pub(crate) fn read(&mut self, id: CgroupId) -> Result<Option<Read>, CgroupError> {
         let Some(file) = self.files.get_mut(&id) else {
             return Ok(None);
@@ -181,19 +181,19 @@ impl CounterWatch {
         Ok(read)
     }
 
-    /// Whether something could not be watched, so that it has to be looked for.
+    /// Whether something could not be watched. A sweep must look for it.
     pub(crate) fn is_limited(&self) -> bool {
         self.refused || self.directories.is_limited()
     }
 }
 
-/// How many files may be open at a time: what this process's limit is, less a few.
+/// How many files may be open at a time: this process's limit, less [`SPARE_DESCRIPTORS`].
 fn most_files() -> u64 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     limit.saturating_sub(SPARE_DESCRIPTORS)
 }
 
-/// Has the runtime wake this task when the epoll set has something to tell.
+/// Has the runtime wake this task when the epoll set is ready.
 fn register(epoll: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` owns its descriptor, and it stays the same until it is dropped.
     unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }.map_err(io::Error::from)

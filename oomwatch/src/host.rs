@@ -1,8 +1,6 @@
-//! What this host can do for oomwatch: read-only facts, each with its remedy where it is
-//! not good enough.
+//! What this host can do for oomwatch: read-only facts, each with a remedy if needed.
 //!
-//! Nothing here decides how the watcher works; it tries the same things and says what came
-//! of them.
+//! Nothing here decides how the watcher works. This module tries the same things and returns the results.
 
 use std::{fmt, path::PathBuf};
 
@@ -25,23 +23,23 @@ pub enum Severity {
     Good,
     /// It works, with something missing.
     Degraded,
-    /// It needs more privilege to tell or to work.
+    /// More privilege is needed, to find out or to work.
     NoPrivilege,
     /// It does not work.
     Broken,
 }
 
-/// One thing that was looked at.
+/// One checked fact about the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at.
+    /// The checked subject.
     pub subject: &'static str,
-    /// What was found.
+    /// The result of the check.
     pub found: String,
-    /// How good that is.
+    /// The severity of the result.
     pub severity: Severity,
-    /// What to do about it.
+    /// The remedy, if any.
     pub remedy: Option<&'static str>,
 }
 
@@ -70,11 +68,11 @@ impl Finding {
     }
 }
 
-/// Everything that was looked at.
+/// All findings about this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostReport {
-    /// In the order of looking.
+    /// The findings, in the order of the checks.
     pub findings: Vec<Finding>,
 }
 
@@ -224,7 +222,7 @@ fn probe() -> Vec<Finding> {
     findings
 }
 
-/// What is broken for a better tier is no more than a degradation where another one works.
+/// Something broken for a better tier is only a degradation where another tier works.
 fn soften(findings: &mut [Finding]) {
     for finding in findings {
         finding.severity = finding.severity.min(Severity::Degraded);
@@ -290,8 +288,7 @@ fn oom_control(probe: &Probe) -> Finding {
     }
 }
 
-/// Members that this kernel does not have. That no group kills are counted before 5.17 is
-/// how those kernels are, and no defect.
+/// Members that this kernel lacks. Kernels before 5.17 count no group kills; that is no defect.
 fn gaps(probe: &Probe) -> Option<Finding> {
     let missing: Vec<String> = probe
         .gaps()

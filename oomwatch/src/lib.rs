@@ -1,16 +1,16 @@
-//! Tells, for every OOM kill on a Linux host, which container lost which process, whose
-//! allocation caused it and which limit was hit.
+//! Reports every OOM kill on a Linux host: which container lost which process, whose allocation caused it, and which
+//! limit was hit.
 //!
-//! An eBPF program on the `oom:mark_victim` tracepoint sends each victim through a ring
-//! buffer; user space names the container, holds the kill against the cgroup's `oom_kill`
-//! counter, and publishes an [`OomEvent`]. Start with [`Watcher::builder`].
+//! An eBPF program on the `oom:mark_victim` tracepoint sends each victim through a ring buffer. User space names the
+//! container, checks the kill against the cgroup's `oom_kill` counter, and publishes an [`OomEvent`]. Start with
+//! [`Watcher::builder`].
 //!
 //! Features: the bare library has the probe, the engine, the watcher, publishers of one's own, text and JSON.
-//! `runtimes`, `store`, `metrics`, `api`, `containerd`, `kubernetes`, `otlp` and `probe-log` add what they say;
-//! `command` is for the command.
+//! `runtimes`, `store`, `metrics`, `api`, `containerd`, `kubernetes`, `otlp` and `probe-log` add the parts of their
+//! names. `command` is for the command.
 //!
-//! Minimum kernel: 5.8 with cgroup v2; without BTF less is known ([`Tier`]). Needs root, or
-//! `CAP_BPF`, `CAP_PERFMON` and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
+//! Minimum kernel: 5.8 with cgroup v2. Without BTF less is known ([`Tier`]). Needs root, or `CAP_BPF`, `CAP_PERFMON`
+//! and `CAP_DAC_READ_SEARCH`; [`Tier::Counters`] needs neither. Installs no signal handler, runtime or logger.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -35,7 +35,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     if let Command::DemoHog = cli.command {
         return cli::demo::hog();
     }
-    // One thread: the watcher's task sleeps but for kills, and so do its publishers.
+    // One thread: the watcher's task sleeps until a kill, and so do its publishers.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,12 +57,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             Command::DemoHog => cli::demo::hog(),
         }
     });
-    // Without waiting for threads that are in a file that hangs.
+    // Does not wait for threads that hang in a file.
     runtime.shutdown_background();
     exit
 }
 
-/// What failed, and its root cause: what is between them, and a verifier's log, is for developers.
+/// The failure and its root cause. The causes in between, and a verifier's log, are for developers.
 fn sentence(error: &anyhow::Error) -> String {
     let what = error.to_string();
     let cause = error.root_cause().to_string();

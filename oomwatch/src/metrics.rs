@@ -1,8 +1,8 @@
 //! Metrics for Prometheus, as OpenMetrics text.
 //!
-//! [`crate::counts`] has the numbers of kills, [`scrape`] puts them together with what the watcher says of itself
-//! and of its containers, and writes them down. Nothing is kept between two scrapes but the counts. Serves
-//! nothing: whoever has a server calls [`Metrics::render`].
+//! [`crate::counts`] has the numbers of kills. [`scrape`] adds the watcher's status and containers, and writes them
+//! all. Only the counts are kept between two scrapes. This module serves nothing: whoever has a server calls
+//! [`Metrics::render`].
 
 mod labels;
 mod scrape;
@@ -47,11 +47,11 @@ impl MetricsFormat {
 
 /// The metrics of a running watcher; cheap to clone.
 ///
-/// `container_oom_kills_total` of each container that exists is there from its registration on, as 0 with
-/// `scope="container"` and `constraint="memcg"`: that is what most kills are, and `increase()` needs
-/// something to rise from. Where limits are not seen ([`crate::watcher::Status::sees_limits`]) it is there with `unknown` for what
-/// cannot be told. Kills at other limits have series of their own, from the first one on. A removed container's
-/// series stay for ten minutes after a scrape has found it gone.
+/// Each container that exists has a `container_oom_kills_total` of 0 from its registration on. It has
+/// `scope="container"` and `constraint="memcg"`, as most kills do, and `increase()` needs a first value. Where limits
+/// are not seen ([`crate::watcher::Status::sees_limits`]), both labels are `unknown`. The tier `counters` also has 0
+/// for `scope="container"` with an unknown constraint. Kills at other limits have series of their own, from the first
+/// kill on. A removed container's series stay for 10 min after a scrape has found it gone.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -103,7 +103,7 @@ impl Metrics {
         self.render_as(MetricsFormat::OpenMetrics).await
     }
 
-    /// All metrics. Of a watcher that has stopped, what was counted.
+    /// All metrics. A watcher that has stopped still has its counts.
     pub async fn render_as(&self, format: MetricsFormat) -> String {
         let status = self.watched.status().await.ok();
         let containers = self.watched.containers().await.ok();
@@ -119,7 +119,7 @@ impl Metrics {
             max_containers: self.counts.limit(),
             cadvisor: self.cadvisor,
         };
-        // 5,000 containers take 8 ms to write, in which the watcher's task would see no kill.
+        // Writing 5,000 containers takes 8 ms. The watcher's task would see no kill meanwhile.
         let written = tokio::task::spawn_blocking(move || write(scrape, format));
         written.await.unwrap_or_default()
     }

@@ -1,9 +1,7 @@
-//! The probe: eBPF programs in the kernel, and the ring buffer that their records come
-//! through.
+//! The probe: eBPF programs in the kernel, and the ring buffer for their records.
 //!
-//! [`Probe::start`] returns only after every program is loaded and attached. From then on
-//! the ring wakes its reader; nothing polls. This module knows aya, BTF and the wire
-//! format, and nothing of containers or events.
+//! [`Probe::start`] returns only after every program is loaded and attached. From then on the ring wakes its reader;
+//! nothing polls. This module knows aya, BTF and the wire format, and nothing of containers or events.
 //!
 //! Minimum kernel: 5.8 (BPF ring buffer) with BTF.
 
@@ -54,8 +52,8 @@ use crate::{
 /// Where the kernel describes its own types.
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Size of the ring that holds records not read yet, in bytes. Enough for 400 victims at
-/// once; both the ring and its mapping count as memory of this process.
+/// Size of the ring for unread records, in bytes. It holds 400 victims at once. The ring and its mapping count as
+/// memory of this process.
 pub const DEFAULT_RING_BYTES: u32 = 256 * 1024;
 
 /// Why the probe did not start.
@@ -82,7 +80,7 @@ pub enum ProbeError {
     /// The kernel's type information cannot be used.
     #[error("the kernel's type information at {KERNEL_BTF} is unusable: {reason}")]
     BadBtf {
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
     /// This binary was built without its kernel side.
@@ -96,7 +94,7 @@ pub enum ProbeError {
     Tier {
         /// The tier.
         tier: Tier,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// The kernel refused the programs or their maps.
@@ -107,7 +105,7 @@ pub enum ProbeError {
     Attach {
         /// The program.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -117,9 +115,8 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
-    /// Whether what stopped the probe is this host's doing, so that a lesser tier is the best it
-    /// has; and not a mistake of the user's, a build without a probe, or missing privilege, each of
-    /// which somebody should hear of.
+    /// Whether this host itself stops the probe, so that a lesser tier is its best. A mistake of the user, a build
+    /// without a probe, or missing privilege is no such reason: the error reports each of them.
     pub(crate) fn calls_for_lesser_tier(&self) -> bool {
         match self {
             Self::Privilege(_) => may_load_programs(),
@@ -128,7 +125,7 @@ impl ProbeError {
         }
     }
 
-    /// The error with its causes, on one line: a verifier's log has many.
+    /// The error with its causes, on one line. A verifier's log has many.
     pub(crate) fn with_causes(&self) -> String {
         use std::error::Error as _;
         let mut text = self.to_string();
@@ -142,12 +139,12 @@ impl ProbeError {
     }
 }
 
-/// What the probe is to do.
+/// Settings of the probe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProbeConfig {
     pub(crate) ring_bytes: u32,
     pub(crate) tier: TierChoice,
-    /// Let the programs log what they do (`RUST_LOG=oomwatch::ebpf=debug`).
+    /// Lets the programs log (`RUST_LOG=oomwatch_ebpf=debug`).
     pub(crate) log: bool,
 }
 
@@ -162,30 +159,30 @@ pub(crate) struct Drops {
 pub(crate) struct Probe {
     tier: Tier,
     gaps: Vec<Gap>,
-    /// Whether `struct oom_control` is seen: which limit was hit, and by what.
+    /// Whether `struct oom_control` is seen. It has the limit that was hit.
     sees_oom_control: bool,
     ring: AsyncFd<Ring>,
     drops: PerCpuArray<MapData, u64>,
-    /// What was lost before this daemon began.
+    /// Drops from before this daemon began.
     drops_before: Drops,
     log: Option<ProgramLog>,
     attached: Attached,
-    /// Older generations of pinned programs, which still see what the newest one sees. They are read at the
-    /// start, and go once that is handed over.
+    /// Older generations of pinned programs, which still see what the newest one sees. They are read at the start,
+    /// and removed once their records are handed over.
     older: Vec<Older>,
     generation: u64,
-    /// A generation that this start made, and takes away again where it fails.
+    /// A generation that this start made. A failing start removes it.
     fresh: Option<Generation>,
-    /// What is read first is from before this daemon began.
+    /// The first records are from before this daemon began.
     goes_on: bool,
     is_pinned: bool,
-    /// Holds its lock.
+    /// Holds the directory's lock.
     pin: Option<PinDir>,
     page_bytes: u64,
 }
 
-/// What holds programs attached, and in the kernel; nothing where they are pinned. Dropping it detaches them,
-/// for which the kernel may take a while.
+/// Holds programs attached, and in the kernel. Empty where they are pinned. Dropping it detaches them, and the kernel
+/// may take a while for that.
 #[derive(Default)]
 pub(crate) struct Attached {
     _links: Vec<FdLink>,
@@ -222,23 +219,23 @@ impl Probe {
 
     /// Waits until the ring has something to read.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
-        // Cleared before the drain: what arrives during it wakes again.
+        // Cleared before the drain: a record that arrives during it wakes again.
         self.ring.readable_mut().await?.clear_ready();
         Ok(())
     }
 
-    /// The start did not fail: what it pinned stays.
+    /// The start succeeded: its pinned programs stay.
     pub(crate) fn keep(&mut self) {
         self.fresh = None;
     }
 
-    /// Takes out what holds the programs attached. What they have sent so far stays in the ring.
+    /// Takes out the links that hold the programs attached. Records that they have sent stay in the ring.
     pub(crate) fn detach(&mut self) -> Attached {
         std::mem::take(&mut self.attached)
     }
 
-    /// Reads what is in the ring, at most `limit` records; tells whether more may be left. What is pinned
-    /// stays there until [`Self::handed_over`].
+    /// Reads at most `limit` records of the ring. Returns whether more may be left. Records of a pinned ring stay
+    /// there until [`Self::handed_over`].
     pub(crate) fn drain(
         &mut self,
         limit: usize,
@@ -261,9 +258,9 @@ impl Probe {
         more
     }
 
-    /// Reads what came before this daemon began and was not handed over: of the older generations all that
-    /// there is, of the newest what was taken from its ring and not `stored`. What the newest has beyond that
-    /// is left to [`Self::drain`].
+    /// Reads the records from before this daemon began that were not handed over. From the older generations it reads
+    /// all. From the newest ring it reads records that were taken and are not `stored`. Later ones are left to
+    /// [`Self::drain`].
     pub(crate) fn read_backlog(
         &mut self,
         stored: &[Position],
@@ -278,7 +275,7 @@ impl Probe {
         ring.resume(stored, |bytes| take(decode(bytes, generation, page_bytes)));
     }
 
-    /// How far all rings are read; only where they go on without a daemon.
+    /// How far all rings are read. Empty unless the rings are pinned.
     pub(crate) fn positions(&self) -> Vec<Position> {
         if !self.is_pinned {
             return Vec::new();
@@ -287,8 +284,8 @@ impl Probe {
         older.chain([self.ring.get_ref().position()]).collect()
     }
 
-    /// What was read up to these positions is another's by now: the kernel gets its room, and an older
-    /// generation goes with the last of it.
+    /// The records up to these positions are handed over. The kernel gets their room, and an older generation is
+    /// removed with its last record.
     pub(crate) fn handed_over(&mut self, positions: &[Position]) {
         for position in positions {
             self.ring.get_ref().consume(*position);
@@ -298,8 +295,8 @@ impl Probe {
         }
     }
 
-    /// Gives the kernel the room of what was read, where it lacks half of the ring. What is not handed over
-    /// stays in memory until the kernel writes there.
+    /// If read records keep half of the ring from the kernel, gives the kernel their room. Records that are not
+    /// handed over stay in memory until the kernel overwrites them.
     pub(crate) fn relieve(&self) {
         let ring = self.ring.get_ref();
         if ring.is_pressed() {
@@ -320,12 +317,12 @@ impl Probe {
         })
     }
 
-    /// Records of victims that found no room in the pinned ring before this daemon began, since it was made.
+    /// Victims without room in the pinned ring, from when the ring was made until this daemon began.
     pub(crate) fn lost_before(&self) -> u64 {
         self.drops_before.victims
     }
 
-    /// Takes the programs' log, to be forwarded beside the probe.
+    /// Takes the programs' log. The caller forwards it beside the probe.
     pub(crate) fn take_log(&mut self) -> Option<ProgramLog> {
         self.log.take()
     }
@@ -347,17 +344,17 @@ fn decode(bytes: &[u8], generation: u64, page_bytes: u64) -> Result<Record, Deco
     Ok(record)
 }
 
-/// Reads the running kernel's BTF. The image is given back before this returns.
+/// Reads the running kernel's BTF. Frees the image before it returns.
 pub(crate) fn read_layout() -> Result<Layout, ProbeError> {
     let no_btf = |source| ProbeError::NoBtf {
         path: KERNEL_BTF.into(),
         source,
     };
     let file = File::open(KERNEL_BTF).map_err(no_btf)?;
-    // Private, or the kernel refuses. SAFETY: it never changes or truncates its own BTF.
+    // A private mapping, or the kernel refuses. SAFETY: the kernel never changes or truncates its own BTF.
     let resolved = match unsafe { MmapOptions::new().map_copy_read_only(&file) } {
         Ok(image) => layout::resolve(&image),
-        // Before v6.16 it can only be read, a page at a time.
+        // Before v6.16 the kernel has no mapping of it: it can only be read, a page at a time.
         Err(_) => layout::resolve(&std::fs::read(KERNEL_BTF).map_err(no_btf)?),
     };
     resolved.map_err(|error| ProbeError::BadBtf {

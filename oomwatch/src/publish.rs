@@ -1,8 +1,8 @@
 //! Publishers: where events go.
 //!
-//! Each has a bounded queue and a task of its own, so a slow or dead one delays neither the
-//! probe nor another publisher. What does not fit its queue is counted, never waited for. One that
-//! is to miss nothing reads the store instead, if there is one, and is behind for as long as need be.
+//! Each has a bounded queue and a task of its own, so a slow or dead one delays neither the probe nor another
+//! publisher. An event without room in the queue is counted, never waited for. A publisher that must miss nothing
+//! reads the store instead, if there is one. It may then be behind for any time.
 
 #[cfg(feature = "containerd")]
 pub(crate) mod containerd;
@@ -23,24 +23,24 @@ use crate::event::OomEvent;
 /// Events that wait in memory for one publisher at most.
 pub const PUBLISHER_QUEUE: usize = 4096;
 
-/// What a publisher's work comes to.
+/// The outcome of a publisher's call.
 pub type PublishFuture<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
-/// What a publisher is promised.
+/// The delivery that a publisher is promised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Events in order, each once. What does not fit its queue of [`PUBLISHER_QUEUE`] events, or
-    /// fails, is lost, and counted.
+    /// Events in order, each once. An event without room in the queue of [`PUBLISHER_QUEUE`] events is lost, and
+    /// counted. So is an event that fails.
     #[default]
     BestEffort,
-    /// The same, and an event that failed is tried again, after 250 ms and up to every 30 s, until it
-    /// is accepted or refused; those behind it wait.
+    /// Events in order. A failed event is tried again until it is accepted or refused, and the events behind it wait.
+    /// The first retry comes after 250 ms, later ones up to every 30 s.
     ///
-    /// With [`crate::watcher::Builder::state_dir`] they wait in the store, through a restart and `kill -9` too:
-    /// some may come again then, under the same [`OomEvent::id`]. What the limits of the history
-    /// remove meanwhile is lost, and counted. A publisher whose name is new there begins with what
-    /// comes from now on. Without a store they wait in the queue.
+    /// With [`crate::watcher::Builder::state_dir`] events wait in the store, through a restart and `kill -9` too.
+    /// Some may then come again, under the same [`OomEvent::id`]. Events that the limits of the history remove
+    /// meanwhile are lost, and counted. A publisher whose name is new there begins with the next event. Without a
+    /// store events wait in the queue.
     AtLeastOnce,
 }
 
@@ -76,11 +76,11 @@ impl Delivery {
 /// }
 /// ```
 pub trait Publisher: Send + 'static {
-    /// Name in logs and metrics; and with [`Delivery::AtLeastOnce`], what the store knows it by from
-    /// one run to the next.
+    /// Name in logs and metrics. With [`Delivery::AtLeastOnce`], the store knows the publisher by it from one run to
+    /// the next.
     fn name(&self) -> &str;
 
-    /// What it is promised. Always the same.
+    /// The promised delivery. Always the same.
     fn delivery(&self) -> Delivery {
         Delivery::BestEffort
     }
@@ -88,21 +88,20 @@ pub trait Publisher: Send + 'static {
     /// Called once, before the first event.
     ///
     /// # Errors
-    /// After [`PublishError::Closed`] the publisher is not called again; another is logged.
+    /// After [`PublishError::Closed`] the publisher is not called again. Another error is logged.
     fn open(&mut self) -> PublishFuture<'_> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Sends one event on. With [`Delivery::AtLeastOnce`], `Ok` says that it has arrived.
+    /// Sends one event on. With [`Delivery::AtLeastOnce`], `Ok` means that it has arrived.
     ///
     /// # Errors
-    /// [`PublishError::Failed`] loses this event, which is counted, or has it tried again with
-    /// [`Delivery::AtLeastOnce`]; [`PublishError::Refused`] loses it in any case. After
-    /// [`PublishError::Closed`] the publisher is not called again.
+    /// [`PublishError::Failed`] loses this event, and counts it. With [`Delivery::AtLeastOnce`] the event is tried
+    /// again instead. [`PublishError::Refused`] loses it in any case. After [`PublishError::Closed`] the publisher is
+    /// not called again.
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
 
-    /// Sends on what is still held back, before the end, for which there is
-    /// [`crate::watcher::Builder::grace`].
+    /// Sends the events that are still held back, before the end. It has [`crate::watcher::Builder::grace`] for that.
     fn flush(&mut self) -> PublishFuture<'_> {
         Box::pin(async { Ok(()) })
     }
@@ -123,7 +122,7 @@ pub enum PublishError {
     Closed,
 }
 
-/// What became of the events of one publisher in this run.
+/// The outcome of one publisher's events in this run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherReport {
@@ -139,8 +138,8 @@ pub struct PublisherReport {
     pub retries: u64,
     /// Events that wait: in its queue, or in the store.
     pub waiting: u64,
-    /// Events that never came to it: they did not fit its queue, were left in it at the end, or are
-    /// not in the store, or not any more.
+    /// Events that never reached it. They did not fit its queue, were left in it at the end, or are not or no longer
+    /// in the store.
     pub lost_in_queue: u64,
     /// Events that it refused, or failed to send.
     pub lost_by_publisher: u64,

@@ -1,4 +1,4 @@
-//! The container runtimes, which know the names: a [`source`] follows each over its socket.
+//! The container runtimes, which know the names. A [`source`] follows each over its socket.
 //!
 //! It registers no container and makes no event: sightings go to the watcher.
 

@@ -1,11 +1,10 @@
 //! The store: events, and the ledgers, in an SQLite file under the state directory.
 //!
-//! One transaction holds the events of a batch and the books that they changed, so the history
-//! and the books agree at every moment, also after `kill -9`: what a transaction missed is missing
-//! in the books too, and comes out as `counter_only` after the restart. [`open`] reads what an
-//! earlier run left; after that only the writer's thread touches the file. A file that is damaged
-//! is moved aside; one of a newer version is left alone. Publishers that must miss nothing read the
-//! stored events, as their [`outbox`]. Never touches the engine, the ring or a cgroup.
+//! One transaction holds the events of a batch and the ledgers that they changed. So the history and the ledgers
+//! agree at every moment, also after `kill -9`. A lost transaction is missing in the ledgers too, and its kills
+//! become `counter_only` after the restart. [`open`] reads what an earlier run left. After that only the writer's
+//! thread writes the file. A damaged file is moved aside; a file of a newer version is left alone. Publishers that
+//! must miss nothing read the stored events, as their [`outbox`]. Never touches the engine, the ring or a cgroup.
 //!
 //! [`open`]: Store::open_in_time
 
@@ -50,8 +49,8 @@ use crate::{
     ledger::{Change, Ledger},
 };
 
-/// Events that wait while the store's thread writes a batch, at most; what comes beyond that is lost
-/// to the history, and counted.
+/// Events that wait at most while the store's thread writes a batch. The history loses further events, and counts
+/// them.
 pub const STORE_QUEUE: usize = 4096;
 /// Where the store is, and how much it keeps.
 #[derive(Clone, Debug)]
@@ -78,32 +77,33 @@ impl Default for Limits {
     }
 }
 
-/// What an earlier run of this boot left.
+/// The data that an earlier run of this boot left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Saved {
-    /// All of them; `None` where the store has none to go on with.
+    /// All ledgers; `None` where the store has none to continue with.
     pub(crate) ledgers: Option<Vec<(CgroupId, Ledger)>>,
     pub(crate) by_hand: Vec<(CgroupId, ContainerId)>,
     /// Numbers of the node by name; of this boot too.
     pub(crate) meta: HashMap<String, u64>,
-    /// Events that are in the books and were not published.
+    /// Events that are in the ledgers and were not published.
     pub(crate) pending: Vec<OomEvent>,
-    /// Events that were published last: more threads of their victims may be marked.
+    /// The last published events: more threads of their victims may be marked.
     pub(crate) recent: Vec<OomEvent>,
-    /// How far pinned rings are in the store: the number of each, and bytes.
+    /// How far pinned rings are in the store: the id of each ring, and its position in bytes.
     pub(crate) rings: Vec<(u32, u64)>,
 }
 
-/// What is written at once, or not at all.
+/// What one transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Arc<OomEvent>>,
-    /// Ledgers and registrations are all there are: those that are stored already go.
+    /// Ledgers and registrations are complete: stored ones that are not among them go.
     pub(crate) is_whole: bool,
     pub(crate) ledgers: Vec<Change>,
     pub(crate) registrations: Vec<(CgroupId, Option<ContainerId>)>,
     pub(crate) meta: Vec<(&'static str, u64)>,
-    /// Events that are in these books and wait to be published; and numbers of those that did.
+    /// Events that are in these ledgers and wait to be published. `gone` has the numbers of those that no longer
+    /// wait.
     pub(crate) pending: Vec<Arc<OomEvent>>,
     pub(crate) gone: Vec<u64>,
     /// As [`Saved::rings`]; empty where none is pinned.

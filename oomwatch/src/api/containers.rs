@@ -45,7 +45,7 @@ struct Container {
 }
 
 impl Container {
-    /// `counted` says whether books are kept, without which the numbers are unknown.
+    /// `counted` is whether ledgers are kept. Without them the numbers are unknown.
     fn new(registered: Registered, counted: bool) -> Self {
         let number = |number| counted.then_some(number);
         let container = registered.container;

@@ -1,8 +1,8 @@
-//! The control socket's file: making it, for whom, and taking it away again.
+//! The control socket's file: making it, its access, and removing it.
 //!
-//! It is made under another name and gets its name once its mode is right, so nobody finds it open to
-//! more than it is meant for. What a daemon that died left is replaced; what somebody answers on, or is no
-//! socket, is left alone.
+//! The file is made under another name and gets its own name once its mode is right. So nobody finds it open to more
+//! users than intended. The file of a dead daemon is replaced. A file that is no socket, or that somebody answers on,
+//! is left alone.
 
 use std::{
     ffi::OsString,
@@ -20,10 +20,10 @@ use tracing::debug;
 
 use crate::log::info;
 
-/// For whoever has the socket to take a connection. One that does not is there all the same.
+/// How long the owner of the socket may take to accept a connection. An owner that does not is alive all the same.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// Who may use the socket: whoever may write to it.
+/// Who may use the socket. These are the users who may write to its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlAccess {
@@ -49,15 +49,15 @@ pub enum ControlError {
     /// Something else is there.
     #[error("{} is there already and is no socket: give another --control PATH", path.display())]
     NoSocket {
-        /// What is there.
+        /// The path of that file.
         path: PathBuf,
     },
-    /// It cannot be made.
+    /// The socket cannot be made.
     #[error("cannot {operation} the control socket {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -65,7 +65,7 @@ pub enum ControlError {
     },
 }
 
-/// A unix socket for [`crate::api::Api::control`]. Its file goes when this is dropped.
+/// A unix socket for [`crate::api::Api::control`]. Dropping it removes its file.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
@@ -121,7 +121,7 @@ impl ControlSocket {
         })
     }
 
-    /// Where it is.
+    /// The path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -143,7 +143,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Tells whether the name is free, or what has it may be replaced.
+/// Succeeds if the name is free, or if its file may be replaced.
 async fn is_free(path: &Path) -> Result<(), ControlError> {
     let failed = |operation| {
         move |source| ControlError::Io {
@@ -167,12 +167,12 @@ async fn is_free(path: &Path) -> Result<(), ControlError> {
             info!(path = %path.display(), "the control socket of a daemon that is gone is replaced");
             Ok(())
         }
-        // Gone in this moment.
+        // The file went away at this moment.
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(failed("connect to")(error))
         }
-        // It answers, or would if it were not that busy.
+        // Somebody answers, or is too busy to.
         _ => Err(ControlError::InUse {
             path: path.to_owned(),
         }),
@@ -208,7 +208,7 @@ mod tests {
             .unwrap();
         assert_eq!(mode(&path), 0o600);
         drop(socket);
-        // The group that files made here have: everybody may give a file to that.
+        // The group of files that are made here. Everybody may give a file to that group.
         let group = fs::metadata(dir.path()).unwrap().gid();
         let access = ControlAccess::Group(group);
         let socket = ControlSocket::bind(&path, access).await.unwrap();
@@ -231,7 +231,7 @@ mod tests {
         let refused = refused.unwrap_err();
         assert!(matches!(refused, ControlError::InUse { .. }), "{refused}");
         assert!(refused.to_string().contains(path.to_str().unwrap()));
-        // The one that was refused has taken nothing away.
+        // The refused daemon has taken nothing away.
         assert!(UnixStream::connect(&path).await.is_ok());
         drop(living);
         assert!(!path.exists());

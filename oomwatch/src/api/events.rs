@@ -1,4 +1,4 @@
-//! `GET /v1/events`: the events of late.
+//! `GET /v1/events`: the latest events.
 
 use std::sync::Arc;
 

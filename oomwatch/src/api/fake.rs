@@ -1,4 +1,4 @@
-//! A watcher that is none, and an API served for it, for tests.
+//! A made-up watcher, and an API served for it, for tests.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// Registers what it is given, below a mount that is none.
+/// Registers every container that it is given, below a made-up mount.
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) containers: Mutex<BTreeMap<String, (PathBuf, ContainerDetails)>>,

@@ -21,9 +21,9 @@ use crate::store::{
 };
 
 const DEFAULT_LIMIT: u32 = 100;
-/// More must be asked for in parts, by `since`.
+/// Most events in one answer. `since` asks for more in parts.
 const MAX_LIMIT: u32 = 1000;
-/// Bytes of JSON in one answer: 1,000 events have 2 MB.
+/// Bytes of JSON in one answer. 1,000 events have 2 MB.
 const MAX_BYTES: usize = 8 << 20;
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ pub(super) struct Wanted {
 
 #[derive(Serialize)]
 struct HistoryPage {
-    /// Whether the answer got too large, and the latest are missing in it.
+    /// Whether the answer grew too large, and the latest events are missing in it.
     truncated: bool,
     events: Vec<Map<String, Value>>,
 }
@@ -52,11 +52,11 @@ pub(super) async fn history(
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let permit = large(&shared).await?;
-    // The turn goes along: a disk that hangs keeps four threads at most.
+    // The permit goes along: a disk that hangs keeps four threads at most.
     let (found, permit) = tokio::task::spawn_blocking(move || (read(&dir, &filter), permit))
         .await
         .map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping"))?;
-    // Values that were parsed a moment ago.
+    // These values were parsed a moment ago.
     let text = serde_json::to_string(&found.map_err(refused)?).unwrap_or_default();
     Ok(large_json(text, permit))
 }
@@ -92,7 +92,7 @@ fn read(dir: &Path, filter: &HistoryFilter) -> Result<HistoryPage, StoreError> {
     Ok(HistoryPage { truncated, events })
 }
 
-/// An entry as the other routes have events. What is no JSON, this store has not written.
+/// An entry in the form of the other routes. This store has written nothing but JSON.
 fn with_text(entry: HistoryEntry) -> Option<Map<String, Value>> {
     let mut event: Map<String, Value> = serde_json::from_str(&entry.json).ok()?;
     event.insert("text".to_owned(), Value::String(entry.text));

@@ -1,7 +1,7 @@
 //! Which `Host` a request to the loopback address may name.
 //!
-//! A web page anywhere can have its own name resolve to 127.0.0.1 and then read what answers there as if it
-//! came from itself (DNS rebinding). Its requests still carry that name.
+//! Any web page can have its own name resolve to 127.0.0.1, and then read the answers as if they came from itself
+//! (DNS rebinding). Its requests still carry that name.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use super::problem::Problem;
 pub(super) async fn only_loopback(request: Request, next: Next) -> Result<Response, Problem> {
     let host = request.headers().get(header::HOST);
     let named = host.and_then(|host| host.to_str().ok());
-    // A request line may have the host too, and then that one counts.
+    // A request line may have the host too. That one counts.
     let authority = match (request.uri().authority(), named) {
         (Some(authority), _) => Some(authority.clone()),
         (None, Some(named)) => named.parse().ok(),

@@ -1,4 +1,4 @@
-//! The listener that only tells: where it may listen.
+//! The read-only listener: where it may listen.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// No address at all.
+    /// The text is no address.
     #[error("{address} is no address to listen on, such as 127.0.0.1:9187")]
     Address {
         /// As it was given.
@@ -20,15 +20,15 @@ pub enum ListenError {
         #[source]
         source: io::Error,
     },
-    /// Others could reach it, and nobody said that they may.
+    /// Others can reach it, and `public` does not allow that.
     #[error(
         "{address} can be reached from outside, where everybody could read the names of this host's containers and processes, without a password and in the clear: give a loopback address, or --listen-public too"
     )]
     Public {
-        /// What it comes to.
+        /// The address that it resolves to.
         address: SocketAddr,
     },
-    /// The address is in use, not here, or not to be had without privilege.
+    /// The address is in use, not on this host, or needs privilege.
     #[error("cannot listen on {address}")]
     Bind {
         /// As it was given.
@@ -47,7 +47,7 @@ pub struct ReadOnlyListener {
 }
 
 impl ReadOnlyListener {
-    /// Listens on `HOST:PORT`; on an address that others can reach only if `public`.
+    /// Listens on `HOST:PORT`. An address that others can reach needs `public`.
     ///
     /// # Errors
     /// When it is no address, one that others can reach, or cannot be listened on.
@@ -72,7 +72,7 @@ impl ReadOnlyListener {
         Ok(Self { listener, address })
     }
 
-    /// Where it listens; the port is known here too where 0 was asked for.
+    /// The address that it listens on. Has the actual port, also for port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -87,7 +87,7 @@ impl ReadOnlyListener {
     }
 }
 
-/// An IPv4 address may come in the clothes of an IPv6 one.
+/// An IPv4 address may be mapped into an IPv6 one.
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }

@@ -1,4 +1,4 @@
-//! How the watcher does: its status, its health, its metrics.
+//! The state of the watcher: its status, its health, its metrics.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -157,7 +157,7 @@ pub(super) async fn healthy(State(shared): State<Arc<Shared>>) -> Result<&'stati
     }
 }
 
-/// `GET /readyz`: the same, until it is told to stop. Before it watches, nobody answers at all.
+/// `GET /readyz`: as [`healthy`], until the daemon must stop. Nobody answers before the watcher runs.
 pub(super) async fn ready(state: State<Arc<Shared>>) -> Result<&'static str, Problem> {
     if state.stop.is_cancelled() {
         let detail = "oomwatch is stopping";

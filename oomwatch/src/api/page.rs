@@ -1,4 +1,4 @@
-//! `GET /`: the status page, one file that asks nobody but this API.
+//! `GET /`: the status page, one file that uses only this API.
 
 use axum::{
     http::{HeaderName, header},

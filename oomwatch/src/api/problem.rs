@@ -15,7 +15,7 @@ use crate::{
     watcher::{AddError, Stopped},
 };
 
-/// Characters of a detail: it may repeat what a client sent.
+/// Characters of a detail, which may repeat a client's text.
 const MAX_DETAIL_CHARS: usize = 1024;
 
 /// Why a request is not answered as asked.
@@ -112,7 +112,7 @@ pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(found) = cause {
         let words = found.to_string();
-        // Transparent errors say the same again.
+        // Transparent errors repeat their cause's text.
         if !text.contains(&words) {
             text = text + ": " + &words;
         }

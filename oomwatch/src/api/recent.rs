@@ -1,6 +1,6 @@
-//! The events of late, bounded in number and bytes, and everybody's to read: readers have a place in
-//! them and no queue of their own. One that falls behind finds its place gone, and how many it missed;
-//! it costs the others nothing. The publisher owns them; readers look through a `watch` channel.
+//! The latest events, bounded in number and bytes, for all readers. A reader has a place in them and no queue of its
+//! own. A reader that falls behind finds its place gone, and the number of events that it missed. It costs the others
+//! nothing. The publisher owns the events; readers look through a `watch` channel.
 
 use std::{collections::VecDeque, fmt::Write as _, sync::Arc};
 
@@ -37,7 +37,7 @@ impl Publisher for ApiPublisher {
     }
 }
 
-/// One event, as a frame of a stream; its JSON is a part of that.
+/// One event, as a frame of a stream. The frame contains the event's JSON.
 #[derive(Clone, Debug)]
 struct Frame {
     id: String,
@@ -64,18 +64,18 @@ impl Frame {
     }
 }
 
-/// What is at a reader's place.
+/// The item at a reader's place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// A frame of the stream.
     Frame(Bytes),
-    /// The place is gone: so many were missed.
+    /// The place is gone: this many events were missed.
     Missed(u64),
     /// Nothing yet.
     Nothing,
 }
 
-/// The events of late, the oldest first.
+/// The latest events, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     frames: VecDeque<Frame>,
@@ -108,8 +108,8 @@ impl Recent {
         self.first
     }
 
-    /// The place after the event of this id. A kill that is told again has its id twice: what came after
-    /// the first is then sent once more rather than not at all.
+    /// The place after the event of this id. A kill that is published again has its id twice. The events after the
+    /// first one are then sent once more rather than not at all.
     pub(super) fn after(&self, id: &str) -> Option<u64> {
         let mut numbered = (self.first..).zip(&self.frames);
         numbered

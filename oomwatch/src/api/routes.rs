@@ -1,4 +1,4 @@
-//! What is where. One table makes both routers, and is held against the OpenAPI document.
+//! The table of routes. It makes both routers, and a test holds it against the OpenAPI document.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// From a request's headers to its answer's, streams included: they begin at once.
+/// Time from a request's headers to its answer's headers. Streams begin at once too.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
 const OPENAPI: &str = include_str!("openapi.json");
@@ -61,12 +61,12 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// All that there is to ask and to tell.
+/// All routes.
 pub(super) fn control(shared: Arc<Shared>) -> Router {
     router(On::Control).with_state(shared)
 }
 
-/// What only tells. On a loopback address only to those who name it.
+/// The read-only routes. On a loopback address, only for requests that name it.
 pub(super) fn read_only(shared: Arc<Shared>, loopback: bool) -> Router {
     let router = router(On::ReadOnly).with_state(shared);
     if loopback {
@@ -112,7 +112,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// What is told is of this moment and for whoever asked.
+/// Keeps caches and browsers from storing or reinterpreting answers.
 async fn for_one_reader(request: Request, next: Next) -> Response {
     const HEADERS: [(HeaderName, &str); 2] = [
         (header::CACHE_CONTROL, "no-store"),

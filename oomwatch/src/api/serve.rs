@@ -1,4 +1,4 @@
-//! Moving connections: accepting them, and what a client may take of room and time.
+//! Moving connections: accepting them, and bounding a client's room and time.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ use crate::log::warn;
 
 /// Connections of one listener; further ones are closed at once.
 const MAX_CONNECTIONS: usize = 256;
-/// Bytes of a request's line and headers, and of what is read and written at a time.
+/// Bytes of a request's line and headers, and of one read or write.
 const BUFFER_BYTES: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
-/// For a request's headers to be there, from when the connection is free for them.
+/// How long a request's headers may take, from when the connection is free for them.
 const HEADERS_LIMIT: Duration = Duration::from_secs(10);
-/// For a client to take at least something of what is sent to it.
+/// How long a client may take none of an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
-/// After a connection could not be accepted: nothing changes at once where descriptors have run out.
+/// Pause after a failed accept. Where descriptors have run out, nothing changes at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A socket that listens.
@@ -54,7 +54,7 @@ impl Listen {
     }
 }
 
-/// Accepts and serves until told to stop, then waits for the connections there are.
+/// Accepts and serves until it must stop, then waits for the open connections.
 pub(super) async fn serve(listen: Listen, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -67,7 +67,7 @@ pub(super) async fn serve(listen: Listen, router: Router, stop: CancellationToke
         };
         match accepted {
             Ok(stream) => {
-                // Closed by dropping it, where there are too many.
+                // Beyond the limit, dropping the stream closes it.
                 if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
                     let connection = connection(stream, router.clone(), stop.clone(), permit);
                     connections.spawn(connection);

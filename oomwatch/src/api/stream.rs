@@ -20,10 +20,11 @@ use super::{
     recent::{Next, Recent},
 };
 
-/// A comment after so long without an event: proxies cut what is silent, and a reader that is gone shows.
+/// Time without an event until a comment is sent. Proxies cut silent streams, and a write finds a reader that is
+/// gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const HEARTBEAT_FRAME: &str = ": still here\n\n";
-/// First of all: how long to wait before connecting again.
+/// The first frame: how long to wait before connecting again.
 const HELLO: &str = "retry: 2000\n\n";
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -53,13 +54,13 @@ pub(super) async fn stream(
 struct Reader {
     recent: watch::Receiver<Recent>,
     place: u64,
-    /// What is said before anything else.
+    /// Frames before all others.
     first: Vec<Bytes>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// Goes on after the event of that id; with what is to come if there is none.
+    /// Begins after the event of that id. Without an id, it begins with the next event.
     fn new(
         recent: watch::Receiver<Recent>,
         last: Option<&str>,
@@ -77,7 +78,7 @@ impl Reader {
                 }
             }
         };
-        // Taken from the end.
+        // `next` takes from the end.
         first.push(Bytes::from_static(HELLO.as_bytes()));
         Self {
             recent,
@@ -114,7 +115,7 @@ impl Reader {
     }
 }
 
-/// Some events are not in the stream: so many, or an unknown number before the ones that are kept.
+/// A frame for events that are not in the stream. `missed` is their number; `None` if it is unknown.
 fn gap(missed: Option<u64>) -> Bytes {
     let missed = missed.map_or_else(|| "null".to_owned(), |missed| missed.to_string());
     format!("event: gap\ndata: {{\"missed\":{missed}}}\n\n").into()

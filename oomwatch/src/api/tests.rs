@@ -1,4 +1,4 @@
-//! The API as its clients meet it, on real sockets, for a watcher that is none.
+//! The API as its clients meet it, on real sockets, with a made-up watcher.
 
 mod hostile;
 
@@ -208,7 +208,7 @@ async fn a_stream_goes_on_after_what_was_read() {
     let text = read_until(&mut stream, "id: boot-4").await;
     assert!(text.contains("event: oom"), "{text}");
 
-    // Without an id there is only what is new; after one that is not known, all and a gap.
+    // Without an id a stream has only new events. After an unknown id it has all events and a gap.
     let mut new = served.connect().await;
     new.write_all(STREAM).await.unwrap();
     new.write_all(b"\r\n").await.unwrap();

@@ -1,7 +1,6 @@
-//! The cgroup v2 hierarchy as files: where it is mounted, what is in it, and the counters
-//! of one cgroup.
+//! The cgroup v2 hierarchy as files: its mount, its cgroups, and the counters of one cgroup.
 //!
-//! A cgroup that is gone (`ENOENT`, `ENODEV`) is data here, not an error.
+//! A missing cgroup (`ENOENT`, `ENODEV`) is data here, not an error.
 
 use std::{
     io,
@@ -25,13 +24,13 @@ use crate::{
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const MEMORY_EVENTS: &str = "memory.events";
 
-/// Where memory is controlled on this host.
+/// Which hierarchy controls memory on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemoryMode {
     /// On the v2 hierarchy: counters and limits are there.
     Unified,
-    /// A v2 hierarchy without the memory controller: victims can be told by cgroup, but
-    /// there are no counters to reconcile with.
+    /// A v2 hierarchy without the memory controller. Victims have a cgroup there, but there are no counters to
+    /// reconcile with.
     Hybrid,
 }
 
@@ -83,7 +82,7 @@ pub enum CgroupError {
         /// The path as given.
         path: PathBuf,
     },
-    /// `memory.events` is not what it should be.
+    /// `memory.events` is malformed.
     #[error("{} is malformed", path.display())]
     Malformed {
         /// The file.
@@ -121,7 +120,7 @@ impl Hierarchy {
         })
     }
 
-    /// As if one were mounted there.
+    /// The hierarchy that would be mounted there.
     #[cfg(test)]
     pub(crate) fn at(mount: impl Into<PathBuf>) -> Self {
         Self {
@@ -144,7 +143,7 @@ impl Hierarchy {
         self.local_events
     }
 
-    /// Why counters alone could not tell of kills here.
+    /// Why counters alone cannot show kills here.
     pub(crate) fn lacks_counters(&self) -> Option<&'static str> {
         match (self.mode, self.local_events) {
             (MemoryMode::Hybrid, _) => Some(
@@ -157,8 +156,8 @@ impl Hierarchy {
         }
     }
 
-    /// Id of the cgroup that is mounted: the root of the hierarchy, or in a foreign cgroup
-    /// namespace some cgroup further down, outside of which no victim has a path.
+    /// Id of the mounted cgroup: the root of the hierarchy. In a foreign cgroup namespace it is some cgroup further
+    /// down, and no victim outside of it has a path.
     pub(crate) fn root(&self) -> Result<CgroupId, CgroupError> {
         self.id(&self.mount)
     }
@@ -221,8 +220,8 @@ impl Hierarchy {
         self.mount.join(std::ffi::OsStr::from_bytes(relative))
     }
 
-    /// The hierarchical counters of a cgroup; `None` where the cgroup is gone, has no memory
-    /// controller, or is too deep for a path.
+    /// The hierarchical counters of a cgroup. `None` if the cgroup is gone, has no memory controller, or is too deep
+    /// for a path.
     pub(crate) fn memory_events(&self, path: &[u8]) -> Result<Option<MemoryEvents>, CgroupError> {
         let path = self.directory(path).join(MEMORY_EVENTS);
         match std::fs::read(&path) {

@@ -1,9 +1,9 @@
 //! A scan: every cgroup below the mounted one, parents first.
 //!
-//! The owner of a delegated cgroup decides how deep and how wide it is. So the scan does not recurse, holds
-//! three descriptors at any depth, and keeps no more than the names of directories that it has yet to enter.
-//! A directory that cannot be read costs its own subtree, which is noted in [`Skipped`]. The scan knows
-//! neither the tree nor what was there before.
+//! The owner of a delegated cgroup decides how deep and how wide it is. So the scan does not recurse. It holds three
+//! descriptors at any depth, and only the names of directories that it has yet to enter. A directory that cannot be
+//! read costs its own subtree, and [`Skipped`] notes it. The scan knows neither the tree nor the cgroups of earlier
+//! scans.
 
 use std::{
     ffi::{CStr, CString},
@@ -20,8 +20,8 @@ use super::hierarchy::is_gone;
 use crate::id::CgroupId;
 pub(crate) use crate::topology::skipped::Skipped;
 
-/// Levels that a scan enters below the mounted cgroup. A cgroup keeps eight bytes for each of its ancestors,
-/// so the kernel itself spends 1 GiB on a chain of this length.
+/// Levels that a scan enters below the mounted cgroup. A cgroup keeps 8 bytes for each of its ancestors, so the
+/// kernel spends 1 GiB on a chain of this length.
 pub(crate) const MAX_DEPTH: usize = 16_384;
 /// Room for some 500 directory entries at a time.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -106,7 +106,7 @@ where
         self.skipped
     }
 
-    /// Tells of all children of the last level.
+    /// Passes on all children of the last level.
     fn list(&mut self) {
         let at = self.at.take();
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -126,8 +126,8 @@ where
         self.at = at;
     }
 
-    /// A directory's link count is 2 and one for each child, so leaves, which are most, cost one
-    /// `stat` and no listing of their sixty files.
+    /// Sees one entry. A directory's link count is 2 plus one for each child. So a leaf costs one `stat`, and no
+    /// listing of its 60 files. Most cgroups are leaves.
     fn see(&mut self, directory: BorrowedFd<'_>, entry: &RawDirEntry<'_>) {
         let name = entry.file_name();
         if entry.file_type() != FileType::Directory || name == c"." || name == c".." {
@@ -188,7 +188,7 @@ where
             Err(error) => return self.skip(child.id, &child.name, error),
         };
         if id != child.id {
-            // Another one has taken its name meanwhile.
+            // Another cgroup has taken its name meanwhile.
             self.tell(id, &child.name);
         }
         self.levels.push(Level {
@@ -224,7 +224,7 @@ where
         }
     }
 
-    /// A cgroup is never moved, and one that is gone still knows its parent: so this fails only for want of
+    /// Goes up. A cgroup never moves, and a removed one still knows its parent. So this fails only without
     /// descriptors or memory.
     fn climb(&mut self, steps: usize) -> Result<(), Errno> {
         for _ in 0..steps {
@@ -234,8 +234,8 @@ where
         self.check_last(self.levels.len())
     }
 
-    /// Goes down from the root by names, as far as possible. What is gone has nothing left to enter, and what
-    /// cannot be opened is skipped with all that is left in it.
+    /// Goes down from the root by names, as far as possible. A removed cgroup has nothing left to enter. One that
+    /// cannot be opened is skipped with the rest of its subtree.
     fn enter_again(&mut self) {
         self.at = None;
         for depth in 1..self.levels.len() {
@@ -255,7 +255,7 @@ where
         self.check_last(depth + 1).inspect_err(|_| self.at = above)
     }
 
-    /// Whether the scan is in the last one of so many levels.
+    /// Whether the scan is in the last one of this many levels.
     fn check_last(&self, levels: usize) -> Result<(), Errno> {
         let at = self.at.as_ref().unwrap_or(self.root);
         let id = CgroupId(rustix::fs::fstat(at)?.st_ino);
@@ -266,7 +266,7 @@ where
         }
     }
 
-    /// The last one of so many levels may have more below it.
+    /// Notes that the last one of this many levels may have more below it.
     fn skip_level(&mut self, levels: usize, error: Errno) {
         if is_gone(&error.into()) {
             return;
@@ -277,7 +277,7 @@ where
         }
     }
 
-    /// A child of the last level may have more below it.
+    /// Notes that a child of the last level may have more below it.
     fn skip(&mut self, id: CgroupId, name: &CStr, error: Errno) {
         let path = || path(&self.levels, name);
         self.skipped.failed(id, failure(error), path);

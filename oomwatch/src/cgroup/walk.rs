@@ -1,6 +1,6 @@
-//! A walk over the whole hierarchy as plain data: what is there, and what of the tree is not any more.
+//! A walk over the whole hierarchy as plain data: the cgroups that exist, and the known ones that are missing.
 //!
-//! May be made on any thread, and takes its time: when it is taken in, records have told of more. It
+//! A walk may run on any thread and takes its time. Records may bring newer changes before the tree takes it in. It
 //! knows neither the tree nor the ring.
 
 use std::{collections::HashSet, io, time::Duration};
@@ -14,11 +14,11 @@ use crate::{
     },
 };
 
-/// How long a cgroup may be told of and not be seen: its record is made a moment before its directory
-/// shows up (`cgroup_mkdir()` fires the tracepoint, then activates the directory).
+/// How long a record may come before its directory shows up. `cgroup_mkdir()` fires the tracepoint, then activates
+/// the directory.
 const SHOWS_UP: Duration = Duration::from_millis(100);
 
-/// Looks once: for a tree that nothing else tells of meanwhile.
+/// Looks once, for a tree that has no other news meanwhile.
 pub(crate) fn once(hierarchy: &Hierarchy, known: Vec<CgroupId>, began_ns: u64) -> io::Result<Walk> {
     let (found, skipped) = look(hierarchy)?;
     Ok(Walk {
@@ -29,7 +29,7 @@ pub(crate) fn once(hierarchy: &Hierarchy, known: Vec<CgroupId>, began_ns: u64) -
     })
 }
 
-/// Looks, and looks for what is missing a second time. Blocks.
+/// Looks once, and a second time for what is missing. Blocks.
 pub(crate) fn careful(
     hierarchy: &Hierarchy,
     known: Vec<CgroupId>,
@@ -41,7 +41,7 @@ pub(crate) fn careful(
     })
 }
 
-/// Only what a second look does not find either is missing.
+/// Keeps only those missing cgroups that a second look does not find either.
 fn confirmed(
     mut walk: Walk,
     look_again: impl FnOnce() -> io::Result<(Vec<LiveCgroup>, Skipped)>,

@@ -1,4 +1,4 @@
-//! `run`: the sockets of the API, and what it answers from.
+//! `run`: the sockets of the API, and the API's sources.
 
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
     socket::{ControlArg, DEFAULT_CONTROL},
 };
 
-/// Whose metrics there are too, under the names that dashboards have.
+/// Other programs whose names of metrics exist here too, for existing dashboards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compat {
     /// `container_oom_events_total`.
@@ -27,8 +27,8 @@ pub(crate) fn with_metrics(api: Api, metrics: Metrics) -> Api {
     })
 }
 
-/// Begins to keep events for the API, and makes its sockets; without one there is no API, and nothing is kept
-/// for it. Who connects is answered once the watcher has started.
+/// Begins to keep events for the API, and makes its sockets. Without a socket there is no API, and no events are
+/// kept. Clients are answered once the watcher has started.
 ///
 /// # Errors
 /// When a socket that was asked for cannot be made.
@@ -67,7 +67,7 @@ async fn control(args: &ApiArgs) -> anyhow::Result<Option<ControlSocket>> {
     }
 }
 
-/// Nobody asked for it, so it is no reason not to watch.
+/// Makes the default socket. Nobody asked for it, so the daemon watches without it if it fails.
 async fn default_control(access: ControlAccess) -> Option<ControlSocket> {
     let path = Path::new(DEFAULT_CONTROL);
     if let Some(dir) = path.parent()
@@ -87,7 +87,7 @@ async fn default_control(access: ControlAccess) -> Option<ControlSocket> {
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
-    // Whatever the umask: who may write here may put a socket of their own in place of ours.
+    // Independent of the umask: whoever may write here could replace our socket.
     match DirBuilder::new().mode(0o755).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! `oomwatch check`: what this host can do.
+//! `oomwatch check`: the abilities of this host.
 
 use std::io::{self, Write, stdout};
 
@@ -7,7 +7,7 @@ use oomwatch::host::{HostReport, Severity};
 
 use super::{Color, exit::Exit};
 
-/// Looks at the host and says what it found.
+/// Looks at the host and prints the findings.
 ///
 /// # Errors
 /// When stdout fails in another way than by being closed.

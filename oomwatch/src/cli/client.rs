@@ -1,5 +1,5 @@
-//! Asking a running daemon by HTTP on its control socket. Answers are bounded in size and time; what they say is
-//! the daemon's word, and made printable where it is shown.
+//! Asking a running daemon by HTTP on its control socket. Answers are bounded in size and time. Their text is made
+//! printable where it is shown.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -47,10 +47,10 @@ pub(crate) struct Lines {
 }
 
 impl Client {
-    /// The daemon that is meant.
+    /// The daemon that the arguments name.
     ///
     /// # Errors
-    /// When none is.
+    /// When they name none.
     pub(crate) fn new(args: &ControlArgs) -> anyhow::Result<Self> {
         match &args.control {
             None => Ok(Self {
@@ -118,7 +118,7 @@ impl Client {
         let (mut sender, moving) = handshake.with_context(talking)?;
         let mut connection = JoinSet::new();
         connection.spawn(async {
-            // Its error comes to whoever reads the answer.
+            // The reader of the answer gets its error.
             let _ = moving.await;
         });
         let request = Request::builder()

@@ -1,4 +1,4 @@
-//! `oomwatch add` and `remove`, which tell the daemon something.
+//! `oomwatch add` and `remove`, which change the daemon's containers.
 
 use std::{
     io::{Write as _, stdout},

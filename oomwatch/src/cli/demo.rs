@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::{Color, DemoArgs, exit::Exit, output::write_event};
 
 const LIMIT_BYTES: u64 = 16 << 20;
-/// What the hog takes: beyond the limit, and little enough for any host if the limit fails.
+/// Memory that the hog takes, in bytes. It is beyond the limit, and little enough for any host if the limit fails.
 const HOG_BYTES: usize = 64 << 20;
 const PAGE_BYTES: usize = 4096;
 const DEADLINE: Duration = Duration::from_secs(10);

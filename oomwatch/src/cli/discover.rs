@@ -56,26 +56,25 @@ const APIS: [(Discover, RuntimeApi); 4] = [
     (Discover::Podman, RuntimeApi::Podman),
 ];
 
-/// What is to be asked for containers.
+/// The chosen sources of containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sources {
-    /// Whether paths of cgroups are.
+    /// Whether paths of cgroups are a source.
     pub(crate) by_path: bool,
     /// Whether systemd's units are registered.
     pub(crate) units: bool,
     /// Runtimes.
     pub(crate) sockets: Vec<RuntimeSocket>,
-    /// Runtimes that are not there, and may be later.
+    /// Runtimes that are absent now and may come later.
     pub(crate) possible: Vec<RuntimeSocket>,
 }
 
 impl Sources {
-    /// What was asked for, on this host. A runtime that is asked for by its name is followed even where
-    /// its socket is not there yet.
+    /// The chosen sources on this host. A runtime chosen by name is followed even while its socket is missing.
     pub(crate) fn choose(wanted: &[Discover], given: &[SocketArg]) -> Self {
         let auto = wanted.contains(&Discover::Auto);
         let mut sources = Self {
-            // Runtimes say who their containers are; where most of them are, paths do.
+            // Runtimes name their containers. The paths of cgroups show where most of them are.
             by_path: auto
                 || wanted.contains(&Discover::Cgroup)
                 || APIS.iter().any(|(name, _)| wanted.contains(name)),
@@ -101,8 +100,8 @@ impl Sources {
         sources
     }
 
-    /// Adds the sockets of one interface that exist, each once; where none does, the usual one if the
-    /// interface is `named`.
+    /// Adds the existing sockets of one interface, each once. If none exists, adds the usual one for a `named`
+    /// interface.
     fn add_known(&mut self, api: RuntimeApi, named: bool) {
         let mut places: Vec<PathBuf> = Vec::new();
         let mut absent = Vec::new();

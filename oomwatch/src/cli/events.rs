@@ -1,4 +1,4 @@
-//! `oomwatch events`: what the running daemon reported of late, and as it happens.
+//! `oomwatch events`: the latest events of the running daemon, and new ones as they happen.
 
 use std::io::{self, Write, stdout};
 
@@ -21,7 +21,7 @@ struct Events {
     events: Vec<Box<RawValue>>,
 }
 
-/// What is needed of an event here.
+/// The fields of an event that this command reads.
 #[derive(Deserialize)]
 struct Event {
     seq: u64,
@@ -39,7 +39,7 @@ struct Gap {
 /// When no daemon answers or it ends, or stdout fails in another way than by being closed.
 pub(crate) async fn events(args: &EventsArgs) -> anyhow::Result<Exit> {
     let client = Client::new(&args.control)?;
-    // Before the list, so that nothing falls between the two.
+    // The stream opens before the list, so that no event falls between the two.
     let stream = match args.follow {
         true => Some(client.lines("/v1/events/stream").await?),
         false => None,

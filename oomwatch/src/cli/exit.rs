@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use oomwatch::{AddError, ListenError, PinError, ProbeError, StartError};
 
-/// What a command came to.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done.

@@ -1,5 +1,5 @@
-//! `oomwatch completions` and `oomwatch man`: what the command line says of itself, for shells and
-//! readers. Made from its own definition, so that they cannot differ.
+//! `oomwatch completions` and `oomwatch man`: the command line for shells and readers. Both come from its definition
+//! and cannot differ from it.
 
 use std::io::{Write as _, stdout};
 

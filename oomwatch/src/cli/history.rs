@@ -1,4 +1,4 @@
-//! `oomwatch history`: what happened, from the store. Needs no daemon and does not talk to one.
+//! `oomwatch history`: events of the past, from the store. Needs no daemon and does not talk to one.
 
 use std::{
     ffi::OsString,
@@ -12,10 +12,10 @@ use oomwatch::{History, HistoryEntry, HistoryFilter};
 
 use super::{HistoryArgs, HistoryOutput, StoreArgs, exit::Exit, output};
 
-/// Where a daemon keeps its state if nobody said otherwise.
+/// Default state directory of a daemon.
 const DEFAULT_STATE_DIR: &str = "/var/lib/oomwatch";
 
-/// The state directory that the service manager made: the first, if it made several.
+/// The state directory that the service manager made. The first, if it made several.
 fn service_state_dir() -> Option<PathBuf> {
     let dirs = std::env::var_os("STATE_DIRECTORY")?;
     let first = dirs.as_bytes().split(|&byte| byte == b':').next()?;

@@ -3,8 +3,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::debug;
 
-/// Allows as many open files as the system lets this user have: the tier that reads counters
-/// needs one for each container, and the usual limit is 1,024.
+/// Raises the limit of open files to the hard limit. The tier `counters` needs one file for each container, and the
+/// usual limit is 1,024.
 pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

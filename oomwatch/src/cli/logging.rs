@@ -1,8 +1,7 @@
-//! Logs: on stderr, never on stdout, by a thread of their own.
+//! Logs on stderr, never on stdout, by a thread of their own.
 //!
-//! A stderr that nobody reads delays neither events nor the end. A line that finds no room is
-//! dropped, and the log says how many were. Nothing else may write to stderr while a command runs:
-//! it would wait for the reader.
+//! A stderr that nobody reads delays neither events nor the end. A line without room is dropped, and the log counts
+//! dropped lines. Nothing else may write to stderr while a command runs, because that would wait for the reader.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -25,12 +24,12 @@ mod queue;
 
 use queue::Queue;
 
-/// The log's end: what waits is written when this is dropped, or given up after about a second.
+/// The log's end. Dropping it writes the waiting lines, or gives up after about 1 s.
 #[must_use]
 pub(crate) struct Log(Arc<Queue>);
 
 impl Log {
-    /// Says something to whoever ran the command, as it is.
+    /// Prints a message to the user, as it is.
     pub(crate) fn say(&self, message: impl Display) {
         self.0.push_last(format!("{message}\n").into_bytes());
     }
@@ -42,9 +41,8 @@ impl Drop for Log {
     }
 }
 
-/// Sets up the log. `RUST_LOG` filters it by level and module (`info,oomwatch_ebpf=debug`); the
-/// default is `info`. Filters by span or field, and so the regular expressions that they cost at
-/// every start, are left out.
+/// Sets up the log. `RUST_LOG` filters it by level and module (`info,oomwatch_ebpf=debug`); the default is `info`.
+/// Filters by span or field are left out: they need regular expressions, which cost time at every start.
 ///
 /// # Errors
 /// When no thread can be made.
@@ -70,7 +68,7 @@ pub(crate) fn init(format: LogFormat, color: Color) -> io::Result<Log> {
     Ok(Log(queue))
 }
 
-/// What to log; a setting that cannot be read is complained of and not followed.
+/// The filter of the log. An unreadable setting is not followed, and gives a complaint.
 fn filter(setting: Option<&str>) -> (Targets, Option<String>) {
     let default = Targets::new().with_default(LevelFilter::INFO);
     let (filter, complaint) = match setting.map(str::parse::<Targets>) {
@@ -83,7 +81,7 @@ fn filter(setting: Option<&str>) -> (Targets, Option<String>) {
             )),
         ),
     };
-    // A panic, and that lines were dropped, is said in any case.
+    // A panic and dropped lines are logged in any case.
     (
         filter.with_target(module_path!(), LevelFilter::WARN),
         complaint,
@@ -91,8 +89,8 @@ fn filter(setting: Option<&str>) -> (Targets, Option<String>) {
 }
 
 #[cfg(feature = "probe-log")]
-/// Whether the log shows what the eBPF programs say (`RUST_LOG=oomwatch_ebpf=debug`).
-/// Otherwise they are loaded without a word of it.
+/// Whether the log shows the eBPF programs' own log (`RUST_LOG=oomwatch_ebpf=debug`). Otherwise they are loaded
+/// without one.
 #[must_use]
 pub(crate) fn wants_probe_log() -> bool {
     tracing::enabled!(target: "oomwatch_ebpf", tracing::Level::DEBUG)
@@ -124,7 +122,7 @@ thread_local! {
     static NOTICE: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// A line of the log that says how many lines are missing.
+/// A line of the log with the number of missing lines.
 fn notice(dropped: u64) -> Vec<u8> {
     NOTICE.set(Some(Vec::new()));
     warn!(

@@ -1,13 +1,13 @@
-//! Keeping the daemon small: the start takes tens of megabytes for a moment, and glibc keeps
-//! what is freed unless told otherwise. Of no effect with another C library.
+//! Keeping the daemon small. The start takes tens of megabytes for a moment, and glibc keeps freed memory by default.
+//! Without effect with another C library.
 
 use std::ffi::c_void;
 
 use rustix::mm::{Advice, madvise};
 use tracing::debug;
 
-/// One arena for all threads: only the first arena gives back the memory at its end, and the
-/// programs are loaded by threads that are gone a moment later. Called before any thread is made.
+/// Sets one arena for all threads. Only the first arena gives memory at its end back, and the threads that load the
+/// programs are gone a moment later. Called before any thread is made.
 pub(crate) fn use_one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a number in the allocator; the only thread so far is this one.
@@ -16,7 +16,7 @@ pub(crate) fn use_one_arena() {
     }
 }
 
-/// Gives back what is free, and what only the start needed.
+/// Gives back free memory, and code that only the start needed.
 pub(crate) fn give_back() {
     let_go_of_code();
     #[cfg(target_env = "gnu")]
@@ -26,8 +26,8 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Unmaps the code that ran so far: most of it runs once, at the start, and would stay resident for good. It is
-/// in the page cache all the same, so what runs again is mapped again without reading a file.
+/// Unmaps the code that ran so far. Most of it runs once, at the start, and would stay resident for good. It stays in
+/// the page cache, so code that runs again is mapped without reading a file.
 fn let_go_of_code() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
@@ -42,7 +42,7 @@ fn let_go_of_code() {
     }
 }
 
-/// Where the code of a file is, if a line of `maps` is about that.
+/// Where the code of a file is, if a line of `maps` describes such code.
 fn code(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;

@@ -1,5 +1,5 @@
-//! Events on stdout, by a thread of their own: a reader that does not read must not hold up
-//! anything but itself. An event is published when it is written, and not before.
+//! Events on stdout, by a thread of their own: a slow reader holds up only this thread. An event counts as published
+//! once it is written.
 
 use std::{
     fs::File,
@@ -21,13 +21,13 @@ const THREAD_QUEUE: usize = 1;
 /// How writing ended.
 pub(crate) type Ended = oneshot::Receiver<io::Result<()>>;
 
-/// An event for the thread, and where it tells that it has written it.
+/// An event for the thread, and a channel for its confirmation.
 type Line = (Arc<OomEvent>, oneshot::Sender<()>);
 
 /// The publisher; the thread ends when it is dropped.
 pub(crate) struct Stdout(mpsc::Sender<Line>);
 
-/// Starts the thread; `Ended` tells when it could not write any more.
+/// Starts the thread. `Ended` reports how writing ended.
 ///
 /// # Errors
 /// When no thread can be made.
@@ -59,7 +59,7 @@ impl Publisher for Stdout {
 }
 
 fn write(mut lines: mpsc::Receiver<Line>, output: Output, color: bool) -> io::Result<()> {
-    // Not by way of the library's buffer: what is written is to be out.
+    // Bypasses the library's buffer: a written event must be out.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     while let Some((event, done)) = lines.blocking_recv() {
         write_event(&mut stdout, &event, output, color)?;
@@ -69,7 +69,7 @@ fn write(mut lines: mpsc::Receiver<Line>, output: Output, color: bool) -> io::Re
     Ok(())
 }
 
-/// What a command comes to whose writing to stdout ended so: a reader that has seen enough is no failure.
+/// The exit code after writing to stdout. A reader that has seen enough is no failure.
 ///
 /// # Errors
 /// When writing failed in another way.

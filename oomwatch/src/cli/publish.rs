@@ -7,18 +7,18 @@ use std::{
 
 use oomwatch::{Builder, Counts, JournaldPublisher, RuntimeSocket};
 
-/// What is published into containerd.
+/// Which kills are published into containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Containerd {
-    /// What no shim announces.
+    /// Kills that no shim announces.
     Missing,
     Always,
 }
 
-/// One word on where events go. For each place the last one counts.
+/// One value of `--publish`. The last value for each place counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PublishArg {
-    /// What is published into containerd; `None` is nothing.
+    /// Which kills are published into containerd; `None` is none.
     Containerd(Option<Containerd>),
     Kubernetes(bool),
     Journald(bool),
@@ -27,13 +27,13 @@ pub(crate) enum PublishArg {
 }
 
 impl PublishArg {
-    /// Whether the last word on the matter asks for anything.
+    /// Whether the last value for containerd publishes anything.
     pub(crate) fn wants_containerd(all: &[Self]) -> bool {
         containerd(all).is_some()
     }
 }
 
-/// Places that are a feature of the build, and whether this one lacks it.
+/// Places that need a feature of the build, and whether this build lacks it.
 const LACKS: &[(&str, bool)] = &[
     ("containerd", cfg!(not(feature = "containerd"))),
     ("kubernetes", cfg!(not(feature = "kubernetes"))),
@@ -67,7 +67,7 @@ pub(crate) fn parse(text: &str) -> Result<PublishArg, String> {
     })
 }
 
-/// Whether this build can publish there; one that cannot may be told so.
+/// Whether this build can publish there. `off` is valid without the feature too.
 fn is_built(to: &str, mode: Option<&str>, lacks: &[(&str, bool)]) -> Result<(), String> {
     if lacks.contains(&(to, true)) && mode != Some("off") {
         return Err(format!(
@@ -77,8 +77,8 @@ fn is_built(to: &str, mode: Option<&str>, lacks: &[(&str, bool)]) -> Result<(), 
     Ok(())
 }
 
-/// Adds the publishers that were asked for. containerd gets one for each that is followed, since a
-/// container is announced where it lives.
+/// Adds the chosen publishers. Each followed containerd gets one, because a container's kill is announced where it
+/// lives.
 ///
 /// # Errors
 /// When Kubernetes is asked for outside of a cluster.
@@ -122,10 +122,10 @@ fn add_kubernetes(builder: Builder) -> anyhow::Result<Builder> {
     Ok(builder.publisher(publisher))
 }
 
-/// Adds the publisher to an OpenTelemetry collector, if it was asked for.
+/// Adds the publisher to an OpenTelemetry collector, if it was chosen.
 ///
 /// # Errors
-/// When a variable of the environment that says where to cannot be followed.
+/// When an environment variable for the exporter cannot be followed.
 #[cfg(feature = "otlp")]
 pub(crate) fn add_otlp(
     builder: Builder,
@@ -143,7 +143,7 @@ pub(crate) fn add_otlp(
     Ok(builder.publisher(publisher))
 }
 
-// What a build lacks cannot be asked for: see `parse`.
+// `parse` refuses publishers that a build lacks.
 #[cfg(not(feature = "containerd"))]
 fn add_containerd(builder: Builder, _mode: Containerd, _followed: &[RuntimeSocket]) -> Builder {
     builder
@@ -169,7 +169,7 @@ pub(crate) fn journal_has_stdout(wanted: &[PublishArg]) -> bool {
     journald(wanted) && is_journal(stdout())
 }
 
-/// The last word on one place.
+/// The last value for one place.
 fn last<T>(wanted: &[PublishArg], word: impl Fn(&PublishArg) -> Option<T>) -> Option<T> {
     wanted.iter().rev().find_map(word)
 }
@@ -199,7 +199,7 @@ fn otlp(wanted: &[PublishArg]) -> bool {
     word.unwrap_or(false)
 }
 
-/// By itself where systemd has connected one of the streams to the journal.
+/// On by default where systemd has connected one of the streams to the journal.
 fn journald(wanted: &[PublishArg]) -> bool {
     let word = last(wanted, |wanted| match wanted {
         PublishArg::Journald(on) => Some(*on),
@@ -208,8 +208,8 @@ fn journald(wanted: &[PublishArg]) -> bool {
     word.unwrap_or_else(|| is_journal(stderr()) || is_journal(stdout()))
 }
 
-/// Whether a stream is the one that `$JOURNAL_STREAM` tells of. The variable alone says nothing: whoever
-/// was started by a service has it too.
+/// Whether a stream is the one in `$JOURNAL_STREAM`. The variable alone proves nothing: every child of a service has
+/// it too.
 fn is_journal(stream: impl AsFd) -> bool {
     let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
         return false;

@@ -18,7 +18,7 @@ use super::{
     publish::{self, PublishArg},
 };
 
-/// Watches until told to stop, or until nobody reads stdout any more.
+/// Watches until a signal stops it, or until nobody reads stdout any more.
 ///
 /// # Errors
 /// When it cannot start, or stdout fails in another way than by being closed.
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let color = color.applies_to(&stdout());
     let counts = Counts::default();
     let output = match args.output {
-        // The same lines, once.
+        // The journal would have each line twice.
         Output::Text if publish::journal_has_stdout(&args.publish) => Output::None,
         output => output,
     };
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         _ = hangup.recv() => None,
         _ = interrupt.recv() => None,
         ended = wait(&mut stdout_ended) => Some(ended),
-        // `shutdown` says how.
+        // `shutdown` returns the reason.
         () = watcher.ended() => None,
     };
     announce_stopping();
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         }
     };
     summarize(&report);
-    // It may have failed while the last events were written.
+    // stdout may have failed while the last events were written.
     let at_last = stdout_ended.and_then(|mut ended| ended.try_recv().ok());
     let ended = ended.or(at_last.filter(Result::is_err));
     if ended.is_none() && report.lost_while_stopping > 0 {
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
         return Ok(Exit::Failure);
     }
     match ended {
-        // Whoever read the events has seen enough.
+        // The reader of the events has seen enough.
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("writing events to stdout")
         }
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
 fn configure(args: &RunArgs, counts: &Counts) -> anyhow::Result<Builder> {
     let mut discover = args.discover.clone();
     if PublishArg::wants_containerd(&args.publish) {
-        // Its namespaces are known from nowhere else.
+        // Only containerd itself knows its namespaces.
         discover.push(Discover::Containerd);
     }
     let sources = Sources::choose(&discover, &args.socket);

@@ -1,8 +1,8 @@
-//! Which control socket is meant, and who may use it.
+//! The choice of the control socket, and who may use it.
 
 use std::path::{self, PathBuf};
 
-/// Where a daemon is asked if nobody said otherwise.
+/// Default control socket of a daemon.
 pub(crate) const DEFAULT_CONTROL: &str = "/run/oomwatch/oomwatch.sock";
 
 /// A control socket, as it was asked for.

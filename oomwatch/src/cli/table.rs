@@ -1,4 +1,4 @@
-//! `oomwatch list` and `status`: what the running daemon says, as a table.
+//! `oomwatch list` and `status`: the running daemon's answer as a table.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 
@@ -47,7 +47,7 @@ pub(crate) async fn list(args: &AskArgs) -> anyhow::Result<Exit> {
     print(&containers(&listed.containers, width()))
 }
 
-/// Tells how the daemon does.
+/// Prints the daemon's status.
 ///
 /// # Errors
 /// As [`list`].
@@ -145,7 +145,7 @@ fn short(id: &str) -> &str {
     }
 }
 
-/// What is shown of the status.
+/// The shown fields of the status.
 #[derive(Deserialize)]
 struct Status {
     version: String,
@@ -163,7 +163,7 @@ struct Status {
     late: u64,
     residual: u64,
     lost: Lost,
-    /// Not told by older daemons.
+    /// Missing in the answers of older daemons.
     #[serde(default)]
     sources: Vec<SourceRow>,
     publishers: Vec<Publisher>,
@@ -179,7 +179,7 @@ struct Lost {
     store: u64,
 }
 
-/// What is shown of a runtime.
+/// The shown fields of a runtime.
 #[derive(Deserialize)]
 struct SourceRow {
     api: String,
@@ -199,7 +199,7 @@ impl SourceRow {
     }
 }
 
-/// What is shown of a publisher.
+/// The shown fields of a publisher.
 #[derive(Deserialize)]
 struct Publisher {
     name: String,

@@ -1,4 +1,4 @@
-//! `oomwatch unpin`: removes what `run --pin` left in the kernel.
+//! `oomwatch unpin`: removes the programs and maps that `run --pin` left in the kernel.
 
 use std::io::{Write as _, stdout};
 
@@ -6,11 +6,10 @@ use tracing::warn;
 
 use super::{UnpinArgs, exit::Exit, output};
 
-/// Removes what is oomwatch's, and says what it was.
+/// Removes oomwatch's pinned programs and maps, and prints their number.
 ///
 /// # Errors
-/// When there is nothing to look at, or a daemon reads it; and when stdout fails in another way than
-/// by being closed.
+/// When the directory is missing, or a daemon reads it; and when stdout fails in another way than by being closed.
 pub(crate) fn unpin(args: &UnpinArgs) -> anyhow::Result<Exit> {
     let unpinned = oomwatch::unpin(&args.dir)?;
     for path in &unpinned.foreign {

@@ -1,7 +1,7 @@
 //! Cgroups that come and go, by inotify on their parents' directories.
 //!
-//! Up to 6.18 the kernel says nothing on a watch whose own cgroup is removed, and the watch
-//! stays: it is taken away here.
+//! Up to 6.18 the kernel is silent on a watch whose own cgroup is removed, and the watch stays. This module takes it
+//! away.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ pub(crate) enum Change {
     },
 }
 
-/// What was found in the queue.
+/// The changes that were in the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) changes: Vec<Change>,
@@ -73,7 +73,7 @@ impl Directories {
         })
     }
 
-    /// Watches a cgroup's directory. One that is gone is no error: its parent tells.
+    /// Watches a cgroup's directory. A missing one is no error: its parent reports the removal.
     pub(crate) fn watch(&mut self, id: CgroupId, path: &Path) {
         if self.by_id.contains_key(&id) {
             return;
@@ -91,7 +91,7 @@ impl Directories {
                 );
             }
             Err(error) if is_gone(&error.into()) => {}
-            // Nothing that can be recognised is there, and to look at everything instead would not find it.
+            // No cgroup this deep can be recognised, and a sweep would not find it either.
             Err(error) if is_too_deep(&error.into()) => {}
             Err(error) => {
                 if !std::mem::replace(&mut self.limited, true) {
@@ -149,7 +149,7 @@ impl Directories {
         self.limited
     }
 
-    /// Takes what is in the queue.
+    /// Takes all changes in the queue.
     pub(crate) fn changes(&mut self) -> Changes {
         let mut found = Changes::default();
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];

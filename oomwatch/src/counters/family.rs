@@ -1,8 +1,8 @@
-//! What a removed cgroup counted last, from its parent's counter.
+//! The last count of a removed cgroup, from its parent's counter.
 //!
-//! A parent's hierarchical `oom_kill` is its own, its living children's, and what its dead
-//! children counted: so the rise of that last part is the dead one's, where there is one only.
-//! Where there are several nobody can tell, and nobody is blamed.
+//! A parent's hierarchical `oom_kill` is the sum of three parts: its own, its living children's, and its dead
+//! children's. An increase of the last part belongs to the dead child, if there is only one. If there are several,
+//! nobody can know which one it was, and none gets the increase.
 
 use std::{collections::HashMap, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const LOCAL_EVENTS: &str = "memory.events.local";
-/// Tries to read parent and children while no kill comes between.
+/// Tries to read parent and children without a kill in between.
 const TRIES: usize = 8;
 
 /// The counters of one parent at one moment.
@@ -30,7 +30,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// What children counted that were gone at this moment.
+    /// The count of the children that were gone at this moment.
     fn dead(&self) -> u64 {
         let living: u64 = self.living.values().sum();
         self.total.saturating_sub(self.own).saturating_sub(living)
@@ -41,13 +41,13 @@ impl Family {
         self.living.remove(&child);
     }
 
-    /// The last known count of a child, of which `told` was told.
+    /// The last known count of a child. `told` is the count in the child's ledger.
     pub(crate) fn last_known(&self, child: CgroupId, told: u64) -> u64 {
         told.max(self.living.get(&child).copied().unwrap_or(0))
     }
 
-    /// By how much the children that went between this moment and `after` count beyond what is
-    /// known of them: `(child, value that was told of)`.
+    /// The kills of children that went between this moment and `after`, beyond the known ones. `gone` has each child
+    /// and the count in its ledger.
     pub(crate) fn untold(&self, after: &Self, gone: impl Iterator<Item = (CgroupId, u64)>) -> u64 {
         let known: u64 = gone.map(|(child, told)| self.last_known(child, told)).sum();
         after
@@ -56,8 +56,8 @@ impl Family {
             .saturating_sub(known)
     }
 
-    /// Reads a parent and its children; `None` where it is gone, has no memory controller, or
-    /// does not come to rest. Also the children that were there, counting or not.
+    /// Reads a parent and its children. `None` if the parent is gone, has no memory controller, or never comes to
+    /// rest. Also returns the listed children, counting or not.
     pub(crate) fn read(parent: &Path) -> Result<Option<(Self, Vec<CgroupId>)>, CgroupError> {
         let Some(mut file) = CounterFile::open(parent)? else {
             return Ok(None);

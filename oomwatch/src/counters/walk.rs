@@ -1,5 +1,5 @@
-//! A walk over the memory cgroups' counters, from the top down: below a cgroup whose hierarchical counter is what
-//! is known of it, nothing is read. It can be made in steps. Judges nothing.
+//! A walk over the memory cgroups' counters, from the top down. It reads nothing below a cgroup whose hierarchical
+//! counter is already known. The walk can go in steps. It judges nothing.
 
 use std::{
     fs, io,
@@ -38,7 +38,7 @@ pub(crate) struct CounterWalk {
 }
 
 impl CounterWalk {
-    /// A walk from `root` down. `known` is what is known of a cgroup's counters and of those below it.
+    /// Begins a walk from `root` down. `known` returns the known count of a cgroup and of all below it.
     pub(crate) fn begin(
         hierarchy: &Hierarchy,
         root: CgroupId,
@@ -50,13 +50,13 @@ impl CounterWalk {
             readings: Vec::new(),
             unread: Vec::new(),
         };
-        // The root has no counters: its children are where those begin.
+        // The root has no counters. They begin at its children.
         let top = walk.children(hierarchy.mount(), root);
         walk.push(top, known);
         walk
     }
 
-    /// Reads `limit` cgroups at most. Tells whether there are more.
+    /// Reads `limit` cgroups at most. Returns whether there are more.
     pub(crate) fn step(&mut self, limit: usize, known: &impl Fn(CgroupId) -> u64) -> bool {
         for _ in 0..limit {
             let Some(next) = self.next.pop() else {
@@ -64,7 +64,7 @@ impl CounterWalk {
             };
             let (css, own) = match own(&next.path) {
                 Ok(Some(read)) => read,
-                // One that is gone is told of by its removal.
+                // Its removal reports a cgroup that is gone.
                 Ok(None) => continue,
                 Err(_) => {
                     self.unread.push(next.id);

@@ -5,7 +5,7 @@ use crate::{containers::container::Container, id::printable};
 /// Labels as they are written.
 pub(super) type Pairs<'a, const N: usize> = [(&'static str, &'a str); N];
 
-/// What every series of a container has. The id is among them, so no two containers share a series.
+/// The labels of every series of a container. The id is among them, so no two containers share a series.
 #[derive(Debug)]
 pub(super) struct Labels {
     namespace: String,
@@ -34,8 +34,8 @@ impl Labels {
         ]
     }
 
-    /// Those of cadvisor's `container_oom_events_total`. Under Kubernetes its `name` is the container's
-    /// id, and else what a person called it.
+    /// The labels of cadvisor's `container_oom_events_total`. Under Kubernetes its `name` is the container's id.
+    /// Otherwise it is the name that a person gave.
     pub(super) fn cadvisor<'a>(&'a self, path: &'a str, image: &'a str) -> Pairs<'a, 6> {
         let by_id = !self.pod.is_empty() || self.container.is_empty();
         let name = if by_id {
@@ -54,7 +54,7 @@ impl Labels {
     }
 }
 
-/// Untrusted text as a label's value; what is unknown is empty, which to Prometheus is no label.
+/// Untrusted text as a label's value. An unknown value is empty, and Prometheus treats that as no label.
 pub(super) fn text(value: Option<&str>) -> String {
     value.map_or_else(String::new, |value| printable(value.as_bytes()))
 }

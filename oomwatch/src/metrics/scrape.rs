@@ -1,4 +1,4 @@
-//! One scrape: all that is known at a moment, and how it is written down. Pure.
+//! One scrape: everything known at a moment, written as metrics. Pure.
 
 mod lines;
 
@@ -32,12 +32,12 @@ const BY_COUNTER: [Kind; 2] = [
     (Scope::Unknown, Constraint::Unknown),
 ];
 
-/// What there is to tell.
+/// Everything that a scrape writes.
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) snapshot: Snapshot,
     pub(super) status: Option<Status>,
-    /// Those that exist.
+    /// The containers that exist.
     pub(super) containers: Vec<Registered>,
     pub(super) max_containers: usize,
     pub(super) cadvisor: bool,
@@ -52,7 +52,7 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Where it exists, its names are those of now.
+    /// A row of an existing container has its current names.
     fn new(live: Option<&'a Registered>, losses: Option<&'a Arc<Losses>>) -> Option<Self> {
         let of_losses = losses.map(|losses| &losses.container);
         let container = live.map(|live| &live.container).or(of_losses)?;
@@ -88,7 +88,7 @@ impl Collector for Scrape {
 }
 
 impl Scrape {
-    /// What most kills are, as this host sees them.
+    /// The kinds of most kills, as this host sees them.
     fn usual(&self) -> &'static [Kind] {
         match &self.status {
             Some(status) if status.sees_limits => &AT_ITS_LIMIT,
@@ -98,7 +98,7 @@ impl Scrape {
         }
     }
 
-    /// The containers to write, by id, and how many are left out: what lost no process gives way.
+    /// The containers to write, by id, and the number left out. Containers that lost no process are left out first.
     fn rows(&self) -> (Vec<Row<'_>>, usize) {
         let losses = &self.snapshot.losses;
         let mut others: HashMap<&str, &Arc<Losses>> = losses
@@ -249,7 +249,7 @@ fn seconds(unix_time_ns: i128) -> f64 {
     unix_time_ns as f64 / 1e9
 }
 
-/// As cadvisor, only of containers that exist.
+/// Writes cadvisor's metric, only for containers that exist.
 fn as_cadvisor(lines: &mut Lines<'_>, rows: &[Row<'_>]) -> fmt::Result {
     let mut family = lines.family(
         "container_oom_events",
@@ -338,7 +338,7 @@ fn own_state(lines: &mut Lines<'_>, status: &Status) -> fmt::Result {
     )
 }
 
-/// Whose containers have no names for now is seen before one of them is killed.
+/// A runtime that is down leaves its containers without names. This metric shows it before one of them is killed.
 fn sources(lines: &mut Lines<'_>, sources: &[SourceReport]) -> fmt::Result {
     let each = sources.iter().map(|source| {
         let socket = source.socket.path.to_string_lossy();
@@ -355,7 +355,7 @@ fn sources(lines: &mut Lines<'_>, sources: &[SourceReport]) -> fmt::Result {
     )
 }
 
-/// Each publisher by itself: one that is behind is told from one that loses.
+/// Each publisher has its own series. They separate one that is behind from one that loses events.
 fn publishers(lines: &mut Lines<'_>, publishers: &[PublisherReport]) -> fmt::Result {
     let each = |number: fn(&PublisherReport) -> u64| {
         publishers

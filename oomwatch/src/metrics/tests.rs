@@ -17,7 +17,7 @@ use crate::{
     watcher::{AddError, Lost, Report, SourceReport, Status, Stopped, requests::Answer},
 };
 
-/// A watcher that says what it is told to.
+/// A watcher with made-up answers.
 struct Fake {
     containers: Arc<Mutex<Vec<Registered>>>,
     tier: Tier,
@@ -402,7 +402,7 @@ async fn what_was_dying_already_is_an_event_and_no_kill() {
     assert!(node.lines("container_oom_last_kill").await.is_empty());
 }
 
-/// The same kill is told twice: first of nobody, then of the container that claims it.
+/// oomwatch publishes the same kill twice: first as `unregistered`, then for the container that claims it.
 #[tokio::test]
 async fn a_late_claim_moves_the_kill_and_adds_none() {
     let node = Node::of(vec![registered("a", web())]);

@@ -8,8 +8,8 @@ use super::Probe;
 pub(crate) use super::decode::decode;
 
 impl Probe {
-    /// Runs `mark_victim` once, as if the kernel had marked the task at this address: from there
-    /// on all is real, and what cannot be read at the address is 0. Since 5.10.
+    /// Runs `mark_victim` once, as if the kernel had marked the task at this address. All reads are real, and a
+    /// failed one gives 0. Since 5.10.
     pub(crate) fn run_mark(&self, task: u64) -> io::Result<()> {
         let programs = self.attached._programs.as_ref();
         let program = programs.and_then(|programs| programs.program("mark_victim"));

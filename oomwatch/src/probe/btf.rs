@@ -1,25 +1,24 @@
-//! Reading BTF, the kernel's description of its own types: just enough to find named
-//! types and the place of their members.
+//! Reading BTF, the kernel's description of its own types: just enough to find named types and the place of their
+//! members.
 //!
-//! One pass over the image keeps the position of every sixteenth type and the ids of the few
-//! names asked for; everything else is looked up in place. A full parser builds a value per
-//! type, takes ten times as long and 20 MB.
+//! One pass over the image keeps the position of every 16th type and the ids of the few names asked for. All else is
+//! looked up in place. A full parser builds a value per type, takes ten times as long, and needs 20 MB.
 //!
-//! Touches no file and no kernel: bytes in, places out. Untrusted input ends in an
-//! error, never in a panic. Format: `Documentation/bpf/btf.rst`.
+//! Touches no file and no kernel: bytes in, places out. Untrusted input ends in an error, never in a panic. Format:
+//! `Documentation/bpf/btf.rst`.
 
 use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
 /// Bytes that every type begins with.
 const HEAD_BYTES: usize = 12;
-/// The position of one type in so many is kept, and the others are counted from there: pages of
-/// memory that are written to cost more time at the start than that does.
+/// The position of every [`STRIDE`]th type is kept; the others are counted from there. Writing more pages of memory
+/// at the start would cost more time than that.
 const STRIDE: u32 = 16;
 /// Types nested deeper than this are taken for a loop.
 const MAX_DEPTH: usize = 32;
 
-/// Kinds of types that this reader tells apart.
+/// Kinds of types that this reader distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Int,
@@ -148,7 +147,7 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// The one pass: a hundred thousand types, at every start, and so in few instructions each.
+    /// The one pass over 100,000 types, at every start. So it takes few instructions for each.
     fn index(&mut self, wanted: &[(Kind, &'a str)]) -> Result<(), BtfError> {
         let wanted = Wanted::new(wanted);
         let mut at = 0;
@@ -229,8 +228,7 @@ impl<'a> Btf<'a> {
         self.string_at(of.name_at).unwrap_or("")
     }
 
-    /// The member called `name`, looked for in anonymous members too. A bit field is no
-    /// member that can be read at a byte offset and so is not found.
+    /// The member called `name`, also inside anonymous members. A bit field is not found: it has no byte offset.
     pub(crate) fn member(&self, of: Type, name: &str) -> Option<Member> {
         self.member_within(of, name, MAX_DEPTH)
     }
@@ -336,7 +334,7 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// The names asked for, and a quick way to tell that a type has none of them.
+/// The names asked for, and a quick test that a type has none of them.
 struct Wanted<'w, 'n> {
     names: &'w [(Kind, &'n str)],
     /// The kinds that are asked for, a bit each, by the image's numbers.
@@ -370,7 +368,7 @@ impl<'w, 'n> Wanted<'w, 'n> {
             let kinds = numbers.fold(0, |kinds, number| kinds | 1 << number);
             wanted.kinds |= kinds;
             let index = beginning(name.as_bytes());
-            // A name shorter than a beginning goes on with anything.
+            // Any bytes may follow a wanted name that is shorter than a beginning.
             let is_short = name.len() < BEGINNING_BYTES;
             for (at, by_beginning) in wanted.kinds_by_beginning.iter_mut().enumerate() {
                 *by_beginning |= if is_short || at == index { kinds } else { 0 };
@@ -385,7 +383,7 @@ impl<'w, 'n> Wanted<'w, 'n> {
         kinds.is_some_and(|kinds| kinds >> raw_kind & 1 != 0)
     }
 
-    /// What was asked for, if a type is that; `name` goes on after its end.
+    /// The wanted name that a type has, if any. `name` continues past the end of the type's name.
     fn find(&self, raw_kind: u32, name: &[u8]) -> Option<(Kind, &'n str)> {
         let kind = Kind::from_raw(raw_kind)?;
         let is_name = |wanted: &str| {

@@ -1,4 +1,4 @@
-//! From the bytes in the ring to records whose fields are known or `None`.
+//! Decodes the bytes in the ring into records. Each field is known or `None`.
 //!
 //! Invariant: nothing behind this module sees a wire field whose bit was not set.
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Why a record in the ring was not understood. It is counted and passed over.
+/// Why a record in the ring was not understood. The record is counted and passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum DecodeError {
@@ -61,7 +61,7 @@ pub(crate) fn decode(bytes: &[u8], page_bytes: u64) -> Result<Record, DecodeErro
     }
 }
 
-/// The record as `T`, if both the ring and the header say that it has that length.
+/// The record as `T`, if both the ring and the header give that length.
 fn exactly<T: FromBytes + KnownLayout + Immutable>(
     bytes: &[u8],
     header: Header,
@@ -138,8 +138,8 @@ fn victim(wire: &Victim, page_bytes: u64) -> VictimRecord {
     }
 }
 
-/// Whether `memory.oom.group` is set anywhere from the victim's memory cgroup up to the one whose
-/// limit was hit, as `mem_cgroup_get_oom_group()` has it. Without such a limit all count.
+/// Whether `memory.oom.group` is set on any cgroup from the victim's up to the one whose limit was hit, as in
+/// `mem_cgroup_get_oom_group()`. Without such a limit all cgroups count.
 fn kills_group(wire: &Victim) -> bool {
     let depth = wire
         .chain
@@ -166,7 +166,7 @@ fn limit(wire: &Victim, page_bytes: u64) -> Option<LimitHit> {
     }
     if wire.limit_memcg_id == 0 {
         return Some(LimitHit::Node {
-            // The kernel works it out after its shortcut for tasks that are dying already.
+            // The kernel computes it after its shortcut for tasks that are dying already.
             total_bytes: (wire.fields & field::OOM_CONTROL != 0 && wire.total_pages > 0)
                 .then(|| wire.total_pages.saturating_mul(page_bytes)),
         });

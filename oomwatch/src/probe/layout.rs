@@ -1,9 +1,9 @@
-//! From the running kernel's BTF to the [`Config`] that is written into the programs:
-//! where each member is, checked for its type.
+//! Resolves the running kernel's BTF into the [`Config`] of the programs: the place of each member, checked for its
+//! type.
 //!
-//! A member that is missing, of another type, or in two structures of one name with
-//! different layouts becomes [`ABSENT`] and is listed as a [`Gap`]: the field that needs
-//! it is then unknown, never garbage. Pure: reads no file.
+//! A member is [`ABSENT`] and listed as a [`Gap`] if it is missing or of another type. The same holds for a member
+//! that two structures of one name have in different places. The field that needs it is then unknown, never garbage.
+//! Pure: reads no file.
 
 use oomwatch_common::{
     config::{ABSENT, Config, MARK_VICTIM_PID, MARK_VICTIM_TASK},
@@ -18,11 +18,11 @@ use crate::tier::Tier;
 pub(crate) struct Gap {
     /// `structure.member`.
     pub(crate) member: String,
-    /// What was found instead.
+    /// The defect of the member.
     pub(crate) reason: &'static str,
 }
 
-/// What the kernel's BTF says.
+/// The results from the kernel's BTF.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) config: Config,
@@ -31,7 +31,7 @@ pub(crate) struct Layout {
     pub(crate) out_of_memory_id: Option<u32>,
 }
 
-/// What a member must be.
+/// The required type of a member.
 #[derive(Clone, Copy)]
 enum Expect {
     /// An integer, or a wrapper of one, of this many bytes.
@@ -206,7 +206,7 @@ impl Resolver<'_> {
         self.counters(config);
     }
 
-    /// Three counters are read at once, so they must be neighbours; `oom_kill` counts most.
+    /// The program reads three counters at once, so they must be neighbours. `oom_kill` is the most important one.
     fn counters(&mut self, config: &mut Config) {
         let event = "memcg_memory_event";
         let events = self.member("mem_cgroup", "memory_events", Expect::Scalars(LONG));
@@ -235,7 +235,7 @@ impl Resolver<'_> {
         config.oc_constraint = self.member(oc, "constraint", Scalar(4));
     }
 
-    /// What the tracepoint passes after the `void *` that every one has.
+    /// The argument that the tracepoint passes after the `void *` that every one has.
     fn mark_victim_passes(&mut self) -> u32 {
         let parameter = match self.btf.ids(Kind::Typedef, MARK_VICTIM) {
             [id] => self
@@ -461,8 +461,8 @@ fn sum(outer: u32, inner: u32) -> u32 {
 
 /// The best tier that a kernel with this layout allows.
 pub(crate) fn tier_of(config: &Config) -> Option<Tier> {
-    // Without these a victim has no cgroup, and there is nothing to attribute; or nothing tells
-    // who was counted, and by which counter.
+    // Without these a victim has no cgroup to attribute it to. Or nothing shows who was counted, and by which
+    // counter.
     let needed = [
         config.task_pid,
         config.task_tgid,

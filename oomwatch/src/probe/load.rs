@@ -41,7 +41,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oo
 
 const LOG_LEVEL_OFF: u8 = 0;
 const LOG_LEVEL_ALL: u8 = 0xff;
-/// The log's ring when nobody reads it: the smallest there is.
+/// Size of the log's ring in bytes when nobody reads it: the smallest possible one.
 const IDLE_LOG_BYTES: u32 = 4096;
 const LOG_BYTES: u32 = 128 * 1024;
 const OUT_OF_MEMORY: &str = "out_of_memory";
@@ -49,7 +49,7 @@ const MARK_VICTIM: &str = "mark_victim";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Loads and attaches everything that this kernel allows, or goes on with what is pinned.
+/// Loads and attaches everything that this kernel allows, or continues with the pinned programs.
 pub(super) fn start(config: &ProbeConfig, pin: Option<PinDir>) -> Result<Probe, ProbeError> {
     if OBJECT.is_empty() {
         return Err(ProbeError::NoObject);
@@ -137,14 +137,14 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
     debug!(path = %pin.path().display(), number, "pinned");
     probe.fresh = Some(generation);
     probe.is_pinned = true;
-    // The newest programs are attached: from here on the older ones see nothing that those do not.
+    // The newest programs are attached. From here on the older ones see nothing that the newest do not.
     probe.older = found.older.into_iter().map(Older::open).collect();
     probe.generation = number;
     probe.goes_on = !probe.older.is_empty();
     Ok(probe)
 }
 
-/// What became of the programs.
+/// The result of starting the programs.
 struct Started {
     tier: Tier,
     gaps: Vec<Gap>,
@@ -170,8 +170,7 @@ fn finish(mut programs: Ebpf, started: Started, config: &ProbeConfig) -> Result<
 }
 
 fn probe(opened: Opened, started: Started, programs: Option<Ebpf>) -> Result<Probe, ProbeError> {
-    // They go in this order: a mark that is seen when its helpers are gone would pass for one that was
-    // not counted.
+    // They are dropped in this order. A mark after its helpers are gone would pass for one that was not counted.
     let mut links = started.links;
     links.sort_by_key(|(name, _)| *name != MARK_VICTIM);
     Ok(Probe {
@@ -212,21 +211,20 @@ fn refused(choice: TierChoice, possible: Tier) -> ProbeError {
     ProbeError::Tier { tier, reason }
 }
 
-/// A loader without the kernel's BTF, which the object has no relocations against. Runs on a
-/// thread of its own, beside the reading of the layout.
+/// A loader without the kernel's BTF: the object has no relocations against it. Runs on a thread of its own, beside
+/// the reading of the layout.
 ///
-/// `EbpfLoader::new()` reads and parses all of the BTF, 20 MB and most of the time to start,
-/// before it can be told not to, and there is no other way to make one in aya 0.14. It goes
-/// without where it does not find the file: so this thread's root is another directory.
+/// `EbpfLoader::new()` reads and parses all of the BTF. That costs 20 MB and most of the time to start, and aya 0.14
+/// has no other constructor. It skips the BTF where the file is missing, so this thread's root is another directory.
 fn loader() -> EbpfLoader<'static> {
-    // SAFETY: only this thread's root and working directory are separated, and it ends soon.
+    // SAFETY: only this thread's root and working directory are separated, and the thread ends soon.
     let separated = unsafe { unshare_unsafe(UnshareFlags::FS) };
     if let Err(error) = separated.and_then(|()| chroot("/proc/self/task")) {
         debug!(%error, "without CAP_SYS_CHROOT the start is slower");
     }
     let mut loader = EbpfLoader::new();
     loader.btf(None);
-    // aya tries out what the kernel can do at the first use: here, and not after the layout.
+    // aya probes the kernel's features at the first use: here, and not after the layout.
     aya::features();
     loader
 }
@@ -241,7 +239,7 @@ fn load_object(
     } else {
         (LOG_LEVEL_OFF, IDLE_LOG_BYTES)
     };
-    // Shortens the loader's life to that of what it borrows here.
+    // Shortens the loader's life to the life of its borrows here.
     let mut loader = loader;
     loader
         .override_global(CONFIG_SYMBOL, kernel.as_bytes(), true)
@@ -252,13 +250,13 @@ fn load_object(
         .map_err(load_error)
 }
 
-/// What holds a program of this name attached.
+/// The name of a program, and the link that holds it attached.
 type Link = (&'static str, FdLink);
 
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
-/// What keeps the tree of cgroups up to date.
+/// The tracepoints that keep the tree of cgroups up to date.
 const CGROUP_TRACEPOINTS: [Tracepoint; 2] = [
     ("cgroup_mkdir", "cgroup_mkdir"),
     ("cgroup_rmdir", "cgroup_rmdir"),
@@ -278,9 +276,9 @@ fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
     tracepoints
 }
 
-/// Loads and attaches the programs. The OOM killer's tracepoints come first and alone: from then
-/// on no kill is missed. The hierarchy is scanned after all of this, and a kill before
-/// `out_of_memory()` is hooked does not say which limit was hit.
+/// Loads and attaches the programs. The OOM killer's tracepoints come first and alone: from then on no kill is
+/// missed. The hierarchy is scanned after all of this. A kill before the hook of `out_of_memory()` has no limit in
+/// its record.
 fn load_and_attach(
     programs: &mut Ebpf,
     tier: Tier,
@@ -324,8 +322,7 @@ fn load_and_attach(
     })
 }
 
-/// Has the kernel verify all of the programs side by side, which is most of the time to start,
-/// and attaches them in their order.
+/// Has the kernel verify all programs side by side, which is most of the time to start. Attaches them in their order.
 fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<Vec<Link>, ProbeError> {
     let mut links = Vec::new();
     thread::scope(|scope| {
@@ -335,7 +332,7 @@ fn load_and_attach_all(programs: Vec<(&mut Program, Tracepoint)>) -> Result<Vec<
             .into_iter()
             .map(|(program, tracepoint)| (tracepoint, scope.spawn(move || load_program(program))))
             .collect();
-        // The last, on this thread, is the one that takes longest.
+        // The last one, on this thread, takes longest.
         let last = last.map(|(program, tracepoint)| (tracepoint, load_program(program)));
         for (tracepoint, thread) in loading {
             let program = thread
@@ -382,7 +379,7 @@ fn hook_out_of_memory(
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;
     exit.load(OUT_OF_MEMORY, &btf)?;
-    // The exit first: a call whose end is not seen would go on for ever.
+    // The exit first: a call whose end is not seen would never end for us.
     let exit_link = exit.attach()?;
     let entry_link = entry.attach()?;
     let links = (entry.take_link(entry_link)?, exit.take_link(exit_link)?);
@@ -400,8 +397,8 @@ fn verified(info: Result<ProgramInfo, ProgramError>) -> Option<u32> {
 
 /// BTF in which type `id` is `out_of_memory()` and all below it are fillers.
 ///
-/// aya finds a function's id by its name in the whole kernel's types, parsed. The id is known
-/// here, so the least that says so does.
+/// aya finds a function's id by its name in the whole kernel's types, parsed. The id is known here, so this minimal
+/// BTF is enough.
 fn function_btf(id: u32) -> Option<Btf> {
     let mut btf = Btf::new();
     let name = btf.add_string(OUT_OF_MEMORY);
@@ -441,8 +438,7 @@ fn load_error(error: EbpfError) -> ProbeError {
     }
 }
 
-/// Whether the kernel said EPERM or EACCES anywhere in the chain of causes. A refusal by
-/// the verifier says EACCES too, but with a log.
+/// Whether EPERM or EACCES is anywhere in the chain of causes. The verifier refuses with EACCES too, but with a log.
 fn is_permission_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {

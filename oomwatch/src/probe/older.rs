@@ -1,5 +1,5 @@
-//! A generation of pinned programs that a newer one takes over from: read to its end, and removed once that is
-//! handed over. Until then its programs stay attached, and see what the newer ones see too.
+//! A generation of pinned programs that a newer one replaces. It is read to its end, and removed once its records are
+//! handed over. Until then its programs stay attached and see what the newer ones see.
 
 use oomwatch_common::record::WIRE_VERSION;
 use tracing::debug;
@@ -9,15 +9,15 @@ use crate::{log::warn, record::Record};
 
 /// The generation and its ring.
 pub(super) struct Older {
-    /// `None` where it cannot be opened: after a start that was interrupted, as a rule.
+    /// `None` if it cannot be opened, usually after an interrupted start.
     ring: Option<Ring>,
     generation: Generation,
 }
 
 impl Older {
-    /// Opens what there is of it.
+    /// Opens the parts of it that exist.
     pub(super) fn open(generation: Generation) -> Self {
-        // Each of its records says so too: it is counted as one that was not understood, never misread.
+        // Its records carry the version too. Each is counted as not understood, never misread.
         if let Some(version) = generation.wire_version()
             && version != WIRE_VERSION
         {
@@ -38,7 +38,7 @@ impl Older {
         Self { ring, generation }
     }
 
-    /// Reads all that is in it, but for what came before a `stored` position: that was reported.
+    /// Reads all of its records, except those before a `stored` position: they were reported.
     pub(super) fn read(
         &mut self,
         stored: &[Position],
@@ -60,7 +60,7 @@ impl Older {
         self.ring.as_ref().map(Ring::position)
     }
 
-    /// Whether all that was read of it comes before one of these positions.
+    /// Whether all of its read records come before one of these positions.
     pub(super) fn is_among(&self, positions: &[Position]) -> bool {
         self.position()
             .is_none_or(|position| positions.contains(&position))

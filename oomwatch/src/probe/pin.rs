@@ -1,9 +1,9 @@
-//! Programs that go on without a daemon: their ring and their links, pinned in a BPF file system.
+//! Programs that continue without a daemon: their ring and their links, pinned in a BPF file system.
 //!
-//! A pin directory has one directory for each generation of programs, `oomwatch-1` and so on; more
-//! than one only where a start was interrupted. In it are the maps that a daemon opens (what else
-//! the programs keep lives as long as they do), the links that hold the programs, and, made last,
-//! `about`: a symbolic link whose text says what they are. Without it a generation is not complete.
+//! A pin directory has one directory for each generation of programs, `oomwatch-1` and so on. It has more than one
+//! only where a start was interrupted. A generation holds the maps that a daemon opens, and the links that hold the
+//! programs. Maps that only the programs use live as long as the programs. `about`, made last, is a symbolic link
+//! whose text describes the programs. Without it a generation is not complete.
 //!
 //! Knows names, objects and their order; nothing of records. Removes nothing that it did not make.
 
@@ -38,7 +38,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why nothing is pinned, or what is pinned is of no use.
+/// Why nothing is pinned, or the pinned programs are of no use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PinError {
@@ -75,7 +75,7 @@ pub enum PinError {
         path.display()
     )]
     Foreign {
-        /// What it is about.
+        /// The foreign path.
         path: PathBuf,
     },
     /// The directory, or a name in it.
@@ -92,16 +92,16 @@ pub enum PinError {
     Pin {
         /// The name it was to have.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: BoxedError,
     },
-    /// Something with a name of ours is not what it should be.
+    /// An object under a name of ours cannot be used.
     #[error("{} cannot be used: remove it with `oomwatch unpin`", path.display())]
     Object {
         /// Its name.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         source: BoxedError,
     },
@@ -115,21 +115,21 @@ impl PinError {
     }
 }
 
-/// What [`unpin`] did.
+/// The result of [`unpin`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unpinned {
     /// Programs and maps that are not pinned any more.
     pub objects: usize,
-    /// What was left, because oomwatch did not make it.
+    /// Entries that were left, because oomwatch did not make them.
     pub foreign: Vec<PathBuf>,
 }
 
-/// Removes what [`crate::watcher::Builder::pin`] left in a directory, and the directory if nothing else is in it.
-/// Kills that were not read yet lose their details.
+/// Removes the programs and maps that [`crate::watcher::Builder::pin`] left in a directory. Removes the directory too
+/// if nothing else is in it. Kills that were not read yet lose their details.
 ///
 /// # Errors
-/// When the directory is not there, is none of a BPF file system, or is in use by a watcher.
+/// When the directory is missing, is not on a BPF file system, or is in use by a watcher.
 pub fn unpin(dir: impl AsRef<Path>) -> Result<Unpinned, PinError> {
     let dir = PinDir::existing(dir.as_ref())?;
     let contents = dir.contents()?;
@@ -154,7 +154,7 @@ pub(crate) struct PinDir {
     _lock: File,
 }
 
-/// What is in it.
+/// The contents of a pin directory.
 #[derive(Debug, Default)]
 struct Contents {
     /// The oldest first.
@@ -174,10 +174,10 @@ pub(crate) struct Generation {
     foreign: Vec<PathBuf>,
 }
 
-/// What a start finds.
+/// The generations that a start finds.
 #[derive(Debug)]
 pub(crate) struct PinnedGenerations {
-    /// To go on with.
+    /// The generation to continue with.
     pub(crate) current: Option<Generation>,
     /// To be read to their end and removed.
     pub(crate) older: Vec<Generation>,
@@ -213,7 +213,7 @@ impl PinDir {
                 path: path.to_owned(),
             });
         }
-        // The mount point itself is everybody's, and others than the owner could make it ours.
+        // The mount point itself belongs to everybody, and users other than the owner could make it ours.
         let metadata = lock.metadata().map_err(at(path))?;
         if metadata.uid() != geteuid().as_raw() || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(PinError::NotPrivate {
@@ -358,7 +358,7 @@ impl Generation {
         self.number
     }
 
-    /// Version of the records in its ring, if it says one.
+    /// Version of the records in its ring, if `about` has one.
     pub(crate) fn wire_version(&self) -> Option<u16> {
         self.about.as_ref().map(About::wire_version)
     }
@@ -382,8 +382,8 @@ impl Generation {
         })
     }
 
-    /// Detaches and removes it, but for what others put there; returns how much that was. What
-    /// says that it is complete goes first: nobody goes on with half of it.
+    /// Detaches and removes it, except for foreign entries. Returns their number. Removes `about` first, so that
+    /// nobody continues with half of it.
     pub(crate) fn remove(&self) -> Result<usize, PinError> {
         let is_about = |name: &&String| name.as_str() == ABOUT;
         let (about, rest): (Vec<_>, Vec<_>) = self.names.iter().partition(is_about);

@@ -1,13 +1,13 @@
-//! A ring of the kernel's, read in two steps: what is read stays in the ring until it is handed over.
+//! A ring of the kernel's, read in two steps: read records stay in the ring until they are handed over.
 //!
-//! A reader has a cursor of its own. The kernel's consumer position follows it by [`Ring::consume`], and where
-//! it stands is what another daemon goes on with. So a daemon that is killed between the two loses nothing.
-//! Records behind the consumer position stay in memory until the kernel needs the room, and
-//! [`Ring::taken_since`] copies them. Programs that are pinned wake the reader at each record, for the kernel does
-//! so by itself only where the consumer position is at that record.
+//! A reader has a cursor of its own. The kernel's consumer position follows it by [`Ring::consume`], and another
+//! daemon continues there. So a daemon that is killed between the two steps loses nothing. Records behind the
+//! consumer position stay in memory until the kernel needs the room, and [`Ring::taken_since`] copies them. Pinned
+//! programs wake the reader at each record, because the kernel itself does so only where the consumer position is at
+//! that record.
 //!
-//! Knows the layout of a ring's memory (`kernel/bpf/ringbuf.c`: a page with the consumer's position, one with
-//! the producer's, the data twice in a row), and nothing of records.
+//! Knows the layout of a ring's memory (`kernel/bpf/ringbuf.c`) and nothing of records. That memory is one page with
+//! the consumer's position, one page with the producer's, and the data twice in a row.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// `BPF_RINGBUF_BUSY_BIT` and `BPF_RINGBUF_DISCARD_BIT` of a record's length.
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
-/// In front of each record, and what records are aligned to.
+/// Bytes of the header in front of each record. Records are aligned to them.
 const HEADER_BYTES: usize = 8;
 
 /// How far a ring is read.
@@ -92,10 +92,10 @@ impl Ring {
         None
     }
 
-    /// Whether there is a record that nobody wakes for: it came before the kernel saw how far was consumed. To be
-    /// asked after [`Self::consume`].
+    /// Whether there is a record without a wake-up: the kernel wrote it before it saw the new consumer position. Ask
+    /// after [`Self::consume`].
     pub(crate) fn has_next(&self) -> bool {
-        // The kernel writes the record and looks at the position; here it is the other way round.
+        // The kernel writes the record and then reads the position. Here it is the other way round.
         fence(Ordering::SeqCst);
         self.cursor < position_at(&self.produced) && self.header() & BUSY == 0
     }
@@ -117,7 +117,7 @@ impl Ring {
         unsafe { slice::from_raw_parts(self.produced.as_ptr().add(at), bytes) }
     }
 
-    /// Everything before it was read.
+    /// The end of the read records.
     pub(crate) fn position(&self) -> Position {
         Position {
             ring: self.id,
@@ -125,8 +125,8 @@ impl Ring {
         }
     }
 
-    /// Goes on behind what was stored. Takes what came after that and was given back to the kernel, as long as it
-    /// was not written over. Positions of other rings are left out.
+    /// Continues after the stored position. Takes the later records that were given back to the kernel, unless it has
+    /// overwritten them. Ignores positions of other rings.
     pub(crate) fn resume(&mut self, stored: &[Position], mut take: impl FnMut(&[u8])) {
         for since in stored {
             let taken = self.taken_since(*since).unwrap_or_default();
@@ -143,7 +143,7 @@ impl Ring {
         }
     }
 
-    /// Gives the kernel the room of all records before a position that were read.
+    /// Gives the kernel the room of all read records before a position.
     pub(crate) fn consume(&self, position: Position) {
         if let Some(bytes) = self.own(position)
             && (position_at(&self.consumer)..=self.cursor).contains(&bytes)
@@ -152,7 +152,7 @@ impl Ring {
         }
     }
 
-    /// Whether what was read and not consumed keeps half of the room from the kernel.
+    /// Whether read and not consumed records keep half of the room from the kernel.
     pub(crate) fn is_pressed(&self) -> bool {
         let held = self.cursor.saturating_sub(position_at(&self.consumer));
         held > self.data_bytes / 2
@@ -163,8 +163,8 @@ impl Ring {
         bytes.filter(|_| position.ring == self.id)
     }
 
-    /// The memory of the records from a position up to the consumer's, as long as none of it is used
-    /// again; nothing where it is, and where the position is another ring's or ahead.
+    /// The memory of the records from a position up to the consumer's, if the kernel has overwritten none of it.
+    /// `None` if it has, or if the position is another ring's or ahead.
     fn taken_since(&self, since: Position) -> Option<Vec<u8>> {
         let since = self.own(since)?;
         let length = position_at(&self.consumer).checked_sub(since);
@@ -175,7 +175,7 @@ impl Ring {
             let word = word_at(&self.produced, at, Ordering::Relaxed);
             taken.extend_from_slice(&word.to_ne_bytes());
         }
-        // Before a header is written over, the producer's position is right behind it.
+        // Before the kernel overwrites a header, the producer's position is right behind it.
         fence(Ordering::Acquire);
         let is_intact = position_at(&self.produced) < since + self.data_bytes;
         is_intact.then_some(taken)
@@ -206,7 +206,7 @@ fn position_of(memory: &MmapRaw) -> &AtomicUsize {
 /// A part of a record, which the kernel may be writing over.
 fn word_at(memory: &MmapRaw, at: usize, ordering: Ordering) -> u32 {
     assert!(at + size_of::<u32>() <= memory.len() && at.is_multiple_of(size_of::<u32>()));
-    // SAFETY: it is in the mapping and aligned; what is torn is found out afterwards.
+    // SAFETY: it is in the mapping and aligned; a torn value is found out afterwards.
     let word = unsafe { &*memory.as_ptr().add(at).cast::<AtomicU32>() };
     word.load(ordering)
 }

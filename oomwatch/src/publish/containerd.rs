@@ -1,10 +1,10 @@
-//! containerd as a publisher: `TaskOOM` on `/tasks/oom`, in the container's namespace and with the
-//! kernel's time, for CRI and Docker to see.
+//! containerd as a publisher: `TaskOOM` on `/tasks/oom`, in the container's namespace and with the kernel's time, for
+//! CRI and Docker to see.
 //!
-//! What is missing is found by a task of its own, which holds the connection: what is to be sent, and
-//! what containerd's shims have said already, is decided in [`bursts`]. Without that each kill is sent as
-//! it comes. Knows containers only by what their events say: one of
-//! another containerd, one without a namespace, or a pod's sandbox is none of its business.
+//! In [`ContainerdMode::Missing`] a task of its own holds the connection, and [`bursts`] decides. It compares the
+//! kills with the announcements of containerd's shims. In [`ContainerdMode::Always`] each kill is sent as it comes.
+//! The publisher knows containers only from their events. It ignores kills of another containerd's containers, of
+//! containers without a namespace, and of a pod's sandbox.
 
 mod bursts;
 
@@ -44,7 +44,7 @@ const FILTER: &str = r#"topic=="/tasks/oom""#;
 const TYPE: &str = "containerd.events.TaskOOM";
 /// Kills on their way to the task.
 const QUEUE: usize = 64;
-/// How long the end waits for what is left: longer than a shim is given to speak.
+/// How long the end waits for the rest: longer than a shim may take to announce a kill.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 const NANOS: i128 = 1_000_000_000;
 
@@ -52,19 +52,20 @@ const NANOS: i128 = 1_000_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ContainerdMode {
-    /// Those that containerd's shim has not announced within 2 s; one for all kills of a container
-    /// in that time, since CRI and Docker take each for an end of its own.
+    /// Kills that containerd's shim did not announce within 2 s. All kills of a container in that time become one
+    /// `TaskOOM`, because CRI and Docker treat each one as a separate exit.
     #[default]
     Missing,
-    /// All, also from before the watcher's start, from [`crate::watcher::Builder::state_dir`].
+    /// All kills. With [`crate::watcher::Builder::state_dir`], also those from before the watcher's start.
     Always,
 }
 
 /// Publishes kills into containerd, as `TaskOOM` on `/tasks/oom`.
 ///
-/// Only kills whose container the watcher knows from this containerd ([`crate::watcher::Builder::runtime`]).
-/// In order, and through a restart of containerd. In [`ContainerdMode::Missing`], kills from before
-/// the watcher's start are left out: nobody can tell what was announced.
+/// Publishes only kills whose container the watcher knows from this containerd
+/// ([`crate::watcher::Builder::runtime`]). It publishes in order, and through a restart of containerd.
+/// [`ContainerdMode::Missing`] leaves out kills from before the watcher's start, because nobody knows what was
+/// announced then.
 #[derive(Debug)]
 pub struct ContainerdPublisher {
     name: String,
@@ -96,7 +97,7 @@ impl ContainerdPublisher {
         }
     }
 
-    /// What is to be said of an event, if anything.
+    /// The kill that an event announces, if any.
     fn kill(&self, event: &OomEvent) -> Option<Kill> {
         let is_kill = match event.kind {
             Kind::Kill | Kind::CounterOnly => true,
@@ -227,7 +228,7 @@ async fn work(socket: PathBuf, mut kills: mpsc::Receiver<Kill>) {
     }
 }
 
-/// The first failure in a row is for a human; the others are the same one.
+/// Warns of the first failure in a row. The others are the same one and go to the debug log.
 fn say(socket: &Path, error: &GrpcError, failures: u32) {
     let (socket, cause) = (socket.display(), causes(error));
     if failures == 1 {
@@ -252,7 +253,7 @@ async fn session(
     let mut more = true;
     while more || !bursts.is_empty() {
         tokio::select! {
-            // What a shim has said is heard before anything is sent, however late we are.
+            // Announcements of shims are read before anything is sent, however late we are.
             biased;
             announced = announcements.next() => match announced? {
                 Some(envelope) => announced_by_shim(bursts, &envelope),

@@ -1,4 +1,4 @@
-//! A publisher's own task: one event after the other, and again where that was promised.
+//! A publisher's own task: it publishes one event after the other, and again where that was promised.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -44,7 +44,7 @@ impl Feed {
         }
     }
 
-    /// The last one is dealt with.
+    /// The last event is done.
     fn done(&self) {
         if let Self::Store(outbox) = self {
             outbox.done();
@@ -52,7 +52,7 @@ impl Feed {
     }
 }
 
-/// Publishes until there is nothing more, or the publisher is closed.
+/// Publishes until there are no more events, or the publisher is closed.
 pub(super) async fn deliver(
     mut publisher: Box<dyn Publisher>,
     mut feed: Feed,
@@ -91,7 +91,7 @@ pub(super) async fn deliver(
     }
 }
 
-/// Sends one event; where it is to arrive, until it does, or never will.
+/// Sends one event. With [`Delivery::AtLeastOnce`], tries until the publisher accepts or refuses it.
 async fn send(
     publisher: &mut dyn Publisher,
     event: &Arc<OomEvent>,
@@ -120,7 +120,7 @@ async fn send(
     }
 }
 
-/// The first failure in a row is for a human; the others are the same one.
+/// Warns of the first failure in a row. The others are the same one and go to the debug log.
 fn say(publisher: &str, event: &OomEvent, error: &PublishError, failures: u64) {
     let (event, cause) = (&event.id, causes(error));
     if failures == 1 {

@@ -1,8 +1,8 @@
-//! systemd's journal as a publisher: one entry for each event, with fields to search by, over
-//! journald's native protocol.
+//! systemd's journal as a publisher: one entry for each event, with fields to search by, over journald's native
+//! protocol.
 //!
-//! [`entry`] makes the bytes. Here is the socket: one for each entry, so that a journald that was
-//! restarted is found again. Knows nothing of the log that oomwatch writes to stderr.
+//! [`entry`] makes the bytes. This module has the socket: a new one for each entry, which finds a restarted journald
+//! again. Knows nothing of the log that oomwatch writes to stderr.
 
 mod entry;
 
@@ -30,7 +30,7 @@ use crate::event::OomEvent;
 pub const JOURNAL_MESSAGE_ID: &str = "36222607e8b04d428f7cddf90967830a";
 
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// A journald that does not take an entry for so long is tried again later.
+/// How long journald may take for an entry. Then the entry is tried again later.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why an entry is not in the journal.
@@ -112,7 +112,7 @@ fn is_too_long(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MSGSIZE | Errno::NOBUFS))
 }
 
-/// The entry in memory that can be changed by nobody any more, which is what journald asks for.
+/// The entry in memory that nobody can change any more. journald asks for that.
 fn sealed(entry: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(memfd_create("oomwatch-entry", flags)?);

@@ -1,8 +1,8 @@
 //! Kubernetes as a publisher: an Event on the pod that lost a process, for `kubectl describe pod`.
 //!
-//! One for each kill, and one for all members of a group kill; a pod that loses many gets some of
-//! them as a series ([`budget`]). [`object`] is what is said, [`client`] how. A task of its own has
-//! both, for a series may be due while no kill comes. Kills outside of pods are none of its business.
+//! The publisher creates one Event for each kill, and one for all members of a group kill. A pod with many kills gets
+//! some of them as a series ([`budget`]). [`object`] makes the Event, [`client`] sends it. Both belong to a task of
+//! its own, because a series may be due while no kill comes. Kills outside of pods are ignored.
 
 mod budget;
 mod client;
@@ -34,15 +34,15 @@ use crate::{
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Group kills that are remembered.
 const MAX_GROUPS: usize = 64;
-/// Members of one group kill are marked within one call of the OOM killer: what is further apart has
-/// the number of an earlier run's.
+/// The OOM killer marks all members of one group kill within one call. A mark further apart has the invocation number
+/// of an earlier run.
 const GROUP_NS: u64 = 60_000_000_000;
 
 /// Publishes kills in pods as Events (`events.k8s.io/v1`), at least once.
 ///
-/// The name of an Event comes from the kill's id, so that one that is sent again is not there twice.
-/// Of each pod ten kills are told at once, and one a minute after that; the others are counted in that
-/// one's `series`. That count is in memory: `kill -9` loses it.
+/// The name of an Event comes from the kill's id, so an Event that is sent again exists once. Each pod gets up to ten
+/// Events at once, and one every 60 s after that. The `series` of that Event counts the kills held back. This count
+/// is in memory: `kill -9` loses it.
 #[derive(Debug)]
 pub struct KubernetesPublisher {
     client: Option<Client>,
@@ -50,7 +50,7 @@ pub struct KubernetesPublisher {
     groups: VecDeque<Group>,
 }
 
-/// A group kill that a pod has an Event of.
+/// A group kill that a pod already has an Event for.
 #[derive(Debug)]
 struct Group {
     invocation: u64,
@@ -64,12 +64,12 @@ struct Worker {
     task: JoinHandle<()>,
 }
 
-/// A kill, and where to say what became of it.
+/// A kill, and where its outcome goes.
 type Request = (Kill, oneshot::Sender<Result<(), PublishError>>);
 
 impl KubernetesPublisher {
-    /// Publishes to the API server of the cluster that this process is a pod of, as its service
-    /// account, which must be allowed to `create` `events` in the group `events.k8s.io`.
+    /// Publishes to the API server of this pod's cluster, as the pod's service account. That account must be allowed
+    /// to `create` `events` in the group `events.k8s.io`.
     ///
     /// # Errors
     /// When this is no pod, or its service account is not mounted.
@@ -94,7 +94,7 @@ impl KubernetesPublisher {
         }
     }
 
-    /// Whether another member of this group kill, in this pod, was told before.
+    /// Whether this pod already has an Event for another member of this group kill.
     fn is_told(&self, kill: &Kill) -> bool {
         kill.group.is_some_and(|invocation| {
             self.groups.iter().any(|told| {
@@ -166,7 +166,7 @@ impl Publisher for KubernetesPublisher {
     }
 }
 
-/// Sends what comes, and what was held back when it is due; at the end the rest of that.
+/// Sends each kill, and the ones held back when they are due. Sends the rest at the end.
 async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
     let mut budget = Budget::default();
     let mut waits = delays();
@@ -177,7 +177,7 @@ async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
             request = requests.recv() => match request {
                 Some((kill, answer)) => {
                     let done = take(&client, &mut budget, kill).await;
-                    // Nobody waits for it any more where the daemon stops.
+                    // A daemon that stops waits for it no longer.
                     let _ = answer.send(done);
                 }
                 None => break,
@@ -212,7 +212,7 @@ async fn take(client: &Client, budget: &mut Budget, kill: Kill) -> Result<(), Pu
     };
     let sent = send(client, &held).await;
     match &sent {
-        // The same kill comes again, and what was held back with it.
+        // The same kill comes again, together with the ones held back.
         Err(PublishError::Failed(_)) => {}
         _ => budget.sent(&held.last.pod, now),
     }

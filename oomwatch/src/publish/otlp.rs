@@ -1,8 +1,8 @@
 //! OpenTelemetry as a publisher: a log record for each kill, and the counts as metrics, over OTLP.
 //!
-//! [`export`] makes the exporters from the standard environment variables, [`record`] says what an event is in
-//! OpenTelemetry's words, [`resource`] who says it, [`totals`] sends the counts. The exporters are driven directly and not
-//! through the SDK's batches, so that what `publish` returns is what became of the event.
+//! [`export`] makes the exporters from the standard environment variables. [`record`] maps an event to
+//! OpenTelemetry's names, [`resource`] describes the sender, [`totals`] sends the counts. The publisher drives the
+//! exporters directly and not through the SDK's batches. So `publish` returns the outcome of its event.
 
 mod export;
 mod record;
@@ -28,14 +28,14 @@ use crate::{
     event::{Kind, OomEvent},
 };
 
-/// Who says it.
+/// Name of the instrumentation scope.
 const SCOPE: &str = "oomwatch";
 
 /// Why the publisher cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtlpError {
-    /// A setting that asks for what is not there.
+    /// A setting asks for a value that is not supported.
     #[error("{variable} is {value:?}: {expected}")]
     ExporterConfig {
         /// The environment variable.
@@ -55,14 +55,15 @@ pub enum OtlpError {
 
 /// Sends kills to an OpenTelemetry collector, by gRPC or HTTP.
 ///
-/// A log record per kill, `oomwatch.oom.kill`, with the kernel's time and the attributes of the semantic
-/// conventions 1.42 for the container, the pod and the process. A kill that a container claims late is sent again, with
-/// `oomwatch.oom.supersedes`. With [`Self::counts`] also the counters `oomwatch.container.oom.kills` and
-/// `oomwatch.container.oom.group_kills`, cumulative, after they have changed.
+/// Each kill becomes one log record, `oomwatch.oom.kill`, with the kernel's time. It has the attributes of the
+/// semantic conventions 1.42 for the container, the pod and the process. A kill that a container claims late is sent
+/// again, with `oomwatch.oom.supersedes`. With [`Self::counts`], the publisher also sends
+/// `oomwatch.container.oom.kills` and `oomwatch.container.oom.group_kills` after they have changed. Both counters are
+/// cumulative.
 ///
-/// Where to and how is said by the standard variables `OTEL_EXPORTER_OTLP_ENDPOINT`, `…_PROTOCOL` (`http/protobuf`, the default, or
-/// `grpc`), `…_HEADERS`, `…_TIMEOUT`, `…_INSECURE` and theirs for `LOGS` and `METRICS`,
-/// `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
+/// The standard variables configure the endpoint: `OTEL_EXPORTER_OTLP_ENDPOINT`, `…_PROTOCOL` (`http/protobuf`, the
+/// default, or `grpc`), `…_HEADERS`, `…_TIMEOUT`, `…_INSECURE`, and the same for `LOGS` and `METRICS`. The publisher
+/// also follows `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
 pub struct OtlpPublisher {
     exporter: LogExporter,
     logger: SdkLogger,
@@ -81,7 +82,8 @@ impl fmt::Debug for OtlpPublisher {
 }
 
 impl OtlpPublisher {
-    /// Publishes to where the environment says. To be called in a tokio runtime; connects with the first event.
+    /// Publishes to the endpoint in the environment. Must be called in a tokio runtime. Connects with the first
+    /// event.
     ///
     /// # Errors
     /// When a variable cannot be followed, or there are no root certificates for an endpoint with https.
@@ -89,7 +91,7 @@ impl OtlpPublisher {
         let scope = InstrumentationScope::builder(SCOPE)
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
-        // Only a maker of records: it has nowhere to send them to.
+        // Only makes records: it has nowhere to send them.
         let records = SdkLoggerProvider::builder().build();
         Ok(Self {
             exporter: export::logs(&export::env)?,
@@ -172,7 +174,7 @@ impl Publisher for OtlpPublisher {
     }
 }
 
-/// What an exporter's failure is to a publisher.
+/// An exporter's failure as a publisher's.
 fn failed(error: OTelSdkError) -> PublishError {
     PublishError::Failed(Box::new(error))
 }

@@ -1,8 +1,8 @@
-//! How far a publisher is: numbers that its task and its queue share.
+//! The progress of a publisher: numbers that its task and its queue share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What became of a publisher's events so far.
+/// The outcome of a publisher's events so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) queued: AtomicU64,
@@ -10,7 +10,7 @@ pub(super) struct Progress {
     pub(super) retries: AtomicU64,
     pub(super) lost_in_queue: AtomicU64,
     pub(super) lost_by_publisher: AtomicU64,
-    /// It was closed before its first event, and wants none.
+    /// The publisher was closed before its first event, and wants none.
     pub(super) is_unwanted: AtomicBool,
 }
 

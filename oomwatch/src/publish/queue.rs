@@ -1,7 +1,7 @@
-//! A publisher as the watcher's task sees it: a place to put events, and numbers to look at.
+//! A publisher as the watcher's task sees it: a queue for events, and numbers to read.
 //!
-//! Nothing here waits. Behind it is the publisher's own task ([`super::deliver`]), which gets its
-//! events from a bounded queue, or from the store's outbox.
+//! Nothing here waits. Behind it is the publisher's own task ([`super::deliver`]). Its events come from a bounded
+//! queue, or from the store's outbox.
 
 use std::{
     fmt,
@@ -42,8 +42,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Starts the publisher's task. With an outbox, that is where its events come from. Whoever waits for
-    /// `progress` hears when the publisher is done with one.
+    /// Starts the publisher's task. With an outbox, its events come from there. The task notifies `progress` after
+    /// each event.
     pub(crate) fn start(
         publisher: Box<dyn Publisher>,
         outbox: Option<Outbox>,
@@ -81,7 +81,7 @@ impl Queue {
             Ok(()) => {
                 add(&self.counts.queued, 1);
             }
-            // A publisher that closed itself has said so.
+            // A publisher that closed itself has logged so.
             Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(_)) => {
                 let lost = add(&self.counts.lost_in_queue, 1);
@@ -92,7 +92,7 @@ impl Queue {
         }
     }
 
-    /// Its numbers as of now. What the store lost is missing in its outbox too.
+    /// The current numbers. Events that the store lost are missing in the outbox too.
     pub(crate) fn report(&self, lost_by_store: u64) -> PublisherReport {
         let counts = &self.counts;
         let from_store = matches!(self.way, QueueKind::Store(_));
@@ -112,12 +112,12 @@ impl Queue {
         }
     }
 
-    /// Whether nothing in memory is left that something is to become of. Never, where its task ended before that.
+    /// Whether no event in memory is open any more. Never true if the task ended before that.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.way, QueueKind::Store(_)) || self.left() == 0
     }
 
-    /// Events in memory that nothing became of yet.
+    /// Events in memory without an outcome yet.
     fn queued(&self) -> u64 {
         if self.task.is_finished() {
             return 0;
@@ -125,7 +125,7 @@ impl Queue {
         self.left()
     }
 
-    /// The same, also where nothing will become of them any more.
+    /// The same, also where they will never have an outcome.
     fn left(&self) -> u64 {
         if self.counts.is_unwanted.load(Ordering::Relaxed) {
             return 0;
@@ -141,8 +141,7 @@ impl Queue {
         }
     }
 
-    /// Waits for the rest to be sent, not longer than `until`. What is left then stays in the
-    /// store, or is lost.
+    /// Waits until the rest is sent, not longer than `until`. Events left then stay in the store, or are lost.
     pub(crate) async fn finish(&mut self, until: Instant) {
         self.close();
         let is_over = timeout_at(until, &mut self.task).await.is_ok();

@@ -12,10 +12,9 @@ use tokio::sync::mpsc;
 use super::PUBLISHER_QUEUE;
 use crate::event::OomEvent;
 
-/// Events from the moment it was made on, in order. Ends when the watcher stops.
+/// Events in order, from the moment it was made. Ends when the watcher stops.
 ///
-/// Holds [`PUBLISHER_QUEUE`] events; what a slower reader misses is counted in
-/// [`crate::watcher::Lost::queue`].
+/// Holds [`PUBLISHER_QUEUE`] events. [`crate::watcher::Lost::queue`] counts the events that a slower reader misses.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Arc<OomEvent>>);
 
@@ -28,7 +27,7 @@ pub(crate) fn channel() -> (Subscriber, Events) {
     (Subscriber(sender), Events(receiver))
 }
 
-/// What became of an event.
+/// The outcome of sending an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Taken,

@@ -1,7 +1,7 @@
 //! Containers by containerd's gRPC services: all namespaces, with labels and image.
 //!
-//! Follows `/tasks/create`, which comes while the container's init is still held back, so that a
-//! container is registered before its workload runs; and `/containers/*` for names.
+//! The source follows `/tasks/create`. That event comes while containerd still holds back the container's init, so
+//! the watcher registers the container before its workload runs. `/containers/*` brings names.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Topics that tell of new containers, names and ends.
+/// Topics for new containers, names and ends.
 const FILTERS: &[&str] = &[
     r#"topic=="/tasks/create""#,
     r#"topic=="/containers/create""#,
@@ -59,7 +59,7 @@ impl RuntimeSource for Containerd {
         &self.socket
     }
 
-    /// Each container is told of before it runs: none needs to be asked for.
+    /// Asks for no container: containerd announces each one before it runs.
     fn follow<'a>(
         &'a mut self,
         sightings: &'a Sightings,
@@ -71,7 +71,7 @@ impl RuntimeSource for Containerd {
 
 async fn follow(socket: &Path, sightings: &Sightings) -> Result<(), SourceError> {
     let services = Services::connect(socket, REQUEST_LIMIT).await?;
-    // No answer tells when the subscription stands. The listing begins a round trip later.
+    // No answer confirms the subscription. The listing begins a round trip later.
     let mut events = services.subscribe(FILTERS);
     let follower = Follower {
         socket,
@@ -132,7 +132,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Registers at once; asks for names then, for its creation may have gone by before we listened.
+    /// Passes the container on at once, and then asks for its names. Its creation may have come before we listened.
     async fn created(&self, namespace: &str, task: TaskCreate) -> Result<(), SourceError> {
         let details = ContainerDetails {
             containerd_namespace: Some(namespace.to_owned()),
@@ -153,7 +153,7 @@ impl Follower<'_> {
         }
     }
 
-    /// One that is gone by now has the names that came with the event.
+    /// A container that is gone by now gets the names in the event.
     async fn named(&self, namespace: &str, told: ContainerChange) -> Result<(), SourceError> {
         let found = self.services.container(namespace, &told.id).await?;
         let container = found.unwrap_or_else(|| Container {
@@ -175,12 +175,12 @@ impl Follower<'_> {
     }
 }
 
-/// An id that says of which namespace it is: two may have containers of one name.
+/// An id with its namespace: two namespaces may have containers of one name.
 fn qualified(namespace: &str, id: &str) -> String {
     format!("{namespace}/{id}")
 }
 
-/// What an event tells.
+/// A change that an event announces.
 enum Change {
     Created(TaskCreate),
     Named(ContainerChange),
@@ -188,7 +188,7 @@ enum Change {
 }
 
 impl Change {
-    /// `None` for an event that tells us nothing, or cannot be read.
+    /// `None` for an event without news for us, or one that cannot be read.
     fn of(envelope: &Envelope) -> Option<Self> {
         let value = envelope.event.as_ref()?.value.as_slice();
         let change = match envelope.topic.as_str() {
@@ -240,7 +240,7 @@ fn details(socket: &Path, namespace: &str, container: Container) -> ContainerDet
         namespace: details.namespace.clone().or(outside),
         containerd_namespace: Some(namespace.to_owned()),
         containerd_address: Some(address(socket)),
-        // Docker knows by itself, and does not tell containerd.
+        // Docker keeps this to itself and gives containerd no label for it.
         is_sandbox: (!is_docker).then(|| kind.as_deref() == Some("sandbox")),
         ..details
     }

@@ -1,8 +1,8 @@
-//! Containers by the Kubernetes container runtime interface, of containerd or CRI-O: what pod they
-//! are of, their names as the pod has them, and how often they were started.
+//! Containers by the Kubernetes container runtime interface of containerd or CRI-O. It knows their pods, their names
+//! in the pod, and how often they were started.
 //!
-//! Follows the events that newer runtimes offer; others are listed again every half a minute. In
-//! between, a container whose cgroup appeared is asked for.
+//! The source follows the events that newer runtimes offer. It lists other runtimes every 30 s. In between, it asks
+//! for each container whose cgroup appeared.
 
 mod messages;
 
@@ -34,8 +34,7 @@ const VERSION: &str = "/runtime.v1.RuntimeService/Version";
 const LIST_PODS: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
 const LIST_CONTAINERS: &str = "/runtime.v1.RuntimeService/ListContainers";
 const EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
-/// How often a runtime without events is listed. The kubelet does so every second; names are not
-/// worth that.
+/// Time between two listings of a runtime without events. The kubelet lists every second. Names are not worth that.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 
 /// One runtime.
@@ -97,7 +96,7 @@ async fn follow(
     follower.list_for_ever(wanted).await
 }
 
-/// The first event; `None` where the runtime offers none. CRI-O ends the stream then, others refuse.
+/// The first event; `None` where the runtime offers none. CRI-O then ends the stream; others refuse.
 async fn first(events: &mut Subscription<Event>) -> Result<Option<Event>, GrpcError> {
     match events.next().await {
         Err(error) if error.is_unimplemented() => Ok(None),
@@ -107,13 +106,13 @@ async fn first(events: &mut Subscription<Event>) -> Result<Option<Event>, GrpcEr
 
 struct Follower<'a> {
     client: Client,
-    /// What the runtime calls itself.
+    /// The runtime's own name for itself.
     runtime: String,
     sightings: &'a Sightings,
 }
 
 impl Follower<'_> {
-    /// Follows the events until they end; tells whether the runtime has any.
+    /// Follows the events until they end. Returns whether the runtime has any.
     async fn follow(
         &self,
         events: &mut Subscription<Event>,
@@ -181,14 +180,14 @@ impl Follower<'_> {
         }
     }
 
-    /// A container, or a sandbox: the event does not tell.
+    /// Looks up a container or a sandbox. The event does not distinguish them.
     async fn look_at(&self, id: &str) -> Result<(), SourceError> {
         if let Some(container) = self.containers(Some(id)).await?.into_iter().next() {
             let pod = self.pods(Some(&container.pod_id)).await?.into_iter().next();
             let metadata = pod.as_ref().and_then(|pod| pod.metadata.clone());
             let seen = self.container(container, metadata);
             self.sightings.seen(seen).await?;
-            // A runtime may not have had the sandbox yet when its cgroup told of it.
+            // The cgroup may appear before the runtime knows the sandbox.
             return match pod {
                 Some(pod) => self.sightings.seen(self.sandbox(pod)).await,
                 None => Ok(()),
@@ -262,7 +261,7 @@ fn list(id: Option<&str>) -> Request<ListRequest> {
     Request::new(ListRequest { filter })
 }
 
-/// The image as a person named it. The kubelet passes on a digest, which says nothing to anybody.
+/// The image as a person named it. The kubelet passes on a digest, which no person reads.
 fn reference(image: Image) -> Option<String> {
     given(image.user_specified_image)
         .or_else(|| given(image.image).filter(|image| !image.starts_with("sha256:")))

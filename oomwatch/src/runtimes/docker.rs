@@ -1,7 +1,7 @@
 //! Containers by Docker's HTTP API.
 //!
-//! The paths have no version: each daemon then speaks its own, and what is read here is in all of
-//! them. The listing has every name; the cgroup's path has the id.
+//! The paths have no version, so each daemon serves its own. All versions have the fields that we read. The listing
+//! has every name, and the cgroup's path has the id.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use crate::containers::{container::ContainerDetails, sighting::RuntimeApi};
 
 /// A label that cri-dockerd gives the containers of Kubernetes.
 const KUBERNETES_TYPE: &str = "io.kubernetes.docker.type";
-/// How the names begin that it gives them.
+/// The beginning of the names that cri-dockerd gives.
 const KUBERNETES_NAME: &str = "k8s_";
 
 /// One runtime's socket.
@@ -61,7 +61,7 @@ impl Daemon for Docker {
         &self.client
     }
 
-    /// From now on, by the daemon's clock, which is ours: it answers first and subscribes then.
+    /// The events from now on, by the daemon's clock, which is ours. The daemon answers first and subscribes then.
     fn events(&self) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.unwrap_or_default();
@@ -158,7 +158,7 @@ impl Inspected {
     }
 }
 
-/// A name has a slash before it in Docker's answers, and none in its events.
+/// Docker's answers have a slash before a name. Its events have none.
 fn seen(id: String, mut known: ListedContainers) -> Seen {
     let bare = |name: String| name.strip_prefix('/').map(str::to_owned).unwrap_or(name);
     known.name = known.name.map(bare);
@@ -167,8 +167,8 @@ fn seen(id: String, mut known: ListedContainers) -> Seen {
     seen
 }
 
-/// What cri-dockerd wrote into the labels. The name has to be of its form too: an image has labels,
-/// but names no container.
+/// The details in cri-dockerd's labels. The name must be of its form too: an image can bring labels, but names no
+/// container.
 fn of_kubernetes(details: ContainerDetails) -> ContainerDetails {
     let given = details.name.as_deref().unwrap_or_default();
     let Some(kind) = details.labels.get(KUBERNETES_TYPE) else {

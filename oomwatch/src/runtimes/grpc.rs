@@ -1,8 +1,7 @@
 //! gRPC over a runtime's unix socket: a connection, and requests with a time limit.
 //!
-//! Knows no runtime: the messages and the names of the methods come from its callers, and are
-//! written by hand as `prost` structures with the few fields that we use. Generating them would
-//! need `protoc` at build time.
+//! Knows no runtime: its callers bring the messages and the names of the methods. The messages are written by hand as
+//! `prost` structures with the few fields that we use. Generated ones would need `protoc` at build time.
 
 pub(crate) mod containerd;
 
@@ -24,7 +23,7 @@ use tonic_prost::ProstCodec;
 
 /// An answer beyond this is refused. 5,000 containers in one come to some 5 MiB.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// Answers of a subscription that wait for its owner at most; the server waits beyond that.
+/// Answers of a subscription that wait for its owner at most. Beyond this the server waits.
 const SUBSCRIPTION_QUEUE: usize = 256;
 
 /// Why a request failed.
@@ -36,9 +35,9 @@ pub(crate) enum GrpcError {
     /// No answer in time.
     #[error("no answer to {method} within {} s", limit.as_secs())]
     Hangs {
-        /// What was asked for.
+        /// The method.
         method: &'static str,
-        /// What it was given.
+        /// The limit.
         limit: Duration,
     },
     /// The server ended a stream that has no end.
@@ -47,7 +46,7 @@ pub(crate) enum GrpcError {
     /// The connection, or the runtime's refusal.
     #[error("{method} failed")]
     Refused {
-        /// What was asked for.
+        /// The method.
         method: &'static str,
         /// Why.
         #[source]
@@ -56,12 +55,12 @@ pub(crate) enum GrpcError {
 }
 
 impl GrpcError {
-    /// Whether the runtime says that it has no such thing.
+    /// Whether the runtime answers that it has no such thing.
     pub(crate) fn is_not_found(&self) -> bool {
         self.code() == Some(tonic::Code::NotFound)
     }
 
-    /// Whether the runtime says that it has no such method.
+    /// Whether the runtime answers that it has no such method.
     pub(crate) fn is_unimplemented(&self) -> bool {
         self.code() == Some(tonic::Code::Unimplemented)
     }
@@ -120,8 +119,8 @@ impl Client {
         Ok(self.limited(method, answer).await?.into_inner())
     }
 
-    /// One request, and answers whenever there are some, such as events. The request is sent while
-    /// the caller does other things.
+    /// One request, with answers whenever there are some, such as events. The request is sent while the caller does
+    /// other things.
     pub(crate) fn subscribe<Q: Ask, A: Answer>(
         &self,
         method: &'static str,
@@ -159,8 +158,8 @@ impl Client {
         Ok(())
     }
 
-    /// Returns with the stream's head. Servers may send that along with the first answer only, which
-    /// may be long in coming: no time limit, therefore.
+    /// Returns with the stream's head. It has no time limit: a server may send the head only with its first answer,
+    /// and that answer may come late.
     async fn stream<Q: Ask, A: Answer>(
         &self,
         method: &'static str,

@@ -1,8 +1,8 @@
-//! A daemon that speaks HTTP on a unix socket, as Docker and Podman do: [`Client`] asks it for JSON
-//! and reads its stream of events; [`follow`] is what following the two has in common.
+//! A daemon that speaks HTTP on a unix socket, as Docker and Podman do. [`Client`] asks it for JSON and reads its
+//! stream of events. [`follow`] holds the common part of following the two.
 //!
-//! Knows no container runtime. Every answer is bounded in size and, but for the stream, in time; and
-//! what a daemon says is text by nobody that is known.
+//! Knows no container runtime. Every answer is bounded in size and, except for the stream, in time. All text of a
+//! daemon is untrusted.
 
 mod event;
 mod follow;
@@ -33,7 +33,7 @@ use crate::retry::REQUEST_LIMIT;
 
 /// Bytes of an answer: 5,000 containers with 6 kB each.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
-/// Bytes of an error's answer that are read, and characters that are passed on.
+/// Bytes of an error's answer that are read, and characters of it that are passed on.
 const MAX_ERROR_BYTES: usize = 4096;
 const MAX_ERROR_CHARS: usize = 256;
 
@@ -44,16 +44,16 @@ const PODMAN: &str = "libpod-api-version";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 enum HttpError {
-    /// The daemon says no.
+    /// The daemon refuses.
     #[error("the answer is {status}: {message}")]
     Refused { status: StatusCode, message: String },
-    /// Not the JSON that was asked for. The place only: the parser's words repeat the text.
+    /// The answer is not the expected JSON. Holds only the place: the parser's words repeat the text.
     #[error("malformed JSON at line {line}, column {column}")]
     Malformed { line: usize, column: usize },
-    /// More than anybody has containers for.
+    /// The answer is longer than any host's containers need.
     #[error("the answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
     TooLong,
-    /// More containers changed than can be asked for.
+    /// More containers changed than the source can ask for.
     #[error("more than {limit} containers wait to be asked for")]
     Behind { limit: usize },
 }
@@ -99,7 +99,7 @@ impl Client {
         &self.socket
     }
 
-    /// What is at a path; `request` says it in words.
+    /// The answer to a path. `request` names it in errors.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         request: &'static str,
@@ -109,8 +109,8 @@ impl Client {
         answer.and_then(parsed).map_err(|error| error.of(request))
     }
 
-    /// What is at a path, if the daemon has it and can tell it: what it cannot say of one container
-    /// is no reason to lose all others.
+    /// The answer to a path, or `None` if the daemon has none or cannot give it. One such container is no reason to
+    /// lose all others.
     pub(super) async fn find<T: DeserializeOwned>(
         &self,
         request: &'static str,
@@ -171,7 +171,7 @@ impl Client {
             .map_err(|error| failed(request, error))?;
         let mut connection = JoinSet::new();
         connection.spawn(async {
-            // Its error comes to whoever reads the answer.
+            // The reader of the answer gets its error.
             let _ = moving.await;
         });
         let asked = Request::get(path)
@@ -207,7 +207,7 @@ fn parsed<T: DeserializeOwned>(body: Bytes) -> Result<T, HttpError> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// What a daemon says beside the status of an error.
+/// The message of a daemon beside an error's status.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,

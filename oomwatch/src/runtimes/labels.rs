@@ -1,5 +1,4 @@
-//! Labels by which runtimes and engines say more of a container than their interfaces have fields
-//! for. Pure.
+//! Labels of runtimes and engines, for details of a container that their interfaces have no fields for. Pure.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,7 @@ pub(super) fn label(labels: &BTreeMap<String, String>, name: &str) -> Option<Str
     labels.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
-/// What the kubelet's labels say, and the labels themselves.
+/// The details in the kubelet's labels, and the labels themselves.
 pub(super) fn details(labels: BTreeMap<String, String>) -> ContainerDetails {
     ContainerDetails {
         name: label(&labels, CONTAINER_NAME),

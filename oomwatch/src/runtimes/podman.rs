@@ -1,7 +1,7 @@
-//! Containers by Podman's HTTP API: its own endpoints, which know of pods.
+//! Containers by Podman's HTTP API. Its own endpoints know the pods.
 //!
-//! The service runs on demand: systemd starts it for a connection, and the stream of events keeps it
-//! running. Version 4 of the interface is spoken by Podman 4 and 5.
+//! The service runs on demand: systemd starts it for a connection, and the stream of events keeps it running. Podman
+//! 4 and 5 both serve version 4 of the interface.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ impl RuntimeSource for Podman {
 
 impl Daemon for Podman {
     const IS_PODMAN: bool = true;
-    /// Asked for the past, Podman reads its journal from the beginning.
+    /// Podman reads its journal from the beginning if a client asks for the past.
     const GAPLESS: bool = false;
 
     fn client(&self) -> &Client {

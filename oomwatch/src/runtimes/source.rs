@@ -1,10 +1,9 @@
 //! Sources of containers: the runtimes that know their names.
 //!
-//! A source follows one runtime over its socket and tells of each container that it sees. It knows
-//! no engine and no event. [`drive`] keeps it connected: with a growing delay between tries, and a
-//! complete listing after each, so that nothing that happened in between is missed. A source that
-//! hangs or fails disturbs no other, and never the probe: its task only fills a bounded queue, and
-//! waits where that is full.
+//! A source follows one runtime over its socket and passes on each container that it sees. It knows no engine and no
+//! event. [`drive`] keeps it connected, with a growing delay between tries. After each connection it lists
+//! everything, so it misses nothing that happened in between. A source that hangs or fails disturbs neither another
+//! source nor the probe. Its task only fills a bounded queue, and waits where that is full.
 
 mod place;
 mod socket;
@@ -27,14 +26,13 @@ use crate::{
     runtimes::grpc::GrpcError,
 };
 
-/// Sightings that wait for the watcher's task at most; a source waits beyond that.
+/// Sightings that wait for the watcher's task at most. Beyond this a source waits.
 pub(crate) const SIGHTING_QUEUE: usize = 256;
-/// Time until a runtime is asked again that does not speak the interface: it would have to be
-/// configured anew.
+/// Time until the source asks again a runtime without the interface. Such a runtime would need a new configuration.
 const UNSUPPORTED_RETRY: Duration = Duration::from_secs(600);
-/// A connection that held for so long was a good one: the next try comes soon.
+/// A connection that held this long was good: the next try comes soon.
 const STABLE: Duration = Duration::from_secs(60);
-/// Why a runtime is followed no longer, or not yet.
+/// Why the source follows a runtime no longer, or not yet.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SourceError {
@@ -44,7 +42,7 @@ pub(crate) enum SourceError {
     /// A request failed.
     #[error("{request} failed")]
     Request {
-        /// What was asked for.
+        /// The request.
         request: &'static str,
         /// Why.
         #[source]
@@ -53,7 +51,7 @@ pub(crate) enum SourceError {
     /// No answer within [`REQUEST_LIMIT`].
     #[error("no answer to {request} within {} s", REQUEST_LIMIT.as_secs())]
     Hangs {
-        /// What was asked for.
+        /// The request.
         request: &'static str,
     },
     /// The runtime listens there, and does not know the interface.
@@ -81,7 +79,7 @@ impl From<GrpcError> for SourceError {
     }
 }
 
-/// What following a runtime comes to: it ends when the connection does.
+/// The outcome of following a runtime. It ends when the connection does.
 pub(crate) type FollowFuture<'a> =
     Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
 
@@ -93,8 +91,8 @@ pub(crate) trait RuntimeSource: Send + 'static {
     /// Where the runtime listens.
     fn socket(&self) -> &Path;
 
-    /// Connects, subscribes to events, *then* lists, calls [`Sightings::listed`], and tells of each
-    /// change until the connection ends; and of each container that is asked for by then.
+    /// Connects, subscribes to events, *then* lists and calls [`Sightings::listed`]. Then it passes on each change,
+    /// and each container in `wanted`, until the connection ends.
     fn follow<'a>(
         &'a mut self,
         sightings: &'a Sightings,
@@ -134,8 +132,7 @@ impl Sightings {
         }
     }
 
-    /// A container exists, or something about it is new. Its cgroup is looked up here, on the
-    /// source's task.
+    /// A container exists, or has new details. The source's own task looks up its cgroup here.
     pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
         let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
         self.send(Sighting::Seen {
@@ -147,8 +144,8 @@ impl Sightings {
         .await
     }
 
-    /// An event's own words on a container, which is asked for now: left out while the watcher has
-    /// enough to do.
+    /// Passes on a container's details from an event, before the source asks for that container. Drops them while the
+    /// watcher's queue is full.
     pub(crate) fn told(&self, seen: Seen) {
         let _ = self.sender.try_send(Sighting::Details {
             api: self.api,
@@ -208,7 +205,7 @@ pub(crate) async fn drive(
     }
 }
 
-/// The first failure in a row is for a human; the others are the same one.
+/// Warns of the first failure in a row. The others are the same one and go to the debug log.
 fn say(source: &dyn RuntimeSource, error: &SourceError, failures: u32) {
     let (api, socket) = (source.api(), source.socket().display());
     let cause = causes(error);

@@ -1,4 +1,4 @@
-//! Stands in for the store where the feature `store` is off: nobody can have one, so none of this is ever called.
+//! Stands in for the store where the feature `store` is off. Nobody can have a store then, so none of this is called.
 
 use std::{convert::Infallible, sync::Arc};
 

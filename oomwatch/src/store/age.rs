@@ -1,12 +1,12 @@
-//! The store's own clock: how much time is known to have passed while events were kept.
+//! The store's own clock: the time known to have passed while events were kept.
 //!
-//! The wall clock may be wrong: 1970 until the network is there, or a year ahead. So nothing is removed by it. This
-//! clock goes by the time since boot, also from one run of a boot to the next; how long a host was off, it does
-//! not know and does not count. It never runs ahead of the truth, and never back.
+//! The wall clock may be wrong: 1970 until the network is there, or a year ahead. So nothing is removed by it. The
+//! store's clock goes by the time since boot, also from one run of a boot to the next. It does not know how long a
+//! host was off, and does not count that time. It never runs ahead of the truth, and never back.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-/// What it read at some time since boot, in nanoseconds.
+/// A reading of the clock at some time since boot, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Age {
     at_ns: u64,
@@ -14,7 +14,7 @@ pub(super) struct Age {
 }
 
 impl Age {
-    /// Goes on with what the store has.
+    /// Continues with the reading in the store.
     pub(super) fn load(
         connection: &Connection,
         boot_id: &str,
@@ -45,13 +45,13 @@ impl Age {
         })
     }
 
-    /// What it reads, in nanoseconds since the first event was kept.
+    /// The reading, in nanoseconds since the first event was kept.
     pub(super) fn now(self, boottime_ns: u64) -> u64 {
         let passed = boottime_ns.saturating_sub(self.boottime_ns);
         self.at_ns.saturating_add(passed)
     }
 
-    /// Stores what it reads.
+    /// Stores the reading.
     pub(super) fn save(
         self,
         connection: &Connection,

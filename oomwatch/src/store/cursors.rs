@@ -1,9 +1,8 @@
-//! Cursors: how far each publisher is in the stored events, as the writer's thread keeps it.
+//! Cursors: how far each publisher is in the stored events, kept by the writer's thread.
 //!
-//! A cursor is a publisher's name and the number of the last event that it is done with. It is
-//! written after that, never before: after `kill -9` some events are sent once more, none is left
-//! out. A publisher that was never here begins with what comes from now on; one that was left out
-//! for some runs goes on where it was.
+//! A cursor is a publisher's name and the number of the last event that it is done with. The writer stores it after
+//! that, never before. So after `kill -9` some events are sent once more, and none is left out. A new publisher
+//! begins with the next event. A publisher that was absent for some runs continues where it was.
 
 use std::sync::{
     Arc,
@@ -45,7 +44,7 @@ struct Cursor {
 /// How far the writer is, and how far the publisher.
 type Ends = (watch::Receiver<i64>, watch::Sender<i64>);
 
-/// All of them, and where the writer tells how far it is.
+/// All cursors, and the number up to which the writer has stored events.
 #[derive(Debug)]
 pub(super) struct Cursors {
     cursors: Vec<Cursor>,
@@ -105,8 +104,7 @@ impl Cursors {
         self.stored = None;
     }
 
-    /// A new file takes the place of a damaged one. Numbers go on, so that what is lost with the
-    /// old one is a gap.
+    /// A new file takes the place of a damaged one. Its numbers continue, so the lost events are a gap.
     pub(super) fn begin_anew(&mut self, database: &mut Database) -> Result<(), StoreError> {
         let last = self.stored.as_ref().map_or(0, |stored| *stored.borrow());
         database.run("number the events of", |connection| {
@@ -124,12 +122,12 @@ impl Cursors {
         done.min().unwrap_or(i64::MAX)
     }
 
-    /// The message of a publisher that moved has come: from here on there is room for the next one, and no more.
+    /// A publisher's message has come. From here on there is room for the next one, and no more.
     pub(super) fn heard(&self) {
         self.nudged.store(false, Ordering::Release);
     }
 
-    /// Writes those that moved. What does not work now works the next time.
+    /// Writes the cursors that moved. A failure is left to the next time.
     pub(super) fn save(&mut self, database: &mut Database) {
         let moved: Vec<(usize, i64)> = self.moved().collect();
         if moved.is_empty() {

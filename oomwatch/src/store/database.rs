@@ -1,5 +1,5 @@
-//! One open SQLite file: what an earlier run left in it, and writing one batch. Blocks on the
-//! disk; knows no thread and no retry.
+//! One open SQLite file: reading what an earlier run left, and writing one batch. Blocks on the disk. Knows no thread
+//! and no retry.
 
 use std::{
     collections::HashMap,
@@ -26,9 +26,9 @@ use crate::{
     log::warn,
 };
 
-/// The name in `meta` that says that the ledgers are all there are.
+/// The name in `meta` that marks the ledgers as complete.
 const HAS_LEDGERS: &str = "has_ledgers";
-/// More threads of a victim are marked within a moment, or never: so many events are looked through for it.
+/// More threads of a victim are marked within a moment, or never. So only this many events are searched for it.
 const RECENT: i64 = 64;
 /// Readers do not keep a writer waiting; whoever copies the file might.
 const BUSY: Duration = Duration::from_millis(500);
@@ -126,7 +126,7 @@ impl Database {
         Ok(last)
     }
 
-    /// What is written into this new file is of this boot.
+    /// Marks the content of this new file as of this boot.
     pub(super) fn begin_boot(&mut self, boot_id: &str) -> Result<(), StoreError> {
         let kept_ns = self.age.now(clock::now().boottime_ns);
         self.run("begin", |connection| {
@@ -155,7 +155,7 @@ impl Database {
         })
     }
 
-    /// Makes what was written last through a power cut. What does not work now works the next time.
+    /// Makes the last writes survive a power cut. A failure is left to the next time.
     pub(super) fn sync(&self) {
         let synced = self
             .connection
@@ -218,7 +218,7 @@ fn load(connection: &Connection, boot_id: &str) -> Result<Saved, rusqlite::Error
     })
 }
 
-/// Events that waited. One that cannot be read is said and left out.
+/// Events that waited. Logs and leaves out one that cannot be read.
 fn load_pending(connection: &Connection) -> Result<Vec<OomEvent>, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT json FROM pending ORDER BY seq")?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
@@ -303,7 +303,7 @@ fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::
     rows.collect()
 }
 
-/// What follows is all that is known of this boot. Events that waited when another boot ended wait no longer.
+/// From here on the file holds the data of this boot. Events that waited when another boot ended wait no longer.
 fn begin_boot(
     transaction: &Transaction<'_>,
     boot_id: &str,
@@ -359,8 +359,8 @@ fn insert_events(
     if events.is_empty() {
         return Ok(());
     }
-    // A kill that is reported again has the same id. After a restart nothing new is said of it;
-    // a container that claims it is. No insertion may fail, or it would leave a number out.
+    // A kill that is reported again has the same id. A repetition after a restart is skipped; a claim by a container
+    // is stored. No insertion may fail, or its number would be missing.
     let mut supersede =
         transaction.prepare("UPDATE event SET superseded = 1 WHERE id = ?1 AND superseded = 0")?;
     let mut insert = transaction.prepare(

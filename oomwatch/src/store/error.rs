@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Why the store, or the history in it, cannot be used. Watching goes on without it.
+/// Why the store, or the history in it, cannot be used. Watching continues without it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -80,7 +80,7 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's message.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -96,11 +96,11 @@ pub enum StoreError {
     /// Something else about the file or its disk.
     #[error("cannot {operation} the store {}", path.display())]
     Database {
-        /// What was to be done.
+        /// The operation that failed.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's message.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -114,7 +114,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Sorts what SQLite says.
+    /// Sorts SQLite's errors.
     pub(super) fn new(operation: &'static str, path: &Path, error: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         let code = error.sqlite_error_code();
@@ -129,8 +129,8 @@ impl StoreError {
         }
     }
 
-    /// The same while a store of a known version is opened: there a table or a column that is
-    /// missing, or of another type, is damage too.
+    /// The same while a store of a known version is opened. There, a missing table or column, or one of another type,
+    /// is damage too.
     pub(super) fn opening(path: &Path, error: rusqlite::Error) -> Self {
         match &error {
             rusqlite::Error::SqliteFailure(failure, _)

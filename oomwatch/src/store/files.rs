@@ -12,7 +12,7 @@ use super::StoreError;
 
 const DATABASE: &str = "oomwatch.db";
 const LOCK: &str = "oomwatch.lock";
-/// SQLite's own files beside the database.
+/// Suffixes of the store's files: the database itself, and SQLite's own files beside it.
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The state directory, locked as long as this lives; the kernel unlocks it when a daemon dies.
@@ -58,7 +58,7 @@ impl Files {
         database(&self.dir)
     }
 
-    /// Renames a damaged store with what belongs to it; returns its new name.
+    /// Renames a damaged store together with SQLite's own files. Returns its new name.
     pub(super) fn move_aside(&self, unix_seconds: u64) -> Result<PathBuf, StoreError> {
         let path = self.database();
         let aside = self.dir.join(format!("{DATABASE}.corrupt-{unix_seconds}"));

@@ -44,7 +44,7 @@ pub(crate) fn hand_over(store: &mut Store, batch: Batch) {
     store.write(batch);
 }
 
-/// When a store is to have come to its end.
+/// When a store must have ended.
 pub(crate) fn deadline() -> tokio::time::Instant {
     tokio::time::Instant::now() + std::time::Duration::from_secs(20)
 }

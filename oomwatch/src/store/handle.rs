@@ -1,5 +1,5 @@
-//! The store as the watcher's task has it: batches go to the writer's thread by a channel, and what became of them is
-//! seen in what both share. Nothing here waits for the disk.
+//! The store as the watcher's task has it. Batches go to the writer's thread by a channel. What both share shows the
+//! outcome. Nothing here waits for the disk.
 
 use std::{
     sync::{
@@ -26,13 +26,13 @@ use super::{
 };
 use crate::log::warn;
 
-/// One batch at a time, cursors that moved, and the end: each has its place.
+/// Room for one batch at a time, cursors that moved, and the end.
 const MESSAGES: usize = 4;
 
-/// How long a store may take to be opened: a disk that hangs is done without.
+/// How long opening a store may take. A run does without a disk that hangs.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the writer's thread is told.
+/// Messages to the writer's thread.
 #[derive(Debug)]
 pub(super) enum Message {
     Batch(Box<Batch>),
@@ -42,18 +42,19 @@ pub(super) enum Message {
     Close,
 }
 
-/// What the watcher's task and the writer's thread both see.
+/// The state that the watcher's task and the writer's thread share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// A batch is with the writer, with so many events; and whether the one before was written.
+    /// `is_writing`: a batch is with the writer. `events`: its events. `was_written`: whether the last one was
+    /// written.
     pub(super) is_writing: AtomicBool,
     pub(super) events: AtomicUsize,
     pub(super) was_written: AtomicBool,
     pub(super) lost_events: AtomicU64,
-    /// The stored books are not those of the engine any more: only all of them help.
+    /// The stored ledgers differ from the engine's. Only a batch with all ledgers repairs that.
     pub(super) wants_whole: AtomicBool,
     pub(super) wanted: Notify,
-    /// The watcher stops, and has some time; and has none.
+    /// `hurrying`: the watcher stops and has some time. `stopping`: it has none.
     pub(super) hurrying: AtomicBool,
     pub(super) stopping: AtomicBool,
 }
@@ -70,7 +71,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// As [`Self::open`], on a thread that is not waited for any longer where the disk hangs.
+    /// As [`Self::open`], on another thread. Gives up after [`OPEN_LIMIT`] where the disk hangs.
     pub(crate) fn open_in_time(
         config: StoreConfig,
         boot_id: Arc<str>,
@@ -80,7 +81,7 @@ impl Store {
         std::thread::Builder::new()
             .name("oomwatch-open".into())
             .spawn(move || {
-                // Where it is too late, the store is closed again.
+                // If it is too late, the store is closed again.
                 let _ = sender.send(Self::open(config, &boot_id));
             })
             .map_err(|source| StoreError::Thread { source })?;
@@ -99,8 +100,7 @@ impl Store {
         let files = Files::lock(&config.dir)?;
         let (mut database, saved) = Database::open_or_begin(&files, boot_id)?;
         let shared = Arc::new(Shared::default());
-        // The first batch of a run has all books: those of another boot, or of containers that
-        // went away, are gone with it.
+        // The first batch of a run has all ledgers. Ledgers of another boot, or of removed containers, go with it.
         shared.wants_whole.store(true, Ordering::Relaxed);
         let (messages, receiver) = sync_channel(MESSAGES);
         let (end, done) = oneshot::channel();
@@ -147,12 +147,12 @@ impl Store {
         Some(self.outboxes.swap_remove(index).1)
     }
 
-    /// Whether the next batch must have all books.
+    /// Whether the next batch must have all ledgers.
     pub(crate) fn wants_whole(&self) -> bool {
         self.shared.wants_whole.load(Ordering::Acquire)
     }
 
-    /// Waits until the writer is done with a batch, or can do something with all books.
+    /// Waits until the writer is done with a batch, or needs one with all ledgers.
     pub(crate) async fn wanted(&self) {
         self.shared.wanted.notified().await;
     }
@@ -174,7 +174,7 @@ impl Store {
         self.shared.events.store(events, Ordering::Release);
         self.shared.is_writing.store(true, Ordering::Release);
         if is_whole {
-            // Before it is handed over: the writer may ask anew as soon as it has it.
+            // Before the handover: the writer may ask anew as soon as it has the batch.
             self.shared.wants_whole.store(false, Ordering::Release);
         }
         if self
@@ -182,7 +182,7 @@ impl Store {
             .try_send(Message::Batch(Box::new(batch)))
             .is_err()
         {
-            // The thread is gone. What is stored is not what the watcher has any more.
+            // The thread is gone. The stored ledgers differ from the watcher's now.
             self.shared.wants_whole.store(true, Ordering::Release);
             self.shared.done(false);
         }
@@ -204,14 +204,13 @@ impl Store {
         self.shared.lost_events.load(Ordering::Acquire)
     }
 
-    /// The watcher stops: what cannot be written is tried again soon.
+    /// The watcher stops: a failed write is tried again soon.
     pub(crate) fn hurry(&self) {
         self.shared.hurrying.store(true, Ordering::Release);
         self.thread.unpark();
     }
 
-    /// What was handed over is the last: outboxes come to their end after it, and what cannot be written now is
-    /// lost.
+    /// No batch follows. Outboxes end after the last one. Events that cannot be written now are lost.
     pub(crate) fn close(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.thread.unpark();
@@ -219,8 +218,8 @@ impl Store {
         let _ = self.messages.try_send(Message::Close);
     }
 
-    /// Waits for the rest to be written, cursors too, not longer than `until`; returns the number of events
-    /// lost in all. Outboxes are to be dropped before.
+    /// Waits until the rest is written, cursors too, not longer than `until`. Returns the number of events lost in
+    /// all. Outboxes must be dropped before.
     pub(crate) async fn finish(self, until: Instant) -> u64 {
         self.close();
         drop(self.messages);

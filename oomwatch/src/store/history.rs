@@ -1,5 +1,5 @@
-//! Reading the history: with or without a running daemon, and never in its way. Opens the file
-//! for reading only; takes no lock.
+//! Reading the history, with or without a running daemon, and never in its way. Opens the file for reading only, and
+//! takes no lock.
 
 use std::{
     fs,
@@ -15,12 +15,11 @@ use super::{
     schema::{self, MIGRATIONS, Version},
 };
 
-/// Entries read at a time: between two pages the daemon can empty its write-ahead log, however
-/// slowly somebody reads.
+/// Entries read at a time. Between two pages the daemon can empty its write-ahead log, even with a slow reader.
 const PAGE: usize = 256;
 const BUSY: Duration = Duration::from_secs(2);
 
-/// What is wanted of the history. Everything, by default.
+/// The wanted part of the history. Everything, by default.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct HistoryFilter {
@@ -32,7 +31,7 @@ pub struct HistoryFilter {
     pub pod: Option<String>,
     /// Only of this namespace.
     pub namespace: Option<String>,
-    /// Only the latest so many.
+    /// At most this many, the latest ones.
     pub limit: Option<u64>,
 }
 
@@ -201,8 +200,8 @@ impl History {
     }
 }
 
-/// A short form is the beginning of a hexadecimal id, as container tools make them; any other id
-/// is matched whole, or `web-1` would have the kills of `web-10`.
+/// A short form is the beginning of a hexadecimal id, as container tools make them. Any other id is matched whole:
+/// otherwise `web-1` would have the kills of `web-10`.
 const WANTED: &str = "
     superseded = 0
     AND time_ns >= ?1
@@ -236,8 +235,8 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, Version), rusqlite::Er
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = try_connect(path, flags);
     match opened {
-        // On a disk that is read-only SQLite cannot make the file that its readers share. Where
-        // nothing waits in a write-ahead log none is needed.
+        // On a read-only disk SQLite cannot make the file that its readers share. It needs none if the write-ahead
+        // log is empty.
         Err(rusqlite::Error::SqliteFailure(failure, _))
             if matches!(failure.code, ErrorCode::CannotOpen | ErrorCode::ReadOnly)
                 && !has_write_ahead_log(path) =>

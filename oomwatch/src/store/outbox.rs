@@ -1,10 +1,9 @@
-//! The outbox: stored events as a publisher reads them, each from where it was left, whatever
-//! became of the daemon meanwhile.
+//! The outbox: stored events as a publisher reads them, from where it was, whatever became of the daemon meanwhile.
 //!
-//! An event's number is one more than that of the event before, also from one file to the next, so
-//! a gap is what was removed before it could be sent. Reads on a thread of the runtime's own, over
-//! a connection that is closed again; woken by the writer after each commit. Never writes: how far
-//! a publisher is gets into the store by the writer ([`super::cursors`]).
+//! An event's number is one more than the number of the event before, also from one file to the next. A gap is
+//! therefore events that were removed before they were sent. The outbox reads on a thread of the runtime, over a
+//! connection that it closes again. The writer wakes it after each commit. It never writes: the writer stores how far
+//! a publisher is ([`super::cursors`]).
 
 use std::{
     collections::VecDeque,
@@ -26,12 +25,12 @@ use crate::{
 /// Events read at a time.
 const PAGE: usize = 64;
 
-/// What the outbox has next; [`Outbox::done`] is to follow in either case.
+/// The next item of the outbox. The caller then calls [`Outbox::done`] in either case.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum OutboxRead {
     /// To be sent.
     Event(Arc<OomEvent>),
-    /// So many are not in the store any more, or cannot be read there.
+    /// This many events are no longer in the store, or cannot be read there.
     Lost(u64),
 }
 
@@ -72,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// How many events wait, for whoever asks meanwhile.
+    /// The number of events that wait, for other readers.
     pub(crate) fn backlog(&self) -> Backlog {
         Backlog {
             stored: self.stored.clone(),
@@ -80,7 +79,7 @@ impl Outbox {
         }
     }
 
-    /// What is next; waits for it. `None` once the store is closed and nothing is left.
+    /// Waits for the next item. `None` once the store is closed and nothing is left.
     pub(crate) async fn next(&mut self) -> Option<OutboxRead> {
         let mut delays = delays();
         let mut closed = false;
@@ -110,7 +109,7 @@ impl Outbox {
         }
     }
 
-    /// What was given last is dealt with.
+    /// The last given item is done.
     pub(crate) fn done(&self) {
         self.done.send_replace(self.given);
         self.writer.nudge();
@@ -138,7 +137,7 @@ impl Outbox {
         OutboxRead::Lost(skipped.unsigned_abs())
     }
 
-    /// The first failure in a row is for a human; the others are the same one.
+    /// Warns of the first failure in a row. The others are the same one.
     fn say_failing(&mut self, error: &StoreError) {
         let cause = causes(error);
         if std::mem::replace(&mut self.failing, true) {

@@ -1,12 +1,12 @@
-//! How much history is kept: not older, and not more bytes, than the limits say. The first stored goes
-//! first; books are never counted out. No wall clock is asked.
+//! Keeps the history within its limits of age and bytes. The events stored first go first. The ledgers count as bytes
+//! too, but are never removed. No wall clock is asked.
 
 use rusqlite::{Connection, params};
 
 use super::Limits;
 
-/// Trims the history. `now_ns` is the store's own clock ([`super::age`]). For its age alone no event goes that has a
-/// number after `passed`: some publisher is not done with it.
+/// Trims the history. `now_ns` is the store's own clock ([`super::age`]). No event with a number after `passed` goes
+/// for its age alone: some publisher is not done with it.
 pub(super) fn trim(
     connection: &Connection,
     limits: &Limits,

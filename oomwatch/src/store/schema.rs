@@ -1,11 +1,11 @@
 //! The tables, and how a store of an older version becomes one of this version.
 //!
-//! The version is `PRAGMA user_version`: how many of [`MIGRATIONS`] were applied. They are only
-//! ever added to. Numbers without sign are stored as the signed number of the same bits.
+//! The version is `PRAGMA user_version`, the number of [`MIGRATIONS`] that were applied. Migrations are only ever
+//! added. Unsigned numbers are stored as the signed number of the same bits.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// What leads from each version to the next.
+/// The steps from each version to the next.
 pub(super) const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE event (
@@ -129,10 +129,10 @@ pub(super) fn stored_time(unix_time_ns: i128) -> i64 {
     i64::try_from(stored).unwrap_or(i64::MAX)
 }
 
-/// What a store's version is to this program.
+/// A store's version, compared with this program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
-    /// It has not all of the migrations.
+    /// It lacks some migrations.
     Older(u32),
     Current,
     Newer(u32),
@@ -156,7 +156,7 @@ pub(super) fn version(
     })
 }
 
-/// Applies what an older store lacks: all of it, or nothing.
+/// Applies the missing migrations, all or none.
 pub(super) fn migrate(
     connection: &mut Connection,
     migrations: &[&str],

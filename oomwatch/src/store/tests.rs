@@ -1,4 +1,4 @@
-//! The store from the outside: what is there after a restart, however the run before ended.
+//! The store from the outside: its content after a restart, however the run before ended.
 
 use std::{
     fs,
@@ -277,7 +277,7 @@ fn a_new_directory_is_for_its_owner_only() {
     finish(store);
 }
 
-/// While the disk does not take anything the caller is not kept waiting, and hears of it afterwards.
+/// A disk that takes nothing does not keep the caller waiting. The caller learns of it afterwards.
 #[test]
 fn a_disk_that_hangs_keeps_one_batch_and_nobody_waiting() {
     let dir = state_dir();
@@ -301,7 +301,7 @@ fn a_disk_that_hangs_keeps_one_batch_and_nobody_waiting() {
     assert_eq!(stored(dir.path()), 5);
 }
 
-/// A stop gave up at the first try that failed, with most of its time left.
+/// Regression: a stop gave up at its first failed try, with most of its time left.
 #[test]
 fn a_disk_that_is_busy_at_the_end_is_tried_until_the_time_is_over() {
     for is_in_time in [true, false] {
@@ -326,7 +326,7 @@ fn a_disk_that_is_busy_at_the_end_is_tried_until_the_time_is_over() {
     }
 }
 
-/// What was written long before was counted as lost, where the time was over by then.
+/// Regression: an event written long before was counted as lost if the time was over by then.
 #[test]
 fn what_is_written_is_not_lost_however_late_the_end_is() {
     let dir = state_dir();
@@ -429,8 +429,8 @@ fn child_that_writes_until_it_is_killed() {
     }
 }
 
-/// The law of the store: after `kill -9` at any moment the history has exactly what the ledgers say
-/// was reported.
+/// The law of the store: after `kill -9` at any moment the history has exactly the kills that the ledgers have as
+/// reported.
 #[test]
 fn history_and_ledgers_agree_after_kill_9_at_any_moment() {
     let dir = state_dir();

@@ -1,8 +1,7 @@
-//! The writer's thread: the only one that touches the file once the watcher runs.
+//! The writer's thread: the only one that writes the file once the watcher runs.
 //!
-//! A batch that cannot be written is tried again until it can, while others queue up behind it;
-//! the watcher's task never waits for any of this. A damaged file is moved aside and a new one is
-//! begun, for which the watcher is asked for all books.
+//! The thread tries a failed batch again until it is written or the daemon stops. The watcher's task never waits for
+//! any of this. The thread moves a damaged file aside, begins a new one, and asks the watcher for all ledgers.
 
 use std::{
     sync::{
@@ -30,12 +29,11 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The same while the watcher stops.
 const HURRIED_RETRY: Duration = Duration::from_millis(100);
-/// Events are safe from a power cut so long after they were written: a node that runs out of memory
-/// may be about to go down.
+/// Time until written events are safe from a power cut. A node that runs out of memory may be about to go down.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// The history is trimmed this long after the start, when the host is less busy...
 const FIRST_TRIM: Duration = Duration::from_secs(5);
-/// ...and again this often, or after so many events.
+/// ...and again this often, or after [`TRIM_AFTER_EVENTS`] events.
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 const TRIM_AFTER_EVENTS: usize = 4096;
 
@@ -50,7 +48,7 @@ pub(super) struct Writer {
     cursors: Cursors,
     /// The last wait between two tries, while nothing can be written.
     failing: Option<Duration>,
-    /// When what was written is to be synced.
+    /// When the last writes are due for a sync.
     sync_at: Option<Instant>,
     trim_at: Instant,
     untrimmed: usize,
@@ -87,7 +85,7 @@ impl Writer {
             let next = self.sync_at.unwrap_or(self.trim_at).min(self.trim_at);
             match messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Message::Batch(batch)) => self.take(&batch),
-                // Before they are looked at: what moves meanwhile is another message.
+                // Before the cursors are looked at: a later move sends another message.
                 Ok(Message::Cursors) => self.cursors.heard(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Close) => self.cursors.close(),
@@ -126,7 +124,7 @@ impl Writer {
                     .get_or_insert_with(|| Instant::now() + SYNC_AFTER);
             }
         } else {
-            // What is stored is not what the watcher has any more.
+            // The stored ledgers differ from the watcher's now.
             self.shared.wants_whole.store(true, Ordering::Release);
         }
         self.shared.done(is_written);
@@ -243,7 +241,7 @@ impl Writer {
     }
 }
 
-/// What SQLite or the system says, for the log.
+/// The message of SQLite or the system, for the log.
 fn cause(error: &StoreError) -> String {
     std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! The page in a real browser, with names that are meant to break it.
+//! The page in a real browser, with names that try to break it.
 
 use std::{io::Write as _, process::Command, sync::Arc, time::Duration};
 
@@ -127,7 +127,7 @@ async fn a_browser_shows_hostile_names_as_text() {
     let url = format!("http://{}/", served.address);
     let profile = served.dir.path().join("profile");
     let dom = tokio::task::spawn_blocking(move || dump(&url, &profile));
-    // At first, and when its stream is open: from then on it is told of events as they happen.
+    // The page asks at first, and again when its stream is open. From then on it receives events as they happen.
     let opened = asked.wait_for(|&asked| asked >= 2);
     tokio::time::timeout(DEADLINE, opened)
         .await
@@ -165,7 +165,7 @@ async fn a_browser_shows_hostile_names_as_text() {
     }
 }
 
-/// The page's elements once it has drawn what it was told.
+/// The page's elements once it has drawn its data.
 fn dump(url: &str, profile: &std::path::Path) -> String {
     // Without a sandbox of its own, for tests run as root; nothing but this page is opened.
     let output = Command::new("timeout")

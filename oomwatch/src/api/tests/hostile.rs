@@ -7,7 +7,7 @@ use tokio::{
 
 use super::super::fake::{Fake, Served, exchange, status_of};
 
-/// What is answered, if anything is, is no success and no failure of ours; and others are served on.
+/// Any answer is neither a success nor a failure of ours, and others are still served.
 async fn is_refused(served: &Served, bytes: &[u8]) -> u16 {
     let answer = exchange(served.connect().await, bytes).await;
     let status = status_of(&answer);
@@ -96,7 +96,7 @@ async fn bodies_are_checked_and_bounded() {
     assert!(is_refused(&served, put(&deep).as_bytes()).await >= 400);
     let large = put(&format!("{{\"cgroup\":\"{}\"}}", "x".repeat(64 << 10)));
     assert_eq!(is_refused(&served, large.as_bytes()).await, 413);
-    // Also where nothing says beforehand how large it is.
+    // Also without a declared length.
     let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
     let endless = "PUT /v1/containers/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     let endless = format!("{endless}{}0\r\n\r\n", chunk.repeat(3));

@@ -32,7 +32,7 @@ fn directories(paths: &[&str]) -> tempfile::TempDir {
     mount
 }
 
-/// The paths that were found, and what was skipped; parents come first.
+/// The paths that were found, parents first, and the skipped ones.
 fn found(
     max_depth: usize,
     mount: &Path,

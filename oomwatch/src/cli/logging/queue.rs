@@ -1,6 +1,6 @@
 //! The log's queue and the thread that empties it.
 //!
-//! Adding a line never waits for the writer. Knows nothing of what a line says or of where it goes.
+//! Adding a line never waits for the writer. Knows neither a line's content nor its destination.
 
 use std::{
     collections::VecDeque,
@@ -14,22 +14,22 @@ use crate::cli::stream::write_whole;
 
 /// Lines that wait.
 const MAX_LINES: usize = 1024;
-/// What they may hold together: paths of cgroups, which others choose, may be long.
+/// Bytes of the waiting lines together. Paths of cgroups may be long, and others choose them.
 const MAX_BYTES: usize = 1 << 20;
-/// Between two words on dropped lines while more wait: a slow reader is not to read only those.
+/// Least time between two notices of dropped lines while more lines wait. A slow reader should not read only notices.
 const NOTICE_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end waits for a reader.
 const END_LIMIT: Duration = Duration::from_secs(1);
-/// And then once more, for the newest lines alone.
+/// How long the end then waits for the newest lines alone.
 const LAST_LIMIT: Duration = Duration::from_millis(100);
-/// Those lines.
+/// Number of those newest lines.
 const LAST_LINES: usize = 8;
 
-/// What is to be written next.
+/// The next item to write.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Line(Vec<u8>),
-    /// So many lines were dropped since this was said last.
+    /// The number of lines dropped since the last notice.
     Dropped(u64),
 }
 
@@ -38,11 +38,11 @@ struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     dropped: u64,
-    /// Dropped as well, but said only with the next line: a stderr that takes nothing is not
-    /// tried again and again.
+    /// Dropped lines that wait for the next line before their notice. A stderr that takes nothing is not tried again
+    /// and again.
     unwritten: u64,
     said: Option<Instant>,
-    /// Something was taken, and is being written.
+    /// A line was taken, and is being written.
     writing: bool,
 }
 
@@ -55,7 +55,7 @@ impl Waiting {
         }
     }
 
-    /// There is always room for the reason of the end.
+    /// Adds a line in any case: there is always room for the reason of the end.
     fn push_last(&mut self, line: Vec<u8>) {
         self.dropped += std::mem::take(&mut self.unwritten);
         self.bytes += line.len();
@@ -105,7 +105,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Adds a line in any case: for the one that says why the command ends.
+    /// Adds a line in any case, for the reason why the command ends.
     pub(super) fn push_last(&self, line: Vec<u8>) {
         self.lock().push_last(line);
         self.filled.notify_one();
@@ -126,7 +126,7 @@ impl Queue {
         !waited.1.timed_out()
     }
 
-    /// Waits for what is to be written next.
+    /// Waits for the next item to write.
     fn next(&self) -> Next {
         let mut waiting = self.lock();
         loop {
@@ -142,13 +142,13 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing that holds it can panic halfway.
+        // No holder of the lock can panic halfway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes what comes, for as long as the process lives. `notice` makes the line that tells of
-/// dropped ones.
+/// Writes the lines as they come, for as long as the process lives. `notice` makes the line for a number of dropped
+/// ones.
 pub(super) fn write(queue: &Queue, mut stream: impl Write + AsFd, notice: impl Fn(u64) -> Vec<u8>) {
     loop {
         let (line, worth) = match queue.next() {

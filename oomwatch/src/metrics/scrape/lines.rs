@@ -93,8 +93,8 @@ pub(super) fn counter(
     ConstCounter::new(value).encode(family.encode_family(labels)?)
 }
 
-/// One line of a counter, with the last victim as its exemplar: who was killed is no label, for every
-/// process would be a series.
+/// Writes one line of a counter, with the last victim as its exemplar. The victim is no label, because every process
+/// would be a series.
 pub(super) fn counter_with_victim(
     family: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,

@@ -16,7 +16,7 @@ struct Kernel {
     local_events: LocalEvents,
 }
 
-/// What a memory cgroup has of its own counters.
+/// The local counters that a memory cgroup has.
 #[derive(Clone, Copy, PartialEq)]
 enum LocalEvents {
     None,
@@ -282,7 +282,7 @@ fn without_the_file_there_is_no_inode() {
     assert_eq!(tier_of(&config), Some(Tier::Btf));
 }
 
-/// Nothing would tell who was counted, or by what.
+/// Nothing would show who was counted, or by which counter.
 #[test]
 fn without_a_judge_there_is_no_tier() {
     let unjudged = [

@@ -1,4 +1,4 @@
-//! What the programs log, on its way to `tracing` by way of `log`.
+//! The programs' log, passed to `tracing` by way of `log`.
 
 use aya::Ebpf;
 use tokio::io::unix::AsyncFd;
@@ -25,7 +25,7 @@ impl ProgramLog {
     }
 }
 
-/// Programs that log nothing have no log to read, which is no reason to fail.
+/// Programs that log nothing have no log to read. That is no reason to fail.
 pub(super) fn start(programs: &mut Ebpf) -> Option<ProgramLog> {
     let logger = aya_log::EbpfLogger::init(programs)
         .inspect_err(|error| debug!(%error, "the eBPF programs have no log"))

@@ -22,9 +22,9 @@ const MARK: &str = "mark_victim_pid";
 const SIGNAL: &str = "signal_generate_pid";
 const EXIT: &str = "sched_process_exit_pid";
 
-/// Loads and attaches what needs no knowledge of the kernel's types.
+/// Loads and attaches the programs that need no knowledge of the kernel's types.
 ///
-/// Needs tracefs, for the number of a classic tracepoint.
+/// Needs tracefs, for the id of a classic tracepoint and the offsets of its fields.
 pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let loader = thread::spawn(loader).join().unwrap_or_default();
     let mut kernel = Config {
@@ -57,7 +57,7 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     finish(programs, started, config)
 }
 
-/// Who has no privilege sees no tracefs, and is to hear of the first.
+/// A process without privilege sees no tracefs. Its error names the missing privilege instead.
 fn no_format(error: FormatError) -> ProbeError {
     if may_load_programs() {
         attach_error(MARK, error.into())
@@ -66,7 +66,7 @@ fn no_format(error: FormatError) -> ProbeError {
     }
 }
 
-/// Without it a victim that exits before it is marked is told by number only.
+/// Reads the offsets of `signal_generate`. Without them, a victim that exits before its mark is reported by pid only.
 fn signal_offsets(events: &Events, kernel: &mut Config) -> Result<(), FormatError> {
     let signal = events.format("signal/signal_generate")?;
     kernel.signal_generate_sig = signal.offset("sig")?;

@@ -1,4 +1,4 @@
-//! Programs that are pinned: doing without where that is not possible, and going on with them.
+//! Pinned programs: continuing with them, and starting without pinning where it is not possible.
 
 use tracing::debug;
 
@@ -19,7 +19,7 @@ pub(super) fn warn_unpinned(pin: Option<&PinDir>) {
     }
 }
 
-/// What cannot be pinned, or is of no use, is done without.
+/// Starts without pinned programs where they cannot be pinned or used.
 pub(super) fn start_or_without(
     config: &ProbeConfig,
     pin: Option<&PinDir>,
@@ -34,7 +34,7 @@ pub(super) fn start_or_without(
     }
 }
 
-/// Goes on where an earlier daemon ended.
+/// Continues where an earlier daemon ended.
 pub(super) fn go_on(
     opened: Opened,
     started: Started,

@@ -1,5 +1,4 @@
-//! What is said about pinned programs, so that another daemon can tell whether they are the ones
-//! that it would load itself.
+//! The description of pinned programs. From it, another daemon knows whether it would load the same programs.
 
 use std::{fmt, str::FromStr};
 
@@ -8,15 +7,15 @@ use zerocopy::IntoBytes as _;
 
 use crate::tier::Tier;
 
-/// The first word: what a link's text must begin with to be ours.
+/// The first word. A link's text must begin with it to be ours.
 const NAME: &str = "oomwatch";
 
-/// What pinned programs are. Two with the same are the same, but for `sees_oom_control` and
-/// `links`, which the first one found out.
+/// The description of pinned programs. Two programs with the same one are the same, except for `sees_oom_control` and
+/// `links`. The first daemon found those out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct About {
     wire: u16,
-    /// Hashes of what was loaded, and of what was written into it.
+    /// Hashes of the loaded object, and of the config written into it.
     object: u64,
     config: u64,
     tier: String,
@@ -27,7 +26,7 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// What this build would load here.
+    /// The description of the programs that this build would load here.
     pub(crate) fn new(
         object: &[u8],
         config: &Config,
@@ -52,8 +51,8 @@ impl About {
         self.wire
     }
 
-    /// Whether programs like this can be gone on with by one who would load `wanted`. The log's
-    /// ring is not pinned, so programs that log are not.
+    /// Whether a daemon that would load `wanted` can continue with programs like this. Programs that log cannot be
+    /// continued, because the log's ring is not pinned.
     pub(crate) fn is_good_for(&self, wanted: &Self) -> bool {
         let found = Self {
             sees_oom_control: wanted.sees_oom_control,
@@ -125,7 +124,7 @@ fn parse_hash(text: &str) -> Result<u64, OtherForm> {
     u64::from_str_radix(text, 16).map_err(|_| OtherForm)
 }
 
-/// FNV-1a: builds are told from each other, not from forgeries. The same in every version.
+/// FNV-1a. It separates builds from each other, not from forgeries. It is the same in every version.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)

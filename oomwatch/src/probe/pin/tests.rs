@@ -1,4 +1,4 @@
-//! What is made of a pin directory's names; any file system will do for that.
+//! Reading a pin directory's names. Any file system will do for that.
 
 use oomwatch_common::config::Config;
 

@@ -1,8 +1,8 @@
-//! Which kills are still to be announced: kills on one side, what shims announced on the other.
+//! Which kills still need an announcement: kills on one side, the shims' announcements on the other.
 //!
-//! Pure: time is an argument. A kill opens a burst; further kills of its container join it until
-//! it is due, and one announcement is enough for all of them. Bursts stay in the order of their
-//! kills, and leave only once they are sent, or known not to be needed.
+//! Pure: time is an argument. A kill opens a burst. Further kills of its container join the burst until it is due,
+//! and one announcement covers all of them. Bursts stay in the order of their kills. A burst leaves once it is sent,
+//! or once it is due and a shim has announced it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 /// How long a shim may take to announce a kill.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bursts that wait at most; further kills stay in the publisher's queue.
+/// Bursts that wait at most. Further kills stay in the publisher's queue.
 const MAX_BURSTS: usize = 1024;
-/// Announcements that are remembered, for kills that we hear of later.
+/// Announcements that are remembered for kills that come later.
 const MAX_ANNOUNCEMENTS: usize = 4096;
-/// A kill's time stamp is the kernel's, turned into wall-clock time: it may be off by as much.
+/// Error of a kill's time stamp, in nanoseconds. It is the kernel's time, turned into wall-clock time.
 const EXACT_SLACK_NS: i128 = 10_000_000;
-/// Kills that only the counter told of have the time when they were noticed: after the settling
-/// time, and as long after the shim.
+/// The same for `counter_only` kills, in nanoseconds. Their time is when the counter was read: after the settling
+/// time, and that long after the shim.
 const COUNTED_SLACK_NS: i128 = 3_000_000_000;
 
 /// A container of containerd.
@@ -42,7 +42,7 @@ struct Burst {
     task: Task,
     /// The first kill.
     unix_ns: i128,
-    /// An announcement from before this is about something else.
+    /// An earlier announcement belongs to another kill.
     since_unix_ns: i128,
     due: Instant,
     is_announced: bool,
@@ -58,9 +58,9 @@ impl Burst {
 #[derive(Debug, Default)]
 pub(super) struct Bursts {
     waiting: VecDeque<Burst>,
-    /// By shims, and not yet of any kill that we know.
+    /// Announcements by shims that match no known kill yet.
     announced: VecDeque<(Task, i128)>,
-    /// Our own, which come back to us.
+    /// Our own announcements, which come back to us.
     sent: VecDeque<(Task, i128)>,
 }
 
@@ -73,7 +73,7 @@ impl Bursts {
         self.waiting.len() < MAX_BURSTS
     }
 
-    /// Announcements are heard from now on: shims get their time again for what they held back.
+    /// The subscription stands. Shims get their time again for announcements that they held back.
     pub(super) fn listening(&mut self, now: Instant) {
         for burst in &mut self.waiting {
             burst.due = burst.due.max(now + PATIENCE);
@@ -133,7 +133,7 @@ impl Bursts {
         self.waiting.front().map(|burst| burst.due)
     }
 
-    /// What is to be sent now, and its time; [`Self::sent`] is to follow.
+    /// The announcement to send now, and its time. The caller then calls [`Self::sent`].
     pub(super) fn due(&mut self, now: Instant) -> Option<(Task, i128)> {
         while let Some(burst) = self.waiting.pop_front_if(|burst| burst.due <= now) {
             if !burst.is_announced {
@@ -145,7 +145,7 @@ impl Bursts {
         None
     }
 
-    /// What was due was sent.
+    /// The due announcement was sent.
     pub(super) fn sent(&mut self) {
         if let Some(burst) = self.waiting.pop_front() {
             self.sent.push_back((burst.task, burst.unix_ns));

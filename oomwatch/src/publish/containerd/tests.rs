@@ -119,7 +119,7 @@ async fn a_containerd_that_has_a_bad_moment_gets_all_in_order() {
     }
 }
 
-/// The history has kills from before the start: whether they were announced is nobody's concern.
+/// The history has kills from before the start. Earlier announcements do not matter.
 #[tokio::test]
 async fn always_means_kills_from_before_the_start_too() {
     let mut runtime = Runtime::start(&[]);
@@ -131,7 +131,7 @@ async fn always_means_kills_from_before_the_start_too() {
     assert_eq!(runtime.next().await, told("k8s.io", "a", 3));
 }
 
-/// A burst that waits for shims has not arrived when the next kill comes: a cursor would pass it by.
+/// A burst that waits for shims has not arrived when the next kill comes: a cursor would skip it.
 #[test]
 fn what_is_missing_is_told_with_best_effort() {
     let publisher = ContainerdPublisher::new("/run/c.sock", ContainerdMode::Missing);

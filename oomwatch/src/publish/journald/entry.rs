@@ -69,7 +69,7 @@ fn add_tasks(entry: &mut Entry, event: &OomEvent) {
 struct Entry(Vec<u8>);
 
 impl Entry {
-    /// Text by nobody that is known.
+    /// Adds untrusted text.
     fn text(&mut self, field: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.add(field, &printable(value.as_bytes()));
@@ -82,8 +82,8 @@ impl Entry {
         }
     }
 
-    /// A value with a line break is told by its length: there is none in an event, but a field that
-    /// ends early would let the rest of it be a field of its own.
+    /// Writes a value with a line break by its length. No event has such a value, but a field that ends early would
+    /// turn the rest of it into a field of its own.
     fn add(&mut self, field: &str, value: &str) {
         let value = value.as_bytes();
         self.0.extend_from_slice(field.as_bytes());

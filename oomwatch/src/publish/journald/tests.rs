@@ -1,4 +1,4 @@
-//! What a journald at the other end of the socket gets.
+//! The entries that a journald at the other end of the socket gets.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
-//! How many Events a pod gets: a bucket of tokens for each, and what it was held back meanwhile.
+//! How many Events a pod gets: a bucket of tokens for each pod, and the kills held back meanwhile.
 //!
-//! Pure: time is an argument. A token is taken once an Event is sent, so one that fails costs none.
+//! Pure: time is an argument. Only an Event that was sent takes a token, so a failure costs none.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::object::{Held, Kill, Pod};
 const BURST: u32 = 10;
 /// Time until it gets another one.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Pods that are kept count of: several times as many as a node has.
+/// Pods with a bucket before idle buckets are dropped for a new kill: several times as many as a node has.
 const MAX_PODS: usize = 4096;
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Bucket {
         }
     }
 
-    /// Whether a new one would be the same.
+    /// Whether the bucket equals a new one.
     fn is_idle(&self) -> bool {
         self.tokens == BURST && self.held.is_none()
     }
@@ -62,7 +62,7 @@ impl Bucket {
 pub(super) struct Budget(HashMap<Pod, Bucket>);
 
 impl Budget {
-    /// What is to be sent for a kill, with what was held back before; `None` if it is held back too.
+    /// The Event to send for a kill, with the kills held back before. `None` if this kill is held back too.
     pub(super) fn admit(&mut self, kill: Kill, now: Instant) -> Option<Held> {
         if self.0.len() >= MAX_PODS {
             self.forget_idle(now);
@@ -84,7 +84,7 @@ impl Budget {
         None
     }
 
-    /// What was given last for a pod is sent.
+    /// The last Event for a pod was sent.
     pub(super) fn sent(&mut self, pod: &Pod, now: Instant) {
         if let Some(bucket) = self.0.get_mut(pod) {
             bucket.refill(now);
@@ -94,7 +94,7 @@ impl Budget {
         self.forget_idle(now);
     }
 
-    /// What was held back and may be sent now; [`Self::sent`] is to follow.
+    /// Kills held back that may be sent now. The caller then calls [`Self::sent`].
     pub(super) fn due(&mut self, now: Instant) -> Option<Held> {
         let mut buckets = self.0.values();
         let bucket = buckets.find(|bucket| bucket.due().is_some_and(|due| due <= now));
@@ -128,7 +128,7 @@ mod tests {
         Kill::for_test(pod, seq)
     }
 
-    /// Sends if it may; the number of kills that were told with it.
+    /// Sends if it may. Returns the number of kills in the Event.
     fn offer(budget: &mut Budget, kill: Kill, now: Instant) -> u64 {
         let pod = kill.pod.clone();
         let Some(held) = budget.admit(kill, now) else {

@@ -1,9 +1,7 @@
-//! Requests to the API server, from inside of the cluster: HTTP/1.1 over TLS, as the pod's service
-//! account.
+//! Requests to the API server from inside the cluster: HTTP/1.1 over TLS, as the pod's service account.
 //!
-//! Token and authority are read for each request, for both are exchanged while a pod runs; a
-//! connection serves one request, for there are a few an hour. Every answer is bounded in time and
-//! size. Knows no event.
+//! Each request reads token and authority anew, because both change while a pod runs. A connection serves one
+//! request, because there are few in an hour. Every answer is bounded in time and size. Knows no event.
 
 use std::{
     error::Error,
@@ -100,12 +98,12 @@ pub enum KubernetesError {
     /// The connection failed.
     #[error("the request to the API server failed")]
     Request(#[source] Box<dyn Error + Send + Sync>),
-    /// The API server says no.
+    /// The API server refuses.
     #[error("the API server's answer is {status}: {message}")]
     Answer {
-        /// The status of HTTP.
+        /// The HTTP status.
         status: u16,
-        /// What it says beside that.
+        /// The message beside the status.
         message: String,
     },
 }
@@ -267,7 +265,7 @@ fn failed(error: impl Error + Send + Sync + 'static) -> KubernetesError {
     KubernetesError::Request(Box::new(error))
 }
 
-/// What the API server says beside the status of an error.
+/// The message of the API server beside an error's status.
 #[derive(Deserialize)]
 struct Refusal {
     message: String,

@@ -1,7 +1,7 @@
-//! What is said of a kill, as an `events.k8s.io/v1` Event within the API's bounds. Pure.
+//! A kill as an `events.k8s.io/v1` Event within the API's bounds. Pure.
 //!
-//! Names of processes and containers are untrusted: printable, and no longer than there is room.
-//! What names the pod goes into paths and references, so it must be what Kubernetes calls a name.
+//! Names of processes and containers are untrusted: they are made printable and cut to their room. The pod's names go
+//! into paths and references, so they must be valid Kubernetes names.
 
 use std::fmt::Write as _;
 
@@ -80,7 +80,7 @@ pub(super) struct Kill {
 }
 
 impl Kill {
-    /// What there is to say of an event; `None` for what is no kill, or in no pod.
+    /// The kill in an event. `None` if the event is no kill, or in no pod.
     pub(super) fn of(event: &OomEvent) -> Option<Self> {
         if event.kind == Kind::AlreadyExiting {
             return None;
@@ -118,7 +118,7 @@ impl Kill {
     }
 }
 
-/// Kills that one Event is to tell of.
+/// Kills that one Event reports.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Held {
     pub(super) count: u64,

@@ -1,4 +1,4 @@
-//! What an API server gets of kills, and what its answers come to.
+//! The requests that an API server gets for kills, and the outcome of its answers.
 
 use std::{fs, net::Ipv4Addr, time::Duration};
 
@@ -186,7 +186,7 @@ async fn a_kill_in_a_pod_is_an_event_on_it() {
     });
     assert_eq!(asked.body, told);
 
-    // The token is exchanged while the daemon runs.
+    // The token changes while the daemon runs.
     fs::write(api.account.path().join("token"), "second").unwrap();
     publish(&mut publisher, in_pod(6, "web-1")).await.unwrap();
     assert_eq!(api.asked().await.header("authorization"), "Bearer second");

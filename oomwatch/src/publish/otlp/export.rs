@@ -1,7 +1,7 @@
 //! Exporters, from the standard environment variables.
 //!
-//! The exporters read endpoint, headers, time limit and compression themselves; read here is what decides which
-//! exporter it is, and whether it needs certificates.
+//! The exporters themselves read endpoint, headers, time limit and compression. This module reads the variables that
+//! choose the exporter and decide whether it needs certificates.
 
 mod http;
 
@@ -21,7 +21,7 @@ const PROTOCOL: &str = "PROTOCOL";
 const ENDPOINT: &str = "ENDPOINT";
 const INSECURE: &str = "INSECURE";
 const TIMEOUT: &str = "TIMEOUT";
-/// What other exporters follow and this one does not.
+/// Variables that other exporters follow and this one does not.
 const UNKNOWN: [&str; 4] = [
     "COMPRESSION",
     "CERTIFICATE",
@@ -40,7 +40,7 @@ pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// What is sent.
+/// The exported signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Logs,
@@ -89,7 +89,7 @@ impl Signal {
         }
     }
 
-    /// Whether the endpoint is one with TLS: for gRPC also one without a scheme, unless that is said to be
+    /// Whether the endpoint uses TLS. For gRPC, an endpoint without a scheme does too, unless a variable makes it
     /// insecure.
     fn wants_tls(self, protocol: Protocol, env: Env<'_>) -> bool {
         let Some(endpoint) = self.setting(ENDPOINT, env) else {
@@ -105,13 +105,13 @@ impl Signal {
         }
     }
 
-    /// Variables that are set for nothing.
+    /// Variables that are set without effect.
     fn unfollowed(self, env: Env<'_>) -> Vec<ExporterConfig> {
         let settings = UNKNOWN.iter().filter_map(|what| self.setting(what, env));
         settings.filter(|set| set.value != "none").collect()
     }
 
-    /// Whoever set them should hear of it; they are no reason not to send.
+    /// Warns of the variables without effect. They are no reason not to send.
     fn warn_of_unfollowed(self, env: Env<'_>) {
         for ExporterConfig { variable, value } in self.unfollowed(env) {
             warn!(
@@ -160,7 +160,7 @@ pub(super) fn logs(env: Env<'_>) -> Result<LogExporter, OtlpError> {
     signal.warn_of_unfollowed(env);
     let built = match signal.protocol(env)? {
         protocol @ Protocol::Grpc => {
-            // Read in any case, so that a mistake is told.
+            // Read in any case, to report a mistake in it.
             signal.timeout(env)?;
             grpc(builder.with_tonic(), signal.wants_tls(protocol, env)).build()
         }
@@ -198,10 +198,10 @@ fn http<B: WithHttpConfig + WithExportConfig>(builder: B, client: Client) -> B {
         .with_http_client(client)
 }
 
-/// Whether it would be refused again, as OTLP's specification has it.
+/// Whether the collector would refuse the same request again, by OTLP's specification.
 ///
-/// The exporter tells only in words what the answer was; the tests hold both sentences against a server that says so.
-/// Anything else may pass.
+/// The exporter gives the answer only as text. The tests hold both sentences against a server that gives those
+/// answers. Any other error may pass.
 pub(super) fn is_final(error: &OTelSdkError) -> bool {
     let OTelSdkError::InternalFailure(reason) = error else {
         return false;

@@ -1,8 +1,8 @@
 //! An event in OpenTelemetry's words: a log record. Pure.
 //!
-//! Names are those of the semantic conventions 1.42 where there is one; the others begin with
-//! `oomwatch.oom`. What is not known is left out. A process' name as the kernel has it (`comm`) is `process.title`: for
-//! `process.executable.name` the conventions want the name of the file, which no one can ask a dead process for.
+//! Names come from the semantic conventions 1.42 where they have one. The others begin with `oomwatch.oom`. Unknown
+//! fields are left out. The kernel's name of a process (`comm`) is `process.title`. For `process.executable.name` the
+//! conventions want the name of the file, and a dead process no longer has one to read.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ pub(super) fn fill(record: &mut impl LogRecord, event: &OomEvent) {
     record.add_attributes(attributes.0);
 }
 
-/// Before 1970 nothing was out of memory.
+/// The time as the SDK has it. No kill is from before 1970.
 fn time(unix_time_ns: i128) -> Option<SystemTime> {
     let since_1970 = Duration::from_nanos(u64::try_from(unix_time_ns).ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since_1970)
@@ -94,7 +94,7 @@ impl Attributes {
             }
             None => {}
         }
-        // A path may say so much, and no more.
+        // A path may give the pod's uid, and no more.
         self.text("k8s.pod.uid", details.pod_uid.as_deref());
         let Some(pod) = &details.pod else {
             return;

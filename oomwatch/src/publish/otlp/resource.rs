@@ -15,12 +15,12 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const UUID: &str = "/proc/sys/kernel/random/uuid";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
-/// What is known of the sender.
+/// The attributes of the sender.
 #[derive(Debug)]
 pub(super) struct Attributes(Vec<KeyValue>);
 
 impl Attributes {
-    /// Reads what this host says of itself; what it does not say is left out.
+    /// Reads this host's description of itself. Unknown parts are left out.
     pub(super) fn of_this_host() -> Self {
         let system = rustix::system::uname();
         let host = crate::id::printable(system.nodename().to_bytes());
@@ -47,7 +47,7 @@ impl Attributes {
         self.0.push(KeyValue::new("k8s.node.name", node));
     }
 
-    /// With what the environment says, which has the last word.
+    /// Adds the attributes of the environment, which win.
     pub(super) fn build(&self) -> Resource {
         let name = export::env(SERVICE_NAME);
         Resource::builder_empty()

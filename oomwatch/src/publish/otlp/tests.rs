@@ -1,4 +1,4 @@
-//! Records as they are sent; what arrives is tested with another's reader, in `tests/tests/otlp.rs`.
+//! Records as they are sent. `tests/tests/otlp.rs` tests the arriving ones with another's reader.
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry_sdk::logs::SdkLogRecord;

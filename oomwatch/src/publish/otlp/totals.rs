@@ -1,6 +1,6 @@
-//! The counts as metrics: sent after they have changed, at most once in an interval, and at the end.
+//! The counts as metrics. They are sent after a change, at most once in an interval, and at the end.
 //!
-//! A task of its own, which sleeps while nothing is killed. The numbers are those of [`Counts`], whatever
+//! A task of its own sends them and sleeps while nothing is killed. The numbers are those of [`Counts`], whatever
 //! became of the log records.
 
 use std::{sync::Arc, time::Duration};
@@ -34,8 +34,8 @@ use crate::{
     publish::PublishError,
 };
 
-/// For how long after its last kill a container is told of. All that there ever were would be more than
-/// collectors take in one request.
+/// How long after its last kill, in nanoseconds, a container is exported. All containers of the past would be more
+/// than collectors take in one request.
 const TOLD_FOR_NS: u64 = 3_600_000_000_000;
 
 /// How they are sent.
@@ -76,10 +76,10 @@ impl ExportedTotals {
         self.changed.notify_one();
     }
 
-    /// Sends what is left.
+    /// Sends the rest.
     pub(super) async fn finish(self) -> Result<(), PublishError> {
         self.stop.cancel();
-        // A task that panicked has said so.
+        // A task that panicked has logged so.
         self.task.await.unwrap_or(Ok(())).map_err(failed)
     }
 }
@@ -98,7 +98,7 @@ impl Worker {
     async fn run(mut self, stop: CancellationToken) -> OTelSdkResult {
         let mut next = Instant::now();
         loop {
-            // What did not arrive is tried again without being told.
+            // Counts that did not arrive are sent again without a new change.
             let is_new = async {
                 if self.sent == self.counts.version() {
                     self.changed.notified().await;
@@ -128,7 +128,7 @@ impl Worker {
     }
 }
 
-/// The counts as the SDK's instruments, read when they are asked for.
+/// The counts as the SDK's instruments. The SDK reads them on demand.
 struct Meter {
     reader: Reader,
     /// The reader knows it weakly.
@@ -142,7 +142,7 @@ impl Meter {
                 .with_temporality(Temporality::Cumulative)
                 .build(),
         ));
-        // Beyond a limit of its own the SDK adds them all up to one.
+        // Beyond its own limit the SDK would add all series up to one.
         let limit = counts.limit().saturating_mul(2);
         let provider = SdkMeterProvider::builder()
             .with_resource(resource)

@@ -1,4 +1,4 @@
-//! What publishers get, and what a slow, failing or hanging one costs.
+//! The events that publishers get, and the cost of a slow, failing or hanging one.
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What a test's publisher does with an event.
+/// The answer of a test's publisher to an event.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Accept,
@@ -23,7 +23,7 @@ enum Answer {
     Block(Duration),
 }
 
-/// Answers as it was told, then accepts everything; tells what it accepted, and when.
+/// Gives these answers, then accepts everything. Passes on each accepted event and its time.
 struct Scripted {
     delivery: Delivery,
     answers: VecDeque<Answer>,
@@ -87,7 +87,7 @@ fn seqs(accepted: &mut Accepted) -> Vec<u64> {
     seqs
 }
 
-/// Time stands still but for what is waited for, so any delay would show.
+/// Time moves only for waits, so any delay would show.
 #[tokio::test(start_paused = true)]
 async fn one_that_blocks_for_a_minute_changes_nobody_elses_latency() {
     const EVENTS: u64 = 10_000;

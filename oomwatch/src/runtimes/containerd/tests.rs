@@ -125,7 +125,7 @@ fn container(id: &str, labels: &[(&str, &str)]) -> Container {
     }
 }
 
-/// What a source says, in short.
+/// The next sighting, in short.
 async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> String {
     match sightings.recv().await.unwrap() {
         Sighting::Seen { id, details, .. } => format!(

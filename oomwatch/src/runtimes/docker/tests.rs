@@ -72,7 +72,7 @@ fn sighting(id: &str, details: ContainerDetails) -> Sighting {
     }
 }
 
-/// What an event itself says.
+/// The sighting that an event alone gives.
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name);
     details.labels = [("tier".to_owned(), "db".to_owned())].into();
@@ -98,7 +98,7 @@ fn gone(id: &str) -> Sighting {
     Sighting::Gone { api: API, id }
 }
 
-/// A daemon with this listing, where each further path is answered as told.
+/// A daemon with this listing. `reply` answers every other path.
 fn daemon(
     listing: impl Fn(&Events) -> Reply + Send + Sync + 'static,
     reply: impl Fn(&str) -> Reply + Send + Sync + 'static,
@@ -156,7 +156,7 @@ async fn what_happens_between_subscription_and_listing_is_not_lost() {
     );
     let mut followed = follow(&fake);
     let (mut seen, ids) = followed.listed().await;
-    // When an event is read is not settled; what is told after the listing is.
+    // The time of reading an event is open. The sightings after the listing are not.
     seen.retain(|sighting| *sighting != said(&new, "db"));
     assert_eq!(seen, [sighting(&old, details("old"))]);
     assert_eq!(ids, std::slice::from_ref(&old));
@@ -179,7 +179,7 @@ async fn a_start_is_asked_for_and_a_removal_is_told() {
     expected.labels = [("tier".to_owned(), "db".to_owned())].into();
     for action in ["create", "start", "rename"] {
         fake.events().send(&event(action, &id(7), "x"));
-        // The event's own words come first.
+        // The event's own details come first.
         assert_eq!(followed.next().await, said(&id(7), "x"), "{action}");
         let asked = sighting(&id(7), expected.clone());
         assert_eq!(followed.next().await, asked, "{action}");

@@ -1,7 +1,7 @@
 //! containerd's gRPC services, as far as its source and its publisher need them.
 //!
-//! Requests and answers only: what they mean for oomwatch is said in `runtimes::containerd` and
-//! `publish::containerd`. The same for 1.6, 1.7 and 2.x.
+//! Requests and answers only. `runtimes::containerd` and `publish::containerd` give them their meaning for oomwatch.
+//! The same code serves 1.6, 1.7 and 2.x.
 
 pub(crate) mod messages;
 
@@ -52,8 +52,8 @@ impl Services {
         Ok(tasks.map(|task| (task.id, task.pid)).collect())
     }
 
-    /// A namespace's containers, running or not, one after the other: their specifications, which
-    /// we do not need and cannot refuse, would be too much for one answer.
+    /// A namespace's containers, running or not, one after the other. One answer would be too large: containerd sends
+    /// their specifications too, and we cannot refuse those.
     pub(crate) async fn containers(&self, namespace: &str) -> Result<Listing, GrpcError> {
         let stream = match in_namespace(namespace, ListRequest {}) {
             Some(request) => Some(self.0.listing(LIST_CONTAINERS, request).await?),
@@ -90,7 +90,7 @@ impl Services {
             .subscribe(SUBSCRIBE, Request::new(SubscribeRequest { filters }))
     }
 
-    /// Publishes an event as somebody else's: with its own namespace and time.
+    /// Publishes an event in the name of another, with its own namespace and time.
     pub(crate) async fn forward(&self, envelope: Envelope) -> Result<(), GrpcError> {
         let envelope = Some(envelope);
         self.0

@@ -1,5 +1,5 @@
-//! A gRPC server for tests, on a socket in a directory of its own. It knows no messages: a test
-//! says what it answers to each method, in bytes.
+//! A gRPC server for tests, on a socket in a directory of its own. It knows no messages: a test gives the answer to
+//! each method, in bytes.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::{net::UnixListener, sync::mpsc, task::JoinSet};
 
-/// What a method is answered with.
+/// The answer to a method.
 pub(crate) enum Reply {
     /// These messages, and a good end.
     Messages(Vec<Bytes>),
@@ -46,7 +46,7 @@ impl Reply {
     }
 }
 
-/// What was asked.
+/// A request.
 pub(crate) struct Asked {
     /// `/package.Service/Method`.
     pub(crate) method: String,

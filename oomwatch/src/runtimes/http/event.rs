@@ -1,4 +1,4 @@
-//! What an event says, and the containers that have changed but were not told of yet. Pure.
+//! The events of a daemon, and the containers that changed and still have to be passed on. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::{HttpError, Labels};
 use crate::containers::names::is_runtimes_id;
 
-/// Containers that wait at most: where it is more, the connection is given up and all are listed.
+/// Containers that wait at most. Beyond this the source gives up the connection and lists all containers again.
 pub(super) const MAX_PENDING: usize = 16_384;
-/// Bytes of a name or image that are kept until its container is told of.
+/// Longest name or image, in bytes, that an event may keep while its container waits.
 const MAX_TOLD_BYTES: usize = 4096;
 
-/// What an event means for a container.
+/// The meaning of an event for its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtimes) enum Change {
     /// There is something to ask for.
@@ -21,12 +21,12 @@ pub(in crate::runtimes) enum Change {
     Gone,
 }
 
-/// What an event itself says of its container: all there is, once that was removed.
+/// The details of a container in its event. A removed container has no others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(in crate::runtimes) struct Told {
     pub(in crate::runtimes) name: Option<String>,
     pub(in crate::runtimes) image: Option<String>,
-    /// The labels, and what the daemon puts among them.
+    /// The labels, and further attributes that the daemon mixes with them.
     #[serde(flatten)]
     pub(in crate::runtimes) labels: Labels,
 }
@@ -66,7 +66,7 @@ struct Actor {
 }
 
 impl Event {
-    /// Reads a line; `None` for what is no event of a container.
+    /// Reads a line. `None` if the line is no event of a container.
     pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, HttpError> {
         let message: Message = serde_json::from_slice(line)?;
         let of_container = message.kind.as_deref() == Some("container");
@@ -83,16 +83,16 @@ impl Event {
     }
 }
 
-/// What happened to a container since it was told of last.
+/// What happened to a container since the source last passed it on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// The last event that told of it said this.
+    /// The details in the last event that added or changed the container.
     pub(super) new: Option<Told>,
-    /// It was removed, after all else.
+    /// The last event removed the container.
     pub(super) gone: bool,
 }
 
-/// The containers that changed, each once: the one that waits for longest comes first.
+/// The containers that changed, each once. The one that waits longest comes first.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     order: VecDeque<String>,
@@ -114,14 +114,14 @@ impl Pending {
             changes.new = Some(Told {
                 name: short(told.name),
                 image: short(told.image),
-                // Told by the event itself, or not at all: they may be long.
+                // Labels may be long. Only the event itself passes them on.
                 labels: Labels::new(),
             });
         }
         Ok(())
     }
 
-    /// A container is to be asked for of which no event told. The listing has it where there is no room.
+    /// Adds a container that no event named, to ask the daemon for it. Without room it is left to the listing.
     pub(super) fn ask(&mut self, id: String) {
         if self.order.len() < MAX_PENDING && !self.changes.contains_key(&id) {
             self.order.push_back(id.clone());

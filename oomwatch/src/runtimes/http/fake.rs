@@ -1,4 +1,4 @@
-//! A daemon for tests: writes what it is told to on a unix socket, whole or half.
+//! A daemon for tests. It writes given answers to a unix socket, whole or in part.
 
 use std::{
     path::PathBuf,
@@ -23,11 +23,11 @@ use crate::{
 /// Longer than any test takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the daemon does with a request.
+/// The daemon's answer to a request.
 pub(in crate::runtimes) enum Reply {
-    /// Says this.
+    /// Answers with this.
     Json(Value),
-    /// Says no.
+    /// Refuses.
     Refused(u16, &'static str),
     /// Writes these bytes and closes.
     Raw(Vec<u8>),
@@ -44,7 +44,7 @@ pub(in crate::runtimes) struct Fake {
     _server: JoinSet<()>,
 }
 
-/// Sends events to whoever is subscribed.
+/// Sends events to all subscribers.
 #[derive(Clone)]
 pub(in crate::runtimes) struct Events(broadcast::Sender<Vec<u8>>);
 
@@ -59,7 +59,7 @@ impl Events {
 }
 
 impl Fake {
-    /// A daemon that answers each path as it is told.
+    /// A daemon that answers each path with `reply`.
     pub(in crate::runtimes) fn new(
         reply: impl Fn(&str, &Events) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -165,7 +165,7 @@ async fn chunk(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(b"\r\n").await
 }
 
-/// A source at work, and what it says.
+/// A source at work, and its sightings.
 pub(in crate::runtimes) struct Followed {
     receiver: mpsc::Receiver<Sighting>,
     wanted: mpsc::Sender<String>,
@@ -207,7 +207,7 @@ impl Followed {
         }
     }
 
-    /// What it ended with; what it said before is not looked at.
+    /// The error that it ended with. Earlier sightings are not looked at.
     pub(in crate::runtimes) async fn error(self) -> SourceError {
         let Self { receiver, task, .. } = self;
         let ended = tokio::time::timeout(DEADLINE, task).await;

@@ -1,8 +1,7 @@
 //! Following a daemon: subscribe, list, then ask for each container that an event names.
 //!
-//! The events are read all the while, also while an answer or the watcher is waited for: a daemon
-//! drops events that nobody takes, without a word. What waits is a container once, however many
-//! events it had.
+//! The source reads the events all the time, also while it waits for an answer or the watcher. A daemon silently
+//! drops events that nobody takes. A container waits once, however many events it had.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -17,8 +16,8 @@ use crate::{
     runtimes::source::{Seen, Sightings, SourceError, Wanted},
 };
 
-/// A daemon answers the subscription before it is subscribed. One that cannot be asked for what
-/// happened in between is listed again after so long.
+/// A daemon answers the subscription before it subscribes. If the daemon is not [`Daemon::GAPLESS`], the source lists
+/// again after this long.
 const SUBSCRIBED: Duration = Duration::from_secs(2);
 
 /// What differs between the daemons.
@@ -27,7 +26,7 @@ pub(in crate::runtimes) trait Daemon: Sync {
     /// there.
     const IS_PODMAN: bool;
 
-    /// Whether the events hold all that happened since they were asked for.
+    /// Whether the events hold everything that happened since the source asked for them.
     const GAPLESS: bool;
 
     /// Where it listens.
@@ -36,7 +35,7 @@ pub(in crate::runtimes) trait Daemon: Sync {
     /// Path of the events, with a filter.
     fn events(&self) -> String;
 
-    /// What an action is, if it matters.
+    /// The change that an action makes, if it matters.
     fn change(&self, action: &str) -> Option<Change>;
 
     /// All containers, by as few requests as there can be.
@@ -45,7 +44,7 @@ pub(in crate::runtimes) trait Daemon: Sync {
     /// One container, if the daemon still knows it.
     fn look(&self, id: &str) -> impl Future<Output = Result<Option<Seen>, SourceError>> + Send;
 
-    /// A container of which only an event is known.
+    /// A container known only from an event.
     fn told(&self, id: String, told: Told) -> Seen;
 }
 
@@ -87,7 +86,7 @@ pub(in crate::runtimes) async fn follow<D: Daemon>(
     }
 }
 
-/// Waits until another daemon may listen there.
+/// Waits for the connection to end: another daemon may listen there then.
 async fn outlast(lines: &mut Lines) -> Result<(), SourceError> {
     loop {
         lines.next().await?;
@@ -115,7 +114,7 @@ async fn tell<D: Daemon>(
     } else {
         daemon.look(&id).await?
     };
-    // Another id would be another container's names.
+    // Another id would bring another container's names.
     let found = found.filter(|seen| seen.id == id);
     let told = || changes.new.map(|told| daemon.told(id.clone(), told));
     if let Some(seen) = found.or_else(told) {
@@ -127,18 +126,18 @@ async fn tell<D: Daemon>(
     Ok(())
 }
 
-/// The events of a daemon, and what they leave to do.
+/// The events of a daemon, and the containers still to pass on.
 struct Feed<'a, D> {
     daemon: &'a D,
     sightings: &'a Sightings,
     lines: Lines,
     pending: Pending,
-    /// Whether it was said that an event is not understood.
+    /// Whether the log has a warning about an event that is not understood.
     said: bool,
 }
 
 impl<D: Daemon> Feed<'_, D> {
-    /// Does something, and reads meanwhile.
+    /// Does `work`, and reads events meanwhile.
     async fn during(
         &mut self,
         work: impl Future<Output = Result<(), SourceError>>,
@@ -171,7 +170,7 @@ impl<D: Daemon> Feed<'_, D> {
             return Ok(());
         };
         if change == Change::New {
-            // Its words are the first: while it starts a container, Podman answers no question about it.
+            // The event's own details come first: while Podman starts a container, it answers no question about it.
             let told = self.daemon.told(event.id.clone(), event.told.clone());
             self.sightings.told(told);
         }

@@ -1,4 +1,4 @@
-//! What both daemons say of a container, in the forms that they have in common.
+//! The details of a container that both daemons give, in the forms that they have in common.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     runtimes::source::{ContainerPlace, Seen},
 };
 
-/// Labels; none is ever null, but nothing depends on it.
+/// Labels. No value is ever null, but nothing depends on that.
 pub(in crate::runtimes) type Labels = BTreeMap<String, Option<String>>;
 
 /// The state of a container that was asked for.
@@ -20,7 +20,7 @@ pub(in crate::runtimes) struct State {
     pub(in crate::runtimes) pid: Option<i64>,
 }
 
-/// What there is to know, from whichever answer. An empty text and process 0 mean none.
+/// What is known of a container, from any answer. An empty text and process 0 mean none.
 #[derive(Default)]
 pub(in crate::runtimes) struct ListedContainers {
     pub(in crate::runtimes) name: Option<String>,
@@ -43,8 +43,8 @@ impl From<Told> for ListedContainers {
 }
 
 impl ListedContainers {
-    /// The container of a runtime. The path of its cgroup is not told: it holds the id, and what a
-    /// daemon has configured may be in systemd's form.
+    /// The container of a runtime. Its place leaves out the path of the cgroup, because that path holds the id. The
+    /// daemon's configured path may also be in systemd's form.
     pub(in crate::runtimes) fn seen(self, runtime: &str, id: String) -> Seen {
         let labels = self.labels.unwrap_or_default().into_iter();
         Seen {

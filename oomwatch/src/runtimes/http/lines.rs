@@ -1,5 +1,5 @@
-//! A stream of lines, each a JSON object, read as it comes. A line that is too long is skipped, and
-//! costs no more memory than one that is not.
+//! A stream of lines, each a JSON object, read as it comes. A line that is too long is skipped. It costs no more
+//! memory than another line.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -17,7 +17,7 @@ pub(super) struct Lines {
     request: &'static str,
     body: Incoming,
     split: Split,
-    /// Whether it was said that a line was too long.
+    /// Whether the log has a warning about a line that was too long.
     said: bool,
     /// Moves the connection for as long as the lines are read.
     _connection: JoinSet<()>,
@@ -34,7 +34,7 @@ impl Lines {
         }
     }
 
-    /// The next line. Nothing is lost where the caller does not wait for it.
+    /// The next line. A caller that stops waiting loses nothing.
     pub(super) async fn next(&mut self) -> Result<Bytes, SourceError> {
         loop {
             match self.split.next() {

@@ -93,7 +93,7 @@ fn details(name: &str, pod: Option<&str>) -> ContainerDetails {
     }
 }
 
-/// What an event itself says.
+/// The sighting that an event alone gives.
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name, None);
     details.is_sandbox = None;
@@ -113,7 +113,7 @@ fn sighting(id: &str, details: ContainerDetails) -> Sighting {
     }
 }
 
-/// A daemon with this listing, where each further path is answered as told.
+/// A daemon with this listing. `reply` answers every other path.
 fn daemon(listing: Value, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fake {
     Fake::new(move |path, _| {
         let path = path.strip_prefix("/v4.0.0/libpod").unwrap();

@@ -1,5 +1,5 @@
-//! Where the cgroup of a container is, from what its runtime says of it: the path in its
-//! configuration, or its first process. Reads `/proc/<pid>/cgroup`, and looks at directories.
+//! Where the cgroup of a container is. The runtime gives the path in its configuration, or the first process. This
+//! module reads `/proc/<pid>/cgroup` and looks at directories.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{
     id::CgroupId,
 };
 
-/// What a runtime says of a container's place; all of it is optional.
+/// A container's place as its runtime gives it. All of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ContainerPlace {
     /// Path of its cgroup from the root of the hierarchy, such as `/default/web`. The systemd

@@ -1,4 +1,4 @@
-//! Which source follows what listens at a socket.
+//! Which source follows the runtime at a socket.
 
 use std::{os::unix::fs::FileTypeExt as _, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{
     runtimes::{containerd::Containerd, cri::Cri, docker::Docker, podman::Podman},
 };
 
-/// The source that follows what listens at a socket.
+/// The source that follows the runtime at a socket.
 pub(crate) fn source(socket: &RuntimeSocket) -> Box<dyn RuntimeSource> {
     let path = socket.path.clone();
     match socket.api {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Ends its connection as often as it is told to, then says that nobody listens.
+/// Ends its connection `left` times, then reports that nobody listens.
 struct Failing {
     left: u32,
 }

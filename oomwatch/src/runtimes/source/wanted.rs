@@ -1,14 +1,14 @@
-//! Containers that a source is asked for, because a cgroup told of them first.
+//! Containers that the watcher asks a source for, because their cgroup appeared first.
 //!
-//! Some runtimes tell of a container long after they made its cgroup, or never. What does not fit is
+//! Some runtimes announce a container long after they made its cgroup, or never. An id without room in the queue is
 //! dropped: the next listing has it.
 
 use tokio::sync::mpsc;
 
-/// Containers that wait to be asked for at most.
+/// Ids that wait at most.
 const QUEUE: usize = 1024;
 
-/// Where a source finds the ids of containers that it is asked for.
+/// Where a source finds the ids that the watcher asks for.
 #[derive(Debug)]
 pub(crate) struct Wanted(mpsc::Receiver<String>);
 
@@ -18,7 +18,7 @@ impl Wanted {
         (sender, Self(receiver))
     }
 
-    /// The next id; for ever where nobody asks any more.
+    /// The next id. Waits for ever where nobody asks any more.
     pub(crate) async fn next(&mut self) -> String {
         match self.0.recv().await {
             Some(id) => id,
@@ -26,7 +26,7 @@ impl Wanted {
         }
     }
 
-    /// Forgets what was asked for until now: a listing answers it.
+    /// Forgets all ids until now: a listing answers them.
     pub(crate) fn clear(&mut self) {
         while self.0.try_recv().is_ok() {}
     }

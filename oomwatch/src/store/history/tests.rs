@@ -1,4 +1,4 @@
-//! What is found in a history, and what is said where there is none.
+//! Reading a history, and the errors where there is none.
 
 use std::fs;
 

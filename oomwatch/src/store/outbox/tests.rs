@@ -1,4 +1,4 @@
-//! What publishers get from the store, and where they go on.
+//! The events that publishers get from the store, and where they continue.
 
 use std::{
     fs::File,
@@ -80,7 +80,7 @@ async fn each_publisher_goes_on_where_it_was() {
     assert_eq!(take(&mut a, 150).await, (1..=150).collect::<Vec<_>>());
     assert_eq!(take(&mut b, 3).await, [1, 2, 3]);
     assert_eq!((a.backlog().len(), b.backlog().len()), (49, 196));
-    // OutboxRead, and not known to have arrived.
+    // Given to the publisher, and not known to have arrived.
     assert_eq!(next(&mut b).await, Some(4));
     close(store, vec![a, b]).await;
 
@@ -107,8 +107,7 @@ async fn each_publisher_goes_on_where_it_was() {
     close(store, vec![a]).await;
 }
 
-/// A kill that a container claims is told in two words; one that is told again after a restart is
-/// not news.
+/// A kill that a container claims is published twice. A repeated report after a restart is no news.
 #[tokio::test]
 async fn both_words_on_a_kill_come_in_order() {
     let dir = state_dir();
@@ -264,8 +263,7 @@ fn last_collected(dir: &Path) -> Option<i64> {
     connection.query_row(sql, [], |row| row.get(0)).ok()
 }
 
-/// The law of the outbox: after `kill -9` at any moment everything that was stored arrives, in
-/// order; some of it twice.
+/// The law of the outbox: after `kill -9` at any moment every stored event arrives, in order, some of them twice.
 #[tokio::test]
 async fn everything_arrives_in_order_after_kill_9_at_any_moment() {
     let dir = state_dir();

@@ -102,7 +102,7 @@ fn a_file_damaged_in_use_is_moved_aside_and_the_whole_is_asked_for() {
     assert!(aside, "the damaged file is kept");
 }
 
-/// Each batch that was written let another message in, until they had taken the place of a batch.
+/// Regression: each written batch let another message in, until they had taken the place of a batch.
 #[test]
 fn publishers_that_move_have_one_message_under_way() {
     use crate::store::cursors::Nudge;
@@ -147,7 +147,7 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
         .put_aside(&StoreError::InUse { path: "".into() })
         .unwrap();
     writer.write(&events(5..7)).unwrap();
-    // What was read before is published all the same.
+    // Events that were read before are published all the same.
     for second in [2, 3, 4] {
         let event = event_at(second).into();
         assert_eq!(outbox.next().await, Some(OutboxRead::Event(event)));

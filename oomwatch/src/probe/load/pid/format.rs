@@ -1,5 +1,5 @@
-//! Where a classic tracepoint's record has its fields, as tracefs says it. PREEMPT_RT and RHEL have them 4 bytes
-//! later than other kernels, so nothing is taken for granted. Knows text, and no program.
+//! Where a classic tracepoint's record has its fields, from tracefs. PREEMPT_RT and RHEL have them 4 bytes later than
+//! other kernels, so nothing is assumed. Knows text, and no program.
 
 use std::{fs, io, path::PathBuf};
 
@@ -41,7 +41,7 @@ impl Events {
         mounted.map(Self).ok_or(FormatError::NotMounted)
     }
 
-    /// That of `category/name`.
+    /// The format of `category/name`.
     pub(super) fn format(&self, tracepoint: &str) -> Result<Format, FormatError> {
         let path = self.0.join(tracepoint).join("format");
         match fs::read_to_string(&path) {

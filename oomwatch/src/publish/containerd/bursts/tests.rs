@@ -30,7 +30,7 @@ fn start() -> (Bursts, Clock) {
     (Bursts::default(), Clock(Instant::now()))
 }
 
-/// What is sent by now, in order.
+/// The announcements sent by now, in order.
 fn sent(bursts: &mut Bursts, now: Instant) -> Vec<(String, i128)> {
     let mut sent = Vec::new();
     while let Some((task, unix_ns)) = bursts.due(now) {

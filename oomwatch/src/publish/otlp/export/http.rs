@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::log::warn;
 
-/// What an answer becomes that takes some records and refuses others: each request has one.
+/// Status of an answer that takes some records and refuses others. Each request has one record.
 const REFUSED: hyper::StatusCode = hyper::StatusCode::BAD_REQUEST;
 /// Answers have a few bytes; beyond this they are not read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -29,7 +29,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// For endpoints without TLS. The same connector, so that there is one kind of client, which believes nobody.
+    /// A client for endpoints without TLS. It has the same connector, so there is one kind of client. It trusts no
+    /// certificate.
     pub(super) fn plain(timeout: Duration) -> Self {
         let config = ClientConfig::builder()
             .with_root_certificates(RootCertStore::empty())
@@ -80,7 +81,7 @@ impl HttpClient for Client {
         Box::pin(async move {
             let answer = timeout(self.timeout, self.send(request)).await;
             let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
-            // The exporter does not tell why.
+            // The exporter does not report why.
             answer.inspect_err(|error| {
                 debug!(publisher = "otlp", cause = causes(&**error), "no answer");
             })
@@ -88,7 +89,7 @@ impl HttpClient for Client {
     }
 }
 
-/// Whether an answer takes back what its status says. Those for metrics have the same form.
+/// Whether an answer's body refuses what its status accepts. Answers for metrics have the same form.
 fn refuses(body: &[u8]) -> bool {
     let answer = ExportLogsServiceResponse::decode(body).ok();
     let Some(partial) = answer.and_then(|answer| answer.partial_success) else {
