@@ -114,6 +114,8 @@ fn before_5_17_double_counts_are_unknown_and_not_0() {
     let event = events.first().unwrap();
     assert_eq!(event.counter.recounts, None);
     assert!(event.quality.missing.contains(&"recounts"));
+    let read = OomEvent::from_json(&event.to_json());
+    assert_eq!(read.unwrap().quality.missing, event.quality.missing);
 }
 
 #[test]
