@@ -3,40 +3,64 @@
 mod features;
 mod imports;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::paths::Workspace;
-use crate::{ebpf, process, setup};
+use crate::summary::Checked;
+use crate::{deny, ebpf, process, setup};
+
+/// A check with its name in the summary.
+pub(crate) type Gate = (&'static str, fn(&Workspace) -> Result<Checked>);
+
+/// All of them, the quick ones first.
+pub(crate) const GATES: &[Gate] = &[
+    ("format", |workspace| passed(format(workspace))),
+    ("imports", |workspace| passed(imports::check(workspace))),
+    ("licences and bans", deny::check),
+    ("clippy of the host crates", |workspace| {
+        passed(clippy(workspace))
+    }),
+    ("features of the library", |workspace| {
+        passed(features::check(workspace))
+    }),
+    ("clippy of the kernel side", |workspace| {
+        passed(ebpf::clippy(workspace))
+    }),
+];
 
 /// `cargo xtask lint`: all of it, stopping at the first complaint.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::for_checks(workspace)?;
-    format(workspace)?;
-    imports(workspace)?;
-    clippy(workspace)?;
-    features(workspace)?;
-    ebpf::clippy(workspace)
+    let mut not_run = Vec::new();
+    for (name, check) in GATES {
+        if let Checked::NotRun(why) = check(workspace).context(*name)? {
+            not_run.push(format!("{name}: not run: {why}"));
+        }
+    }
+    for line in &not_run {
+        println!("{line}");
+    }
+    println!(
+        "{} checks passed, {} not run",
+        GATES.len() - not_run.len(),
+        not_run.len()
+    );
+    Ok(())
+}
+
+fn passed(result: Result<()>) -> Result<Checked> {
+    result.map(|()| Checked::Passed)
 }
 
 /// Checks the formatting and changes nothing.
-pub(crate) fn format(workspace: &Workspace) -> Result<()> {
+fn format(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["fmt", "--all", "--check"]);
     process::run(cargo.current_dir(&workspace.root))
 }
 
-/// Checks who imports whom.
-pub(crate) fn imports(workspace: &Workspace) -> Result<()> {
-    imports::check(workspace)
-}
-
-/// Lints the library with each of its features alone.
-pub(crate) fn features(workspace: &Workspace) -> Result<()> {
-    features::check(workspace)
-}
-
 /// Lints the host crates with their tests and benchmarks. Warnings are errors.
-pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
+fn clippy(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo();
     cargo
         .args(["clippy", "--workspace", "--exclude", "oomwatch-ebpf"])

@@ -6,6 +6,7 @@
 mod apt;
 mod bench;
 mod build;
+mod deny;
 mod ebpf;
 mod lint;
 mod paths;
@@ -52,6 +53,12 @@ enum Task {
     },
     /// Check formatting and lints, of the host crates and of the kernel side.
     Lint,
+    /// Check licences, bans and sources of all dependencies.
+    Deny {
+        /// Ask the advisory database for known defects instead (needs the network).
+        #[arg(long)]
+        advisories: bool,
+    },
     /// Run every check there is, and end with one line of totals.
     Test {
         /// Leave out the virtual machines (they are then counted as skipped).
@@ -72,6 +79,7 @@ fn main() -> Result<ExitCode> {
         Task::Build { release } => build::run(&workspace, release).map(|()| true)?,
         Task::Run { args } => run::run(&workspace, args)?,
         Task::Lint => lint::run(&workspace).map(|()| true)?,
+        Task::Deny { advisories } => deny::run(&workspace, advisories).map(|()| true)?,
         Task::Test { no_vm } => test::run(&workspace, no_vm)?,
         Task::Bench(options) => bench::run(&workspace, &options).map(|()| true)?,
         Task::Vm(options) => vm::run(&workspace, &options)?,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::paths::Workspace;
 use crate::vm::{image, kernel};
-use crate::{apt, toolchain, venv};
+use crate::{apt, deny, toolchain, venv};
 
 /// Debian packages of the virtual-machine tests.
 pub(crate) const VM_PACKAGES: &[&str] = &[
@@ -34,7 +34,12 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 /// What building and linting need.
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
-    toolchain::for_lint()
+    toolchain::for_lint()?;
+    // Without it a check does not run, and says so.
+    if let Err(error) = deny::install(workspace) {
+        eprintln!("warning: {error:#}");
+    }
+    Ok(())
 }
 
 /// What some tests on this machine need beyond that; without it they are skipped.

@@ -7,6 +7,13 @@ use std::fmt::{self, Write as _};
 use std::ops::AddAssign;
 use std::time::Duration;
 
+/// What a check that may lack a tool came to, unless it failed.
+pub(crate) enum Checked {
+    Passed,
+    /// Why not. It is counted, and never taken for a pass.
+    NotRun(String),
+}
+
 /// Tests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
