@@ -2,6 +2,7 @@
 
 mod features;
 mod imports;
+mod rust_version;
 
 use anyhow::{Context as _, Result};
 
@@ -23,6 +24,7 @@ pub(crate) const GATES: &[Gate] = &[
     ("features of the library", |workspace| {
         passed(features::check(workspace))
     }),
+    ("oldest Rust", rust_version::check),
     ("clippy of the kernel side", |workspace| {
         passed(ebpf::clippy(workspace))
     }),

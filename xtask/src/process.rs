@@ -40,8 +40,13 @@ pub(crate) fn cargo() -> Command {
 
 /// A program (`cargo`, `rustc`) of the nightly toolchain, which the kernel side needs.
 pub(crate) fn nightly(program: &str) -> Command {
+    of_toolchain("nightly", program)
+}
+
+/// A program of the toolchain that rustup knows by this name.
+pub(crate) fn of_toolchain(toolchain: &str, program: &str) -> Command {
     let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]);
+    command.args(["run", toolchain, program]);
     forget_outer_cargo(&mut command);
     forget_outer_toolchain(&mut command);
     command

@@ -35,9 +35,11 @@ pub(crate) fn everything(workspace: &Workspace) -> Result<()> {
 pub(crate) fn for_checks(workspace: &Workspace) -> Result<()> {
     toolchain::for_build(workspace)?;
     toolchain::for_lint()?;
-    // Without it a check does not run, and says so.
-    if let Err(error) = deny::install(workspace) {
-        eprintln!("warning: {error:#}");
+    // Without one of these a check does not run, and says so.
+    for installed in [deny::install(workspace), toolchain::for_rust_version()] {
+        if let Err(error) = installed {
+            eprintln!("warning: {error:#}");
+        }
     }
     Ok(())
 }
