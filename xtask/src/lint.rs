@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::paths::Workspace;
 use crate::summary::Checked;
-use crate::{deny, ebpf, process, setup};
+use crate::{api, deny, ebpf, process, setup};
 
 /// A check with its name in the summary.
 pub(crate) type Gate = (&'static str, fn(&Workspace) -> Result<Checked>);
@@ -28,6 +28,7 @@ pub(crate) const GATES: &[Gate] = &[
     ("clippy of the kernel side", |workspace| {
         passed(ebpf::clippy(workspace))
     }),
+    ("public interface", api::check),
 ];
 
 /// `cargo xtask lint`: all of it, stopping at the first complaint.

@@ -3,6 +3,7 @@
 //! This file is the table of contents: the command line and which module does what. Everything a
 //! new clone needs is fetched by the command that needs it, and said aloud; no task uses a shell.
 
+mod api;
 mod apt;
 mod bench;
 mod build;
@@ -53,6 +54,8 @@ enum Task {
     },
     /// Check formatting and lints, of the host crates and of the kernel side.
     Lint,
+    /// Write the public interface of the library down, for review.
+    Api,
     /// Check licences, bans and sources of all dependencies.
     Deny {
         /// Ask the advisory database for known defects instead (needs the network).
@@ -79,6 +82,7 @@ fn main() -> Result<ExitCode> {
         Task::Build { release } => build::run(&workspace, release).map(|()| true)?,
         Task::Run { args } => run::run(&workspace, args)?,
         Task::Lint => lint::run(&workspace).map(|()| true)?,
+        Task::Api => api::write(&workspace).map(|()| true)?,
         Task::Deny { advisories } => deny::run(&workspace, advisories).map(|()| true)?,
         Task::Test { no_vm } => test::run(&workspace, no_vm)?,
         Task::Bench(options) => bench::run(&workspace, &options).map(|()| true)?,
