@@ -21,16 +21,26 @@ pub fn oomwatch() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("OOMWATCH_BIN") {
         return Ok(path.into());
     }
+    built("oomwatch", "oomwatch")
+}
+
+/// One of the programs of `examples/`; it too must have been built before (`cargo test --workspace` does).
+pub fn example(name: &str) -> Result<PathBuf> {
+    built(name, "oomwatch-examples")
+}
+
+/// A program of another package, beside the test's own directory.
+fn built(name: &str, package: &str) -> Result<PathBuf> {
     // target/debug/deps/cli-1234 -> target/debug/oomwatch
     let test = std::env::current_exe().context("finding this test")?;
     let profile = test
         .ancestors()
         .nth(2)
         .context("this test has no grandparent directory")?;
-    let program = profile.join("oomwatch");
+    let program = profile.join(name);
     if !program.is_file() {
         bail!(
-            "{} is not there: run `cargo build -p oomwatch` first",
+            "{} is not there: run `cargo build -p {package}` first",
             program.display()
         );
     }
