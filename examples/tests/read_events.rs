@@ -5,8 +5,10 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::{
+    io::Write as _,
+    process::{Command, Output, Stdio},
+};
 
 use oomwatch::OomEvent;
 

@@ -5,15 +5,19 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
 
-use oomwatch_tests::host::{self, Limited};
-use oomwatch_tests::wait::wait_for_exit;
+use oomwatch_tests::{
+    host::{self, Limited},
+    wait::wait_for_exit,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use public_api::{Builder, PublicApi};
 
-use crate::paths::{self, Workspace};
-use crate::summary::Checked;
-use crate::{process, toolchain};
+use crate::{
+    paths::{self, Workspace},
+    process,
+    summary::Checked,
+    toolchain,
+};
 
 const SNAPSHOT: &str = "oomwatch/public-api.txt";
 

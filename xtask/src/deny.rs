@@ -3,14 +3,11 @@
 //! cargo-deny is built once and lies in the cache, for all clones. Where it cannot be had, the check says that it did
 //! not run. The advisory database is a check of its own: it wants the network, and changes without us.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::paths::Workspace;
-use crate::process;
-use crate::summary::Checked;
+use crate::{paths::Workspace, process, summary::Checked};
 
 const VERSION: &str = "0.20.2";
 

@@ -6,9 +6,7 @@ mod rust_version;
 
 use anyhow::{Context as _, Result};
 
-use crate::paths::Workspace;
-use crate::summary::Checked;
-use crate::{api, deny, ebpf, process, setup};
+use crate::{api, deny, ebpf, paths::Workspace, process, setup, summary::Checked};
 
 /// A check with its name in the summary.
 pub(crate) type Gate = (&'static str, fn(&Workspace) -> Result<Checked>);

@@ -21,12 +21,10 @@ mod toolchain;
 mod venv;
 mod vm;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-
 use paths::Workspace;
 
 #[derive(Parser)]

@@ -1,7 +1,9 @@
 //! Running other programs: said aloud, without a shell, and with an error that names the command.
 
-use std::env;
-use std::process::{Command, Stdio};
+use std::{
+    env,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 

@@ -4,9 +4,12 @@
 
 use anyhow::Result;
 
-use crate::paths::Workspace;
-use crate::vm::{image, kernel};
-use crate::{apt, deny, toolchain, venv};
+use crate::{
+    apt, deny,
+    paths::Workspace,
+    toolchain, venv,
+    vm::{image, kernel},
+};
 
 /// Debian packages of the virtual-machine tests.
 pub(crate) const VM_PACKAGES: &[&str] = &[

@@ -5,15 +5,21 @@
 
 mod cargo_test;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
-use crate::paths::Workspace;
-use crate::summary::{Checked, Summary, Tally};
-use crate::vm::{Plan, Scenarios};
-use crate::{build, ebpf, lint, setup, vm};
+use crate::{
+    build, ebpf, lint,
+    paths::Workspace,
+    setup,
+    summary::{Checked, Summary, Tally},
+    vm,
+    vm::{Plan, Scenarios},
+};
 
 const TESTS: &str = "tests on this machine";
 const BUILD: &str = "build for the machines";

@@ -4,8 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::paths::{self, Workspace};
-use crate::process;
+use crate::{
+    paths::{self, Workspace},
+    process,
+};
 
 /// The last bpf-linker that can read rustc's LLVM by loading rustc's own library. Later ones
 /// want a system LLVM, which Debian 12 does not have.

@@ -6,8 +6,10 @@
 //!
 //! The library has the eBPF programs only if it was built with them: see `examples/README.md`.
 
-use std::env;
-use std::io::{self, Write as _};
+use std::{
+    env,
+    io::{self, Write as _},
+};
 
 use anyhow::{Context as _, Result};
 use oomwatch::{OomEvent, Watcher};

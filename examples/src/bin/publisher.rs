@@ -7,8 +7,10 @@
 //! Containers are those whose cgroup has a name that a container runtime gives. The library has the eBPF programs only
 //! if it was built with them: see `examples/README.md`.
 
-use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+};
 
 use anyhow::Result;
 use oomwatch::{CgroupDiscovery, OomEvent, PublishError, PublishFuture, Publisher, Watcher};

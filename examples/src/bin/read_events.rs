@@ -6,9 +6,11 @@
 //!
 //! Needs neither privileges nor a daemon. A line that is no event is named, and makes the exit code 1.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufRead, Write as _};
-use std::process::ExitCode;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, BufRead, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use oomwatch::OomEvent;

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::paths::Workspace;
-use crate::process;
+use crate::{paths::Workspace, process};
 
 const PACKAGE: &str = "oomwatch";
 /// What a command line may combine is tried with all, by the other lints; here the bare library and each alone.

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
-use crate::paths::Workspace;
-use crate::process;
-use crate::summary::Checked;
-use crate::toolchain::{self, RUST_VERSION};
+use crate::{
+    paths::Workspace,
+    process,
+    summary::Checked,
+    toolchain::{self, RUST_VERSION},
+};
 
 /// Checks the library, with all its features, by that toolchain.
 pub(super) fn check(workspace: &Workspace) -> Result<Checked> {
