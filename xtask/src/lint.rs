@@ -6,7 +6,7 @@ mod rust_version;
 
 use anyhow::{Context as _, Result};
 
-use crate::{api, deny, ebpf, paths::Workspace, process, setup, summary::Checked};
+use crate::{api, deny, ebpf, paths::Workspace, process, setup, summary::Checked, toolchain};
 
 /// A check with its name in the summary.
 pub(crate) type Gate = (&'static str, fn(&Workspace) -> Result<Checked>);
@@ -14,6 +14,7 @@ pub(crate) type Gate = (&'static str, fn(&Workspace) -> Result<Checked>);
 /// All of them, the quick ones first.
 pub(crate) const GATES: &[Gate] = &[
     ("format", |workspace| passed(format(workspace))),
+    ("style of imports", import_style),
     ("imports", |workspace| passed(imports::check(workspace))),
     ("licences and bans", deny::check),
     ("clippy of the host crates", |workspace| {
@@ -58,6 +59,19 @@ fn format(workspace: &Workspace) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["fmt", "--all", "--check"]);
     process::run(cargo.current_dir(&workspace.root))
+}
+
+/// Checks that each file has one `use` a crate, in three groups. Only nightly's rustfmt knows these; another than the
+/// tested may disagree with stable's about the rest.
+fn import_style(workspace: &Workspace) -> Result<Checked> {
+    if let Some(other) = toolchain::untested_nightly()? {
+        return Ok(Checked::NotRun(other));
+    }
+    let mut cargo = process::nightly("cargo");
+    cargo.args(["fmt", "--all", "--check", "--", "--config"]);
+    cargo.arg("imports_granularity=Crate,group_imports=StdExternalCrate");
+    process::run(cargo.current_dir(&workspace.root))?;
+    Ok(Checked::Passed)
 }
 
 /// Lints the host crates with their tests and benchmarks. Warnings are errors.

@@ -30,6 +30,7 @@ pub(crate) fn for_build(workspace: &Workspace) -> Result<()> {
 pub(crate) fn for_lint() -> Result<()> {
     component(None, "rustfmt")?;
     component(None, "clippy")?;
+    component(Some("nightly"), "rustfmt")?;
     component(Some("nightly"), "clippy")
 }
 
