@@ -1,17 +1,17 @@
 //! `oomwatch run` under test: readiness, its lines as they come, and its orderly end.
 
-use std::ffi::OsStr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::event::Event;
-use crate::notify::NotifySocket;
-use crate::wait::wait_for_exit;
+use crate::{event::Event, notify::NotifySocket, wait::wait_for_exit};
 
 mod output;
 mod totals;

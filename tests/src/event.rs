@@ -137,8 +137,9 @@ impl fmt::Display for Event {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn event() -> Event {
         Event::from_json(&json!({"schema": SCHEMA, "kind": "kill", "container": null,

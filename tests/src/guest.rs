@@ -9,9 +9,11 @@
 //! | `oomwatch.image=NAME` | go on from the root image on the disk, and run the scenarios for that |
 //! | `oomwatch.rounds=N` | how often those do what is to be done often |
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::abort;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::abort,
+};
 
 use anyhow::{Context as _, Result};
 use rustix::system::{RebootCommand, reboot};

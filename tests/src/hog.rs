@@ -4,13 +4,14 @@
 //! standard input (see [`body`]), so that a test first moves it into a cgroup and only then lets
 //! it allocate or fork. It ends when its input ends, so it never outlives its test.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    io::{BufRead, BufReader, Write},
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 

@@ -1,9 +1,11 @@
 //! What the tests on the host share: where the program is, and how to say that one cannot run.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,16 +23,26 @@ pub fn oomwatch() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("OOMWATCH_BIN") {
         return Ok(path.into());
     }
+    built("oomwatch", "oomwatch")
+}
+
+/// One of the programs of `examples/`; it too must have been built before (`cargo test --workspace` does).
+pub fn example(name: &str) -> Result<PathBuf> {
+    built(name, "oomwatch-examples")
+}
+
+/// A program of another package, beside the test's own directory.
+fn built(name: &str, package: &str) -> Result<PathBuf> {
     // target/debug/deps/cli-1234 -> target/debug/oomwatch
     let test = std::env::current_exe().context("finding this test")?;
     let profile = test
         .ancestors()
         .nth(2)
         .context("this test has no grandparent directory")?;
-    let program = profile.join("oomwatch");
+    let program = profile.join(name);
     if !program.is_file() {
         bail!(
-            "{} is not there: run `cargo build -p oomwatch` first",
+            "{} is not there: run `cargo build -p {package}` first",
             program.display()
         );
     }

@@ -1,8 +1,10 @@
 //! The kernel's own log of whom it killed, from `/dev/kmsg`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt,
+};
 
 use anyhow::{Context, Result};
 

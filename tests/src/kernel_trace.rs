@@ -3,9 +3,11 @@
 //! The first is the same tracepoint oomwatch hooks, read by other means: it shows how often the kernel marked
 //! a thread, which the log does not (a task that was exiting anyway is marked but not logged).
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context, Result};
 

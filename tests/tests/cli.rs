@@ -5,8 +5,10 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Output, Stdio};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, Output, Stdio},
+};
 
 use oomwatch_tests::host;
 

@@ -6,15 +6,15 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
 
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host;
-use oomwatch_tests::wait::wait_for_exit;
+use oomwatch_tests::{daemon::Daemon, host, wait::wait_for_exit};
 use serde_json::Value;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

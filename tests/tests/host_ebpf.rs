@@ -3,12 +3,9 @@
 //! See `oomwatch_tests::host::Layout` for how that is made where the memory controller is on
 //! cgroup v1.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::event::Event;
-use oomwatch_tests::host;
+use oomwatch_tests::{daemon::Daemon, event::Event, host};
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,13 +1,13 @@
 //! Hierarchies as others may make them, and a daemon that has few descriptors to look at them.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::Result;
-use oomwatch_tests::cgroup::Chain;
-use oomwatch_tests::daemon::{Daemon, Output};
-use oomwatch_tests::host::{self, Limited};
+use oomwatch_tests::{
+    cgroup::Chain,
+    daemon::{Daemon, Output},
+    host::{self, Limited},
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

@@ -5,18 +5,17 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _, pipe};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
 
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host;
-use oomwatch_tests::host::Limited;
-use oomwatch_tests::wait::wait_for_exit;
+use oomwatch_tests::{daemon::Daemon, host, host::Limited, wait::wait_for_exit};
 use rustix::pipe::fcntl_setpipe_size;
 use serde_json::Value;
 

@@ -7,14 +7,18 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host::{self, BpfFs, Limited};
-use oomwatch_tests::wait::wait_for_exit;
+use oomwatch_tests::{
+    daemon::Daemon,
+    host::{self, BpfFs, Limited},
+    wait::wait_for_exit,
+};
 use serde_json::Value;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

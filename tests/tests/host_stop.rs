@@ -6,17 +6,23 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, pipe};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead as _, BufReader, PipeReader, PipeWriter, pipe},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
-use oomwatch_tests::host::{self, Layout, Limited};
-use oomwatch_tests::notify::NotifySocket;
-use oomwatch_tests::wait::wait_for_exit;
-use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{Pid, Signal, kill_process};
+use oomwatch_tests::{
+    host::{self, Layout, Limited},
+    notify::NotifySocket,
+    wait::wait_for_exit,
+};
+use rustix::{
+    pipe::fcntl_setpipe_size,
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

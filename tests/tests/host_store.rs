@@ -6,20 +6,26 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use oomwatch_tests::cgroup::Cgroup;
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::event::Event;
-use oomwatch_tests::host::{self, Layout, Limited};
+use oomwatch_tests::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    event::Event,
+    host::{self, Layout, Limited},
+};
 use rusqlite::Connection;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

@@ -6,12 +6,13 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
-use oomwatch_tests::collector::{self, Collector};
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host;
+use oomwatch_tests::{
+    collector::{self, Collector},
+    daemon::Daemon,
+    host,
+};
 use serde_json::{Value, json};
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

@@ -6,11 +6,13 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use oomwatch::{Counts, Metrics, MetricsFormat, Watcher};
 use oomwatch_tests::host::{self, Limited};

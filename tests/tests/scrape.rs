@@ -5,15 +5,15 @@
     reason = "the helpers of tests may panic as tests do"
 )]
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host;
-use oomwatch_tests::wait::wait_until;
+use oomwatch_tests::{daemon::Daemon, host, wait::wait_until};
 use serde_json::Value;
 
 const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");

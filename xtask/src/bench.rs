@@ -12,8 +12,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use self::table::Table;
-use crate::paths::Workspace;
-use crate::{build, ebpf, toolchain};
+use crate::{build, ebpf, paths::Workspace, toolchain};
 
 /// What to measure.
 #[derive(clap::Args)]

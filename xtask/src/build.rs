@@ -4,8 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::paths::Workspace;
-use crate::{ebpf, process, toolchain};
+use crate::{ebpf, paths::Workspace, process, toolchain};
 
 /// `cargo xtask build`: gets what is missing, builds the object and oomwatch.
 pub(crate) fn run(workspace: &Workspace, release: bool) -> Result<()> {

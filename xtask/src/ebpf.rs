@@ -3,14 +3,11 @@
 //! Does what `aya-build` does, but called by hand and not by a build script: so the host crates
 //! build with plain `cargo build` too, on a machine that has neither nightly nor bpf-linker.
 
-use std::env::consts::ARCH;
-use std::path::PathBuf;
-use std::process::Command;
+use std::{env::consts::ARCH, path::PathBuf, process::Command};
 
 use anyhow::{Result, ensure};
 
-use crate::paths::Workspace;
-use crate::process;
+use crate::{paths::Workspace, process};
 
 const PACKAGE: &str = "oomwatch-ebpf";
 

@@ -3,9 +3,11 @@
 //! This file is the table of contents: the command line and which module does what. Everything a
 //! new clone needs is fetched by the command that needs it, and said aloud; no task uses a shell.
 
+mod api;
 mod apt;
 mod bench;
 mod build;
+mod deny;
 mod ebpf;
 mod lint;
 mod paths;
@@ -19,12 +21,10 @@ mod toolchain;
 mod venv;
 mod vm;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-
 use paths::Workspace;
 
 #[derive(Parser)]
@@ -52,6 +52,14 @@ enum Task {
     },
     /// Check formatting and lints, of the host crates and of the kernel side.
     Lint,
+    /// Write the public interface of the library down, for review.
+    Api,
+    /// Check licences, bans and sources of all dependencies.
+    Deny {
+        /// Ask the advisory database for known defects instead (needs the network).
+        #[arg(long)]
+        advisories: bool,
+    },
     /// Run every check there is, and end with one line of totals.
     Test {
         /// Leave out the virtual machines (they are then counted as skipped).
@@ -72,6 +80,8 @@ fn main() -> Result<ExitCode> {
         Task::Build { release } => build::run(&workspace, release).map(|()| true)?,
         Task::Run { args } => run::run(&workspace, args)?,
         Task::Lint => lint::run(&workspace).map(|()| true)?,
+        Task::Api => api::write(&workspace).map(|()| true)?,
+        Task::Deny { advisories } => deny::run(&workspace, advisories).map(|()| true)?,
         Task::Test { no_vm } => test::run(&workspace, no_vm)?,
         Task::Bench(options) => bench::run(&workspace, &options).map(|()| true)?,
         Task::Vm(options) => vm::run(&workspace, &options)?,

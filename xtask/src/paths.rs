@@ -2,10 +2,11 @@
 //!
 //! Nothing here creates a file, except [`fresh_dir`] and [`create_dir`], which say so.
 
-use std::env;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::{
+    env, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use oomwatch_tests::host;

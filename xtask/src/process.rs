@@ -1,7 +1,9 @@
 //! Running other programs: said aloud, without a shell, and with an error that names the command.
 
-use std::env;
-use std::process::{Command, Stdio};
+use std::{
+    env,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -40,8 +42,13 @@ pub(crate) fn cargo() -> Command {
 
 /// A program (`cargo`, `rustc`) of the nightly toolchain, which the kernel side needs.
 pub(crate) fn nightly(program: &str) -> Command {
+    of_toolchain("nightly", program)
+}
+
+/// A program of the toolchain that rustup knows by this name.
+pub(crate) fn of_toolchain(toolchain: &str, program: &str) -> Command {
     let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]);
+    command.args(["run", toolchain, program]);
     forget_outer_cargo(&mut command);
     forget_outer_toolchain(&mut command);
     command

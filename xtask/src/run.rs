@@ -1,12 +1,10 @@
 //! `cargo xtask run`: a fresh oomwatch, started as root on this machine.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
+use std::{ffi::OsString, os::unix::process::CommandExt as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::paths::Workspace;
-use crate::{build, privilege, process};
+use crate::{build, paths::Workspace, privilege, process};
 
 /// Builds oomwatch and becomes it. Returns only when that fails: signals, the exit status and
 /// the terminal are then oomwatch's own.

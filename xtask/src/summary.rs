@@ -3,9 +3,18 @@
 //! Only tests are counted. A step that is not a set of tests (a build, a lint) counts when it
 //! fails, as one failure: so "N passed" never includes a build.
 
-use std::fmt::{self, Write as _};
-use std::ops::AddAssign;
-use std::time::Duration;
+use std::{
+    fmt::{self, Write as _},
+    ops::AddAssign,
+    time::Duration,
+};
+
+/// What a check that may lack a tool came to, unless it failed.
+pub(crate) enum Checked {
+    Passed,
+    /// Why not. It is counted, and never taken for a pass.
+    NotRun(String),
+}
 
 /// Tests by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,15 +5,21 @@
 
 mod cargo_test;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
-use crate::paths::Workspace;
-use crate::summary::{Summary, Tally};
-use crate::vm::{Plan, Scenarios};
-use crate::{build, ebpf, lint, setup, vm};
+use crate::{
+    build, ebpf, lint,
+    paths::Workspace,
+    setup,
+    summary::{Checked, Summary, Tally},
+    vm,
+    vm::{Plan, Scenarios},
+};
 
 const TESTS: &str = "tests on this machine";
 const BUILD: &str = "build for the machines";
@@ -40,22 +46,33 @@ pub(crate) fn run(workspace: &Workspace, no_vm: bool) -> Result<bool> {
 }
 
 /// The steps without which nothing else makes sense; gives the eBPF object.
-fn gates(workspace: &Workspace, summary: &mut Summary) -> Option<std::path::PathBuf> {
-    type Gate = fn(&Workspace) -> Result<()>;
-    let gates: [(&str, Gate); 6] = [
-        ("setup", setup::for_checks),
-        ("format", lint::format),
-        ("imports", lint::imports),
-        ("clippy of the host crates", lint::clippy),
-        ("features of the library", lint::features),
-        ("clippy of the kernel side", ebpf::clippy),
-    ];
-    for (name, gate) in gates {
-        step(summary, name, || gate(workspace))?;
+fn gates(workspace: &Workspace, summary: &mut Summary) -> Option<PathBuf> {
+    step(summary, "setup", || setup::for_checks(workspace))?;
+    for (name, check) in lint::GATES {
+        gate(summary, name, || check(workspace))?;
     }
     step(summary, "build of the kernel side", || {
         ebpf::build(workspace)
     })
+}
+
+/// Runs one check; one that cannot run here counts as skipped, and does not stop the others.
+fn gate(summary: &mut Summary, name: &str, check: impl FnOnce() -> Result<Checked>) -> Option<()> {
+    println!("\n== {name}");
+    let started = Instant::now();
+    match check() {
+        Ok(Checked::Passed) => summary.add(name, Tally::default(), started.elapsed()),
+        Ok(Checked::NotRun(why)) => {
+            println!("not run: {why}");
+            summary.add_not_run(name, Tally::ONE_SKIPPED);
+            summary.remark(format!("{name}: skipped: {why}"));
+        }
+        Err(error) => {
+            fail(summary, name, &error, started.elapsed());
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// Runs one step that is not a set of tests; `None` when it failed.
@@ -122,5 +139,28 @@ fn machines_not_run(summary: &mut Summary, why: &str) {
     for row in Plan::all().rows() {
         summary.add_not_run(&row, Tally::ONE_SKIPPED);
         summary.remark(format!("{row}: skipped: {why}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_cannot_run_is_counted_and_stops_nothing() {
+        let mut summary = Summary::default();
+        let not_run = || Ok(Checked::NotRun("no tool".to_owned()));
+        assert!(gate(&mut summary, "licences", not_run).is_some());
+        assert_eq!(summary.total(), Tally::ONE_SKIPPED);
+        let table = summary.to_string();
+        assert!(table.contains("licences: skipped: no tool"), "{table}");
+    }
+
+    #[test]
+    fn a_check_that_fails_stops_the_rest() {
+        let mut summary = Summary::default();
+        let failed = || anyhow::bail!("two versions");
+        assert!(gate(&mut summary, "bans", failed).is_none());
+        assert_eq!(summary.total(), Tally::ONE_FAILED);
     }
 }

@@ -4,12 +4,20 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::paths::{self, Workspace};
-use crate::process;
+use crate::{
+    paths::{self, Workspace},
+    process,
+};
 
 /// The last bpf-linker that can read rustc's LLVM by loading rustc's own library. Later ones
 /// want a system LLVM, which Debian 12 does not have.
 const BPF_LINKER_VERSION: &str = "0.10.4";
+
+/// The nightly that the kernel side was tested with, by the date that its `rustc --version` tells.
+const TESTED_NIGHTLY: &str = "2026-05-19";
+
+/// The oldest Rust that the library builds with. xtask has it from the workspace, as the library has.
+pub(crate) const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
 
 /// What a build needs: the nightly toolchain with core's source, and bpf-linker.
 pub(crate) fn for_build(workspace: &Workspace) -> Result<()> {
@@ -22,17 +30,71 @@ pub(crate) fn for_build(workspace: &Workspace) -> Result<()> {
 pub(crate) fn for_lint() -> Result<()> {
     component(None, "rustfmt")?;
     component(None, "clippy")?;
+    component(Some("nightly"), "rustfmt")?;
     component(Some("nightly"), "clippy")
+}
+
+/// The oldest toolchain that the library promises to build with. Without it one check does not run.
+pub(crate) fn for_rust_version() -> Result<()> {
+    if let Some(toolchain) = oldest()? {
+        eprintln!("Rust {RUST_VERSION}: installed as {toolchain}");
+        return Ok(());
+    }
+    eprintln!("Rust {RUST_VERSION}: installing with rustup");
+    let install = ["toolchain", "install", RUST_VERSION, "--profile", "minimal"];
+    process::run(rustup().args(install))
+}
+
+/// The installed toolchain whose rustc is a [`RUST_VERSION`], by whichever name.
+pub(crate) fn oldest() -> Result<Option<String>> {
+    let installed = process::capture(rustup().args(["toolchain", "list"]))?;
+    for name in installed.lines().filter_map(|line| line.split(' ').next()) {
+        let mut rustc = process::of_toolchain(name, "rustc");
+        let version = process::capture(rustc.arg("--version"))?;
+        if is_version(&version, RUST_VERSION) {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether `rustc 1.95.0 (…)` is a 1.95. A nightly is none: it knows more.
+fn is_version(rustc_version: &str, wanted: &str) -> bool {
+    let version = rustc_version.split(' ').nth(1).unwrap_or_default();
+    version
+        .strip_prefix(wanted)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        && !version.contains('-')
+}
+
+/// What is to be said of another nightly than the one that the kernel side was tested with.
+pub(crate) fn untested_nightly() -> Result<Option<String>> {
+    let version = process::capture(process::nightly("rustc").arg("--version"))?;
+    Ok(other_nightly(&version))
+}
+
+fn other_nightly(rustc_version: &str) -> Option<String> {
+    let date = rustc_version.trim().trim_end_matches(')').split(' ').nth(3);
+    let date = date.unwrap_or("unknown date");
+    (date != TESTED_NIGHTLY).then(|| {
+        format!("nightly is of {date}; the kernel side was tested with that of {TESTED_NIGHTLY}")
+    })
 }
 
 fn nightly() -> Result<()> {
     let installed = process::capture(rustup().args(["toolchain", "list"]))?;
     if installed.lines().any(|line| line.starts_with("nightly-")) {
         eprintln!("nightly toolchain: installed");
-        return Ok(());
+    } else {
+        eprintln!("nightly toolchain: installing with rustup");
+        let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        process::run(rustup().args(install))?;
     }
-    eprintln!("nightly toolchain: installing with rustup");
-    process::run(rustup().args(["toolchain", "install", "nightly", "--profile", "minimal"]))
+    // Nothing forbids another, so it is said: what the verifier accepts hangs on it.
+    if let Some(other) = untested_nightly()? {
+        eprintln!("warning: {other}");
+    }
+    Ok(())
 }
 
 /// Installs one rustup component where it is missing; no toolchain means the one in use.
@@ -139,6 +201,27 @@ mod tests {
         assert!(newer.to_string().contains("binstall"), "{newer}");
         assert!(bpf_linker_feature(&NIGHTLY.replace("22.1.4", "19.1.0")).is_err());
         assert!(bpf_linker_feature("rustc 1.97.0").is_err());
+    }
+
+    #[test]
+    fn another_nightly_is_told_by_its_date() {
+        let line = NIGHTLY.lines().next().unwrap();
+        assert_eq!(other_nightly(line), None);
+        let other = other_nightly("rustc 1.98.0-nightly (0123abcde 2026-07-01)\n").unwrap();
+        assert!(other.contains("2026-07-01"), "{other}");
+        assert!(other.contains(TESTED_NIGHTLY), "{other}");
+    }
+
+    #[test]
+    fn a_version_is_met_by_its_patches_only() {
+        assert!(is_version("rustc 1.95.0 (59807616e 2026-04-14)", "1.95"));
+        assert!(is_version("rustc 1.95.0 (59807616e 2026-04-14)", "1.95.0"));
+        assert!(!is_version("rustc 1.96.0 (59807616e 2026-05-28)", "1.95"));
+        assert!(!is_version(
+            "rustc 1.95.0-nightly (59807616e 2026-02-01)",
+            "1.95"
+        ));
+        assert!(!is_version("rustc 1.9.0", "1.95"));
     }
 
     #[test]

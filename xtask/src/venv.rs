@@ -5,8 +5,10 @@ use std::process::Command;
 use anyhow::Result;
 use oomwatch_tests::host::OTLP_VENV;
 
-use crate::paths::{self, Workspace};
-use crate::process;
+use crate::{
+    paths::{self, Workspace},
+    process,
+};
 
 /// From PyPI, with what they need themselves.
 const PACKAGES: &[&str] = &[

@@ -16,21 +16,29 @@ mod qemu;
 mod results;
 mod table;
 
-use std::env;
-use std::sync::Mutex;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
-use self::guest::{Boot, Guest};
 pub(crate) use self::plan::Plan;
-use self::plan::Trial;
-use self::qemu::{Accel, Limits};
-use crate::paths::Workspace;
-use crate::summary::{Summary, Tally};
-use crate::{apt, build, ebpf, setup, toolchain};
+use self::{
+    guest::{Boot, Guest},
+    plan::Trial,
+    qemu::{Accel, Limits},
+};
+use crate::{
+    apt, build, ebpf,
+    paths::Workspace,
+    setup,
+    summary::{Summary, Tally},
+    toolchain,
+};
 
 /// Machines at a time. Each has two CPUs, so two of them keep a small machine busy; more would
 /// only make each other miss deadlines.

@@ -1,13 +1,17 @@
 //! Cgroups nested deeper than any path reaches, made and removed step by step.
 
-use std::fs::File;
-use std::io::{Error, Write};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{Error, Write},
+    os::fd::OwnedFd,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat};
-use rustix::io::Errno;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat},
+    io::Errno,
+};
 
 use super::{REMOVAL_LIMIT, kill_members};
 use crate::wait::wait_until;

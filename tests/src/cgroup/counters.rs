@@ -1,9 +1,6 @@
 //! Flat `key value` files such as `memory.events`.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::path::Path;
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use anyhow::{Context, Result};
 

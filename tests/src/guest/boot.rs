@@ -1,11 +1,12 @@
 //! What an init must do before anything works.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, mount},
+};
 
 /// File system type and mount point of what the kernel shows itself by.
 pub(super) const FIRST: &[(&str, &str)] =

@@ -1,23 +1,24 @@
 //! One run of the daemon with all witnesses beside it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::path::Path;
-use std::time::Duration;
+use std::{collections::BTreeMap, ffi::OsStr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::context::Context;
-use super::findings::{Findings, Watched};
-use super::law::Home;
-use crate::cgroup::{Cgroup, Counters};
-use crate::daemon::{Daemon, Output};
-use crate::event::Event;
-use crate::hog::{Hog, HogSpec};
-use crate::kernel_log::{KernelLog, LoggedKill};
-use crate::kernel_trace::KernelTrace;
-use crate::wait::wait_until;
+use super::{
+    context::Context,
+    findings::{Findings, Watched},
+    law::Home,
+};
+use crate::{
+    cgroup::{Cgroup, Counters},
+    daemon::{Daemon, Output},
+    event::Event,
+    hog::{Hog, HogSpec},
+    kernel_log::{KernelLog, LoggedKill},
+    kernel_trace::KernelTrace,
+    wait::wait_until,
+};
 
 /// How long a kill, or the report of it, may take on an emulated machine.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);

@@ -4,12 +4,8 @@ use std::fmt::Debug;
 
 use anyhow::{Result, bail};
 
-use super::context::Context;
-use super::findings::Findings;
-use super::law::Law;
-use super::report::Outcome;
-use crate::cgroup::Cgroup;
-use crate::event::Event;
+use super::{context::Context, findings::Findings, law::Law, report::Outcome};
+use crate::{cgroup::Cgroup, event::Event};
 
 /// Collects every difference: a machine takes long to boot, so one run shall show all.
 #[derive(Debug)]

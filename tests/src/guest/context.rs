@@ -1,19 +1,25 @@
 //! What every scenario is given.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::case::KILL_LIMIT;
-use super::report::{Outcome, Report};
-use super::scenarios::TOO_MUCH_BYTES;
-use crate::cgroup::Cgroup;
-use crate::event::Event;
-use crate::hog::{Hog, HogSpec};
-use crate::wait::wait_for_exit;
+use super::{
+    case::KILL_LIMIT,
+    report::{Outcome, Report},
+    scenarios::TOO_MUCH_BYTES,
+};
+use crate::{
+    cgroup::Cgroup,
+    event::Event,
+    hog::{Hog, HogSpec},
+    wait::wait_for_exit,
+};
 
 /// Far beyond what any command that ends by itself needs.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);

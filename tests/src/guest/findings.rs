@@ -1,16 +1,20 @@
 //! What all witnesses said about one case, side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
 use super::law::{Home, Law, Witnesses};
-use crate::cgroup::{Cgroup, Counters};
-use crate::daemon::Output;
-use crate::event::Event;
-use crate::kernel_log::LoggedKill;
+use crate::{
+    cgroup::{Cgroup, Counters},
+    daemon::Output,
+    event::Event,
+    kernel_log::LoggedKill,
+};
 
 /// More lines than this of one witness help nobody.
 const LINES_SHOWN: usize = 30;

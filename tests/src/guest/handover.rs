@@ -1,13 +1,14 @@
 //! From the initramfs into a root image: drivers, mounts, this program and what it needs, and then
 //! a real systemd as PID 1, which starts this program again as a service.
 
-use std::convert::Infallible;
-use std::fs::{self, File};
-use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    fs::{self, File},
+    os::unix::{fs::symlink, process::CommandExt as _},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount, mount_move};

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::daemon::{ContainerTotals, Stopped};
-use crate::event::Event;
+use crate::{
+    daemon::{ContainerTotals, Stopped},
+    event::Event,
+};
 
 /// Where the test put a process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 //! Runs scenarios one after the other and survives each of them.
 
-use std::any::Any;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    any::Any,
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::context::Context;
-use super::report::Outcome;
-use super::scenarios::Scenario;
+use super::{context::Context, report::Outcome, scenarios::Scenario};
 
 /// No scenario takes a quarter of this, even emulated on a busy host.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(300);

@@ -4,10 +4,8 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use super::context::Context;
-use super::report::Outcome;
-use crate::cgroup::Cgroup;
-use crate::hog::MIB;
+use super::{context::Context, report::Outcome};
+use crate::{cgroup::Cgroup, hog::MIB};
 
 mod commands;
 mod counters;

@@ -10,17 +10,21 @@
 //!
 //! It keeps all it has allocated. When its input ends, it ends.
 
-use std::ffi::{CString, OsString};
-use std::fs;
-use std::hint::black_box;
-use std::io::{self, BufRead, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::thread;
+use std::{
+    ffi::{CString, OsString},
+    fs,
+    hint::black_box,
+    io::{self, BufRead, Write},
+    os::unix::ffi::OsStrExt,
+    thread,
+};
 
 use anyhow::{Context, Result, bail};
 
-use super::brood::{Brood, share_memory};
-use super::{Hog, HogSpec};
+use super::{
+    Hog, HogSpec,
+    brood::{Brood, share_memory},
+};
 
 const CHUNK_BYTES: u64 = 256 * 1024;
 const SMALLEST_PAGE_BYTES: usize = 4096;

@@ -3,8 +3,10 @@
 //! Only for a hog of one thread: what another thread held when it was forked would be held for
 //! ever in the copy.
 
-use std::io::{PipeReader, PipeWriter, Read, pipe};
-use std::os::fd::AsRawFd;
+use std::{
+    io::{PipeReader, PipeWriter, Read, pipe},
+    os::fd::AsRawFd,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 

@@ -1,7 +1,6 @@
 //! Ends of processes: one that is held back, and those of processes that are nobody's children.
 
-use std::io;
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 

@@ -3,13 +3,17 @@
 //! On a hybrid host a victim is put into a v1 memory cgroup, for the limit, and into a v2 cgroup,
 //! for its identity. On a unified host one v2 cgroup does both.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cgroup::Cgroup;
-use crate::hog::{Hog, HogSpec, MIB};
+use crate::{
+    cgroup::Cgroup,
+    hog::{Hog, HogSpec, MIB},
+};
 
 /// What the processes of a [`Limited`] may use together.
 pub const LIMIT_BYTES: u64 = 16 * MIB;

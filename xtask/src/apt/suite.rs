@@ -3,9 +3,11 @@
 //! The mirror is the one this machine uses already: its address is asked of apt at run time, so
 //! no host name stands in the source. Nothing here changes the system's apt.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 

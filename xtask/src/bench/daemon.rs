@@ -5,19 +5,20 @@ mod node;
 mod runtime;
 mod status;
 
-use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
-use oomwatch_tests::daemon::Daemon;
-use oomwatch_tests::host::Layout;
+use oomwatch_tests::{daemon::Daemon, host::Layout};
 
-use self::node::Node;
-use self::runtime::Runtime;
-use self::status::Status;
-use super::Subject;
-use super::table::{Table, Target};
+use self::{node::Node, runtime::Runtime, status::Status};
+use super::{
+    Subject,
+    table::{Table, Target},
+};
 
 /// Containers of the large run.
 const CONTAINERS: usize = 10_000;

@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Subject;
-use super::table::{Table, Target};
+use super::{
+    Subject,
+    table::{Table, Target},
+};
 use crate::{ebpf, process};
 
 /// From bytes as the ring has them to events in a publisher's hand.

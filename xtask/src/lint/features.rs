@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::paths::Workspace;
-use crate::process;
+use crate::{paths::Workspace, process};
 
 const PACKAGE: &str = "oomwatch";
 /// What a command line may combine is tried with all, by the other lints; here the bare library and each alone.
@@ -24,6 +23,17 @@ const ALONE: &[&str] = &[
 /// Crates below the bare library. Who raises it says why.
 const MOST_CRATES: usize = 53;
 
+/// Warnings are errors; but what one feature uses alone is there for it alone.
+const LINTS: &[&str] = &[
+    "--",
+    "-D",
+    "warnings",
+    "-A",
+    "dead_code",
+    "-A",
+    "unreachable_code",
+];
+
 /// Checks the library with each feature alone, and counts the crates below the bare one.
 pub(super) fn check(workspace: &Workspace) -> Result<()> {
     for feature in ALONE {
@@ -33,19 +43,11 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
             // The command is there with its feature only.
             .args(["--lib", "--bins"])
             .args(["--no-default-features", "--features", feature])
-            // What one feature uses alone is there for it alone.
-            .args([
-                "--",
-                "-D",
-                "warnings",
-                "-A",
-                "dead_code",
-                "-A",
-                "unreachable_code",
-            ]);
+            .args(LINTS);
         process::run(cargo.current_dir(&workspace.root))
             .with_context(|| format!("the library with the features {feature:?} alone"))?;
     }
+    examples(workspace)?;
     let count = crates(workspace)?;
     println!("{count} crates below the bare library, {MOST_CRATES} at most");
     ensure!(
@@ -53,6 +55,16 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
         "an embedder who takes no feature builds {count} crates, and {MOST_CRATES} are meant: make the new ones a feature's"
     );
     Ok(())
+}
+
+/// The examples take no feature. Alone, they get none from the others in the workspace.
+fn examples(workspace: &Workspace) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo
+        .args(["clippy", "--locked", "--package", "oomwatch-examples"])
+        .arg("--all-targets")
+        .args(LINTS);
+    process::run(cargo.current_dir(&workspace.root)).context("the examples with the bare library")
 }
 
 /// How many crates the library needs without any feature, itself apart.

@@ -4,15 +4,20 @@
 //! by convention it also appends `name<TAB>reason` to the file that [`SKIP_LOG_ENV`] names, and
 //! is counted here as skipped, not as passed.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::paths::{self, Workspace};
-use crate::summary::Tally;
-use crate::{build, ebpf, process};
+use crate::{
+    build, ebpf,
+    paths::{self, Workspace},
+    process,
+    summary::Tally,
+};
 
 const SKIP_LOG_ENV: &str = "OOMWATCH_SKIP_LOG";
 

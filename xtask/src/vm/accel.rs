@@ -1,11 +1,7 @@
 //! Whether KVM works here, found out by booting: `/dev/kvm` alone tells nothing, because some
 //! hosts offer one that runs no ordinary guest.
 
-use std::env;
-use std::fs;
-use std::ops::ControlFlow;
-use std::path::Path;
-use std::time::Duration;
+use std::{env, fs, ops::ControlFlow, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 

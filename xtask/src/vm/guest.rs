@@ -1,15 +1,19 @@
 //! One machine's run: artifacts, the machine, its lines on the terminal, its report.
 
-use std::fs::{self, File};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fs::{self, File},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
-use super::plan::Trial;
-use super::qemu::{self, Accel, Ending, Limits, Machine};
-use super::results::{Report, Show};
+use super::{
+    plan::Trial,
+    qemu::{self, Accel, Ending, Limits, Machine},
+    results::{Report, Show},
+};
 use crate::paths;
 
 /// Lines of the kernel's console to show for a failed guest.

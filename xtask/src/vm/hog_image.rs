@@ -1,8 +1,7 @@
 //! The container image that is run out of memory: a static busybox, as an archive in the form that
 //! `docker load`, `podman load` and `ctr image import` all take. Made in memory, the same every time.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;

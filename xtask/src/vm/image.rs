@@ -4,14 +4,18 @@
 //! network then. It is built beside its place and moved there when whole, and a machine writes to a
 //! snapshot of it, so that every run begins with the same file system.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::apt::suite::{self, Archive, Suite};
-use crate::{paths, privilege, process};
+use crate::{
+    apt::suite::{self, Archive, Suite},
+    paths, privilege, process,
+};
 
 /// Sparse, and so as large on this machine's disk as what is in it.
 const IMAGE_BYTES: u64 = 2 << 30;

@@ -4,17 +4,18 @@
 //! paths, so that host and guest run the very same binaries. It is not compressed: unpacking
 //! under emulation takes longer than loading the plain archive.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use cpio::newc;
 
-use super::hog_image;
-use super::modules::Module;
+use super::{hog_image, modules::Module};
 use crate::paths::Workspace;
 
 const DIRECTORY: u32 = 0o040_755;

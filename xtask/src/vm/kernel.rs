@@ -3,15 +3,19 @@
 //! A kernel in the cache is used as it is; nothing is asked of the network then. `version` is
 //! written last, so a download that was interrupted does not pass for a cached kernel.
 
-use std::cmp::Ordering;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    cmp::Ordering,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::apt::suite::{Apt, Archive, Suite};
-use crate::{paths, process};
+use crate::{
+    apt::suite::{Apt, Archive, Suite},
+    paths, process,
+};
 
 /// How the package of a kernel is chosen among those that the suites offer.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,10 @@
 //! The drivers that Debian's cloud kernels have as modules and a root image needs, unpacked.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::image::{self, Recipe};
-use super::kernel::{self, Kernel, Spec};
-use super::{initramfs, modules};
+use super::{
+    image::{self, Recipe},
+    initramfs,
+    kernel::{self, Kernel, Spec},
+    modules,
+};
 use crate::paths::{self, Workspace};
 
 /// The kernel of all machines with a root image: runtimes differ with their versions, and not

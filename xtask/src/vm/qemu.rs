@@ -4,14 +4,16 @@
 //! the first one, the kernel's console, goes to a file. A machine never outlives its time limit
 //! nor the [`Machine`] that holds it.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::ops::ControlFlow;
-use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    ops::ControlFlow,
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 

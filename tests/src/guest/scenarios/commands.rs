@@ -1,13 +1,11 @@
 //! The command line: checks, the demonstration, and every way to be told off.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
+use std::{ffi::OsString, os::unix::process::CommandExt};
 
 use anyhow::{Result, bail, ensure};
 
 use super::registering;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
+use crate::guest::{context::Context, report::Outcome};
 
 const NOBODY: u32 = 65534;
 const USAGE: i32 = 2;

@@ -4,11 +4,15 @@ use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount_remount};
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::Hog;
+use crate::{
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::Hog,
+};
 
 const OLD_KILLS: u64 = 3;
 

@@ -4,12 +4,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, SMALL_LIMIT_BYTES, SMALL_TOO_MUCH_BYTES, TOO_MUCH_BYTES, hex_id};
-use crate::cgroup::Cgroup;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::Hog;
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::Hog,
+};
 
 const ROUNDS: u64 = 200;
 

@@ -1,20 +1,16 @@
 //! oomwatch as a library inside another program, which registers its containers itself, and late.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use oomwatch::{Attribution, Events, Kind, OomEvent, Watcher};
 use tokio::time::timeout;
 
 use super::{LIMIT_BYTES, hex_id};
-use crate::event::Event;
-use crate::guest::case::vmstat;
-use crate::guest::context::Context;
-use crate::guest::law::Law;
-use crate::guest::report::Outcome;
+use crate::{
+    event::Event,
+    guest::{case::vmstat, context::Context, law::Law, report::Outcome},
+};
 
 const ROUNDS: u64 = 200;
 /// Between the kill and the registration.

@@ -1,25 +1,29 @@
 //! A disk that is full: what is reported then, what is stored later, and what is taken again from a
 //! pinned ring when the daemon dies meanwhile.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
-use super::restart::{ONLY_APP, arguments};
-use super::{LIMIT_BYTES, pinned};
-use crate::cgroup::Cgroup;
-use crate::daemon::{Daemon, Output};
-use crate::event::Event;
-use crate::guest::case::KILL_LIMIT;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use super::{
+    LIMIT_BYTES, pinned,
+    restart::{ONLY_APP, arguments},
+};
+use crate::{
+    cgroup::Cgroup,
+    daemon::{Daemon, Output},
+    event::Event,
+    guest::{case::KILL_LIMIT, context::Context, report::Outcome},
+    wait::wait_until,
+};
 
 const HOG: &str = "full-disk-hog";
 /// Far more than fill what is allocated to an empty store.

@@ -1,19 +1,22 @@
 //! `memory.oom.group`: processes that die together, and are counted once more than they are.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::cgroup::Cgroup;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::findings::Findings;
-use crate::guest::report::Outcome;
-use crate::hog::{Hog, MIB, reap};
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        findings::Findings,
+        report::Outcome,
+    },
+    hog::{Hog, MIB, reap},
+};
 
 /// Members of the groups.
 const SIZES: [u32; 3] = [1, 3, 20];

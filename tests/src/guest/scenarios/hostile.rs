@@ -1,18 +1,21 @@
 //! Names chosen to break logs, terminals and parsers.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES};
-use crate::cgroup::Cgroup;
-use crate::daemon::{Daemon, Output};
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::Hog;
+use crate::{
+    cgroup::Cgroup,
+    daemon::{Daemon, Output},
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::Hog,
+};
 
 /// A line break, an escape sequence that colours a terminal, and what is no UTF-8.
 const COMM: &[u8] = b"a\n\x1b[31mb\xff\xfe\rc";

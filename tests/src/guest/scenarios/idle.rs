@@ -1,21 +1,24 @@
 //! What the daemon costs when nothing happens.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::hex_id;
-use crate::cgroup::Cgroup;
-use crate::daemon::Daemon;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::{wait_for_exit, wait_until};
+use crate::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    guest::{context::Context, report::Outcome},
+    wait::{wait_for_exit, wait_until},
+};
 
 const CONTAINERS: u64 = 1000;
 const LARGEST_RSS_KIB: u64 = 8 * 1024;

@@ -3,23 +3,29 @@
 //!
 //! What they have in common is [`Runs`]: who died where, over all runs of the daemon, and what must be told of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, hex_id};
-use crate::cgroup::{Cgroup, Counters};
-use crate::daemon::{ContainerTotals, Daemon, Stopped};
-use crate::event::Event;
-use crate::guest::case::{KILL_LIMIT, vmstat};
-use crate::guest::context::Context;
-use crate::guest::law::Law;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use crate::{
+    cgroup::{Cgroup, Counters},
+    daemon::{ContainerTotals, Daemon, Stopped},
+    event::Event,
+    guest::{
+        case::{KILL_LIMIT, vmstat},
+        context::Context,
+        law::Law,
+        report::Outcome,
+    },
+    wait::wait_until,
+};
 
 mod churn;
 mod clock;

@@ -3,12 +3,16 @@
 use anyhow::Result;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::event::Event;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::MIB;
+use crate::{
+    event::Event,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::MIB,
+};
 
 /// One process reaches the limit of its own container: every field of the event is known.
 pub(super) fn single_kill(context: &Context) -> Result<Outcome> {

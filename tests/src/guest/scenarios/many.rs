@@ -4,12 +4,11 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use super::{SMALL_LIMIT_BYTES, SMALL_TOO_MUCH_BYTES, hex_id};
-use crate::cgroup::Cgroup;
-use crate::guest::case::Case;
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::Hog;
+use crate::{
+    cgroup::Cgroup,
+    guest::{case::Case, checks::Checks, context::Context, report::Outcome},
+    hog::Hog,
+};
 
 const CONTAINERS: u64 = 100;
 const OVERFLOW_CONTAINERS: u64 = 50;

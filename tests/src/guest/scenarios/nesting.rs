@@ -3,10 +3,12 @@
 use anyhow::Result;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
+use crate::guest::{
+    case::{Case, KILL_LIMIT},
+    checks::Checks,
+    context::Context,
+    report::Outcome,
+};
 
 /// The inner cgroup has counters of its own.
 pub(super) fn with_controller(context: &Context) -> Result<Outcome> {

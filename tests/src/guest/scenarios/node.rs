@@ -3,11 +3,15 @@
 use anyhow::Result;
 
 use super::registering;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::MIB;
+use crate::{
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::MIB,
+};
 
 /// More than any test machine has.
 const ENDLESS_BYTES: u64 = 64 * 1024 * MIB;

@@ -1,20 +1,17 @@
 //! A publisher whose other end is away while kills happen and while the daemon is killed: a journald
 //! that is played here.
 
-use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::{ffi::OsString, io::ErrorKind, os::unix::net::UnixDatagram, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{LIMIT_BYTES, registering};
-use crate::daemon::Daemon;
-use crate::event::Event;
-use crate::guest::case::KILL_LIMIT;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use crate::{
+    daemon::Daemon,
+    event::Event,
+    guest::{case::KILL_LIMIT, context::Context, report::Outcome},
+    wait::wait_until,
+};
 
 const HOG: &str = "outbox-hog";
 const ONLY_APP: &[&str] = &["--container", "app"];

@@ -5,14 +5,18 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::cgroup::Cgroup;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::findings::Findings;
-use crate::guest::report::Outcome;
-use crate::hog::{Held, Hog, MIB, reap};
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        findings::Findings,
+        report::Outcome,
+    },
+    hog::{Held, Hog, MIB, reap},
+    wait::wait_until,
+};
 
 /// Somebody lowers `memory.max` below what is in use: the writer is the trigger.
 pub(super) fn limit_lowered(context: &Context) -> Result<Outcome> {

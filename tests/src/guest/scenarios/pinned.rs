@@ -1,26 +1,32 @@
 //! Programs that go on while no daemon runs.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::fs;
-use std::ops::Range;
-use std::path::Path;
-use std::process::Output;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    ops::Range,
+    path::Path,
+    process::Output,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
-use crate::cgroup::Cgroup;
-use crate::daemon::Daemon;
-use crate::event::Event;
-use crate::guest::case::{KILL_LIMIT, vmstat};
-use crate::guest::context::Context;
-use crate::guest::law::Law;
-use crate::guest::report::Outcome;
-use crate::hog::{Hog, MIB};
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    event::Event,
+    guest::{
+        case::{KILL_LIMIT, vmstat},
+        context::Context,
+        law::Law,
+        report::Outcome,
+    },
+    hog::{Hog, MIB},
+    wait::wait_until,
+};
 
 const HOG: &str = "pinned-hog";
 const FAILURE: i32 = 1;

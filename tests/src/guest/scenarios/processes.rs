@@ -5,14 +5,18 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::cgroup::Cgroup;
-use crate::event::Event;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::findings::Findings;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    event::Event,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        findings::Findings,
+        report::Outcome,
+    },
+    wait::wait_until,
+};
 
 /// Twelve threads at the limit. Since 6.16 the kernel marks each of them, and counts one kill.
 pub(super) fn multi_threaded(context: &Context) -> Result<Outcome> {

@@ -1,21 +1,23 @@
 //! Daemons that are killed and started again, and their store.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::Path;
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, registering};
-use crate::cgroup::Cgroup;
-use crate::daemon::Daemon;
-use crate::event::Event;
-use crate::guest::case::{KILL_LIMIT, vmstat};
-use crate::guest::context::Context;
-use crate::guest::law::Law;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    event::Event,
+    guest::{
+        case::{KILL_LIMIT, vmstat},
+        context::Context,
+        law::Law,
+        report::Outcome,
+    },
+    wait::wait_until,
+};
 
 const HOG: &str = "restart-hog";
 pub(super) const ONLY_APP: &[&str] = &["--container", "app"];

@@ -5,18 +5,21 @@
 //! are not randomised for either: an emulator translates code anew for each address that it runs
 //! at, and would be what is measured. Nothing is said of which is quicker but in the report.
 
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::kernel_trace::KernelTrace;
-use crate::wait::{wait_for_exit, wait_until};
+use crate::{
+    guest::{context::Context, report::Outcome},
+    kernel_trace::KernelTrace,
+    wait::{wait_for_exit, wait_until},
+};
 
 const OOMKILL: &str = "/usr/sbin/oomkill";
 /// The first of them warms up the caches.

@@ -3,24 +3,27 @@
 pub(super) mod counters;
 pub(super) mod pid;
 
-use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::{ffi::OsString, io, os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Result, ensure};
-use rustix::mount::{MountFlags, mount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::{
+    mount::{MountFlags, mount},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 use super::{LIMIT_BYTES, TOO_MUCH_BYTES, registering};
-use crate::cgroup::Cgroup;
-use crate::daemon::Daemon;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::findings::Findings;
-use crate::guest::report::Outcome;
-use crate::hog::Hog;
+use crate::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        findings::Findings,
+        report::Outcome,
+    },
+    hog::Hog,
+};
 
 const FAILURE: i32 = 1;
 const DEGRADED: i32 = 3;

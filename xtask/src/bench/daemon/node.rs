@@ -1,8 +1,7 @@
 //! A made-up Kubernetes node: empty cgroups named as the kubelet and containerd name theirs.
 
 use anyhow::Result;
-use oomwatch_tests::cgroup::Cgroup;
-use oomwatch_tests::host::Layout;
+use oomwatch_tests::{cgroup::Cgroup, host::Layout};
 
 /// Containers of one pod.
 const OF_A_POD: usize = 10;

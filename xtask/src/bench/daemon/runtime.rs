@@ -1,15 +1,16 @@
 //! A made-up Docker: cgroups named as it names them, and its interface, as far as oomwatch asks it.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use oomwatch_tests::cgroup::Cgroup;
-use oomwatch_tests::host::Layout;
+use oomwatch_tests::{cgroup::Cgroup, host::Layout};
 
 /// How long the listing may be in coming.
 const ASKED_LIMIT: Duration = Duration::from_secs(20);

@@ -1,25 +1,33 @@
 //! Kills beside cgroups that come and go in thousands, which any user with a delegated one can have.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::chown;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::chown,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rusqlite::Connection;
-use rustix::process::{Gid, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::{
+    process::{Gid, Uid},
+    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
 
 use super::{HOG, Runs, state_dir, system_slice};
-use crate::cgroup::Cgroup;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::{SMALL_LIMIT_BYTES, SMALL_TOO_MUCH_BYTES, hex_id};
-use crate::hog::Hog;
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        context::Context,
+        report::Outcome,
+        scenarios::{SMALL_LIMIT_BYTES, SMALL_TOO_MUCH_BYTES, hex_id},
+    },
+    hog::Hog,
+    wait::wait_until,
+};
 
 const NOBODY: u32 = 65534;
 /// So many of a round, one in each.

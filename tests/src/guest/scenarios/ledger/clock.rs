@@ -1,14 +1,15 @@
 //! A wall clock that is set while there are kills.
 
-use std::ffi::OsString;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use super::{Runs, container_in, history, state_dir, system_slice};
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
+use crate::guest::{context::Context, report::Outcome};
 
 const STEP_SECONDS: i64 = 3600;
 /// Less than a step: by the wall clock all that was before it would be too old.

@@ -3,13 +3,12 @@
 use anyhow::{Context as _, Result};
 
 use super::{Runs, ask, listed};
-use crate::cgroup::Cgroup;
-use crate::guest::case::KILL_LIMIT;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::hex_id;
-use crate::hog::MIB;
-use crate::wait::wait_until;
+use crate::{
+    cgroup::Cgroup,
+    guest::{case::KILL_LIMIT, context::Context, report::Outcome, scenarios::hex_id},
+    hog::MIB,
+    wait::wait_until,
+};
 
 const LIMIT_BYTES: u64 = 20 * MIB;
 /// With 15 the container is the chain's last link.

@@ -1,21 +1,27 @@
 //! Group kills during which something changes: cgroups of the dead go, programs are replaced.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{HOG, Runs, container_in, start, state_dir, system_slice};
-use crate::cgroup::Cgroup;
-use crate::guest::case::KILL_LIMIT;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, pinned};
-use crate::hog::{Hog, MIB, reap};
-use crate::kernel_trace::KernelTrace;
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        case::KILL_LIMIT,
+        context::Context,
+        report::Outcome,
+        scenarios::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, pinned},
+    },
+    hog::{Hog, MIB, reap},
+    kernel_trace::KernelTrace,
+};
 
 /// In the container that is killed last, whose deaths give the other's removal its time.
 const MEMBERS: u32 = 20;

@@ -3,9 +3,11 @@
 use anyhow::{Context as _, Result};
 
 use super::{Runs, ask, listed, tell};
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::{LIMIT_BYTES, registering};
+use crate::guest::{
+    context::Context,
+    report::Outcome,
+    scenarios::{LIMIT_BYTES, registering},
+};
 
 /// The outer one is registered, removed and registered again between kills in the inner one: it tells of
 /// those in it alone that came meanwhile.

@@ -1,17 +1,15 @@
 //! Kills that one run tells of, another one has a record of, and a third one only counts.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
+use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{Runs, container_in, history, state_dir, system_slice};
-use crate::event::Event;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::pinned;
+use crate::{
+    event::Event,
+    guest::{context::Context, report::Outcome, scenarios::pinned},
+};
 
 /// A run without pins between two with them: its kills are in the pinned ring too, which the next one reads.
 pub(in super::super) fn pinned_between(context: &Context) -> Result<Outcome> {

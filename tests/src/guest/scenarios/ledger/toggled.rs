@@ -1,15 +1,21 @@
 //! The memory controller is switched off and on: the counters begin again, under another key.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 
 use super::{Runs, container_in, state_dir, system_slice};
-use crate::cgroup::Cgroup;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::{LIMIT_BYTES, pinned};
+use crate::{
+    cgroup::Cgroup,
+    guest::{
+        context::Context,
+        report::Outcome,
+        scenarios::{LIMIT_BYTES, pinned},
+    },
+};
 
 /// What a daemon has that may know of a kill while it was down.
 #[derive(Clone, Copy)]

@@ -3,17 +3,20 @@
 //! Pods are in the node's network, for which nothing has to be set up. Their labels are not the
 //! kubelet's, so that what an event tells of a pod comes from the interface and not from them.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::time::Duration;
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{HOG_ARCHIVE, HOG_IMAGE, LABEL, LIMIT_BYTES, Runtime, tools};
-use crate::guest::case::KILL_LIMIT;
-use crate::guest::context::Context;
-use crate::wait::wait_until;
+use crate::{
+    guest::{case::KILL_LIMIT, context::Context},
+    wait::wait_until,
+};
 
 mod client;
 mod configuration;

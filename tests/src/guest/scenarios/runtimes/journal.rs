@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{LIMIT_BYTES, Runtime, Systemd, killed, tools};
-use crate::event::Event;
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use crate::{
+    event::Event,
+    guest::{checks::Checks, context::Context, report::Outcome},
+    wait::wait_until,
+};
 
 const ENTRY_LIMIT: Duration = Duration::from_secs(60);
 /// They would start journald again.

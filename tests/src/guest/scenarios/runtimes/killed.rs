@@ -1,19 +1,23 @@
 //! The ways in which a container loses processes, whatever the runtime.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::truth::{Lost, compare};
-use super::{Runtime, tools};
-use crate::guest::case::Case;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use super::{
+    Runtime, tools,
+    truth::{Lost, compare},
+};
+use crate::{
+    guest::{case::Case, context::Context, report::Outcome},
+    wait::wait_until,
+};
 
 /// The first process is the one that is killed.
 const INIT: &str = "exec tail /dev/zero";

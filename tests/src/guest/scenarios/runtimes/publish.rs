@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::ctr::{Ctr, OOM};
-use super::{Containerd, Runtime, killed};
-use crate::event::Event;
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::wait::wait_until;
+use super::{
+    Containerd, Runtime,
+    ctr::{Ctr, OOM},
+    killed,
+};
+use crate::{
+    event::Event,
+    guest::{checks::Checks, context::Context, report::Outcome},
+    wait::wait_until,
+};
 
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 /// What a shim announces sooner than that, oomwatch must not announce. It gives a shim 2 s from when

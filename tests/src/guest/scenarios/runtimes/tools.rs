@@ -1,16 +1,19 @@
 //! The command-line tools of systemd and of the runtimes, as people use them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::guest::context::Context;
-use crate::guest::handover::LUGGAGE;
-use crate::wait::wait_until;
+use crate::{
+    guest::{context::Context, handover::LUGGAGE},
+    wait::wait_until,
+};
 
 /// For a shell that was just started to set a trap.
 const TRAP_LIMIT: Duration = Duration::from_secs(30);

@@ -9,14 +9,13 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Runtime;
-use crate::event::Event;
-use crate::guest::case::Case;
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::findings::Findings;
-use crate::guest::law::Law;
-use crate::guest::report::Outcome;
-use crate::kernel_log::LoggedKill;
+use crate::{
+    event::Event,
+    guest::{
+        case::Case, checks::Checks, context::Context, findings::Findings, law::Law, report::Outcome,
+    },
+    kernel_log::LoggedKill,
+};
 
 /// A container that lost processes.
 #[derive(Clone, Debug)]

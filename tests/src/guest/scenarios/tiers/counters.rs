@@ -1,23 +1,26 @@
 //! Tier `counters`: how many were killed, and not who.
 
-use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::{fs, io, os::unix::process::CommandExt, process::Command};
 
 use anyhow::Result;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
-use super::{check_told, discovering, kill_one, tier};
-use crate::cgroup::Cgroup;
-use crate::daemon::Daemon;
-use crate::event::Event;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::hog::{Hog, MIB};
+use super::{
+    super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering},
+    check_told, discovering, kill_one, tier,
+};
+use crate::{
+    cgroup::Cgroup,
+    daemon::Daemon,
+    event::Event,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+    hog::{Hog, MIB},
+};
 
 const NOBODY: u32 = 65534;
 const CONTAINERS: u64 = 5;

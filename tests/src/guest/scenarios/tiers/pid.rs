@@ -2,13 +2,19 @@
 
 use anyhow::Result;
 
-use super::super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering};
-use super::{check_told, discovering, kill_one, tier};
-use crate::event::Event;
-use crate::guest::case::{Case, KILL_LIMIT};
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
+use super::{
+    super::{LIMIT_BYTES, TOO_MUCH_BYTES, hex_id, registering},
+    check_told, discovering, kill_one, tier,
+};
+use crate::{
+    event::Event,
+    guest::{
+        case::{Case, KILL_LIMIT},
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+    },
+};
 
 /// A kill that told of itself, by this process in this container.
 fn check_named(checks: &mut Checks<'_>, event: &Event, pid: u32, container: Option<&str>) {

@@ -2,18 +2,21 @@
 //!
 //! Waits for each answer on a runtime of its own, for scenarios are plain threads.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use hyper::http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use tokio::net::UnixStream;
-use tokio::runtime::{Builder, Runtime};
-use tonic::Request;
-use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
+use tokio::{
+    net::UnixStream,
+    runtime::{Builder, Runtime},
+};
+use tonic::{
+    Request,
+    client::Grpc,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
 
 use super::messages::{

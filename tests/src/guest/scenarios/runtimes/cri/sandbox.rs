@@ -6,13 +6,20 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Client, Cri, NAME_LABEL, NAMESPACE, pod_name};
-use crate::event::Event;
-use crate::guest::checks::Checks;
-use crate::guest::context::Context;
-use crate::guest::report::Outcome;
-use crate::guest::scenarios::runtimes::ctr::{Ctr, OOM};
-use crate::guest::scenarios::runtimes::{Runtime as _, killed, tools};
-use crate::wait::wait_until;
+use crate::{
+    event::Event,
+    guest::{
+        checks::Checks,
+        context::Context,
+        report::Outcome,
+        scenarios::runtimes::{
+            Runtime as _,
+            ctr::{Ctr, OOM},
+            killed, tools,
+        },
+    },
+    wait::wait_until,
+};
 
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
