@@ -154,7 +154,7 @@ impl Scrape {
                 .map(|(found, events)| ([("attribution", *found)], *events)),
         )?;
         lines.counter(
-            "oomwatch_counter_only_kills",
+            "oomwatch_unseen_kills",
             "Kills that only a counter told of; they are in all other numbers",
             node.recovered,
         )

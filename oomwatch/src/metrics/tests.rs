@@ -241,9 +241,9 @@ async fn a_whole_scrape() {
     oomwatch_attribution_total{attribution="exact"} 3
     oomwatch_attribution_total{attribution="late"} 0
     oomwatch_attribution_total{attribution="unregistered"} 0
-    # HELP oomwatch_counter_only_kills Kills that only a counter told of; they are in all other numbers
-    # TYPE oomwatch_counter_only_kills counter
-    oomwatch_counter_only_kills_total 0
+    # HELP oomwatch_unseen_kills Kills that only a counter told of; they are in all other numbers
+    # TYPE oomwatch_unseen_kills counter
+    oomwatch_unseen_kills_total 0
     # HELP oomwatch_evicted_containers Containers whose series were dropped for want of room
     # TYPE oomwatch_evicted_containers counter
     oomwatch_evicted_containers_total 0
@@ -354,7 +354,7 @@ async fn a_kill_is_told_from_the_tier_that_only_counts() {
         lines[1].ends_with(r#"scope="unknown",constraint="unknown"} 4"#),
         "{lines:?}"
     );
-    assert_eq!(value(&node, "oomwatch_counter_only_kills_total").await, 4);
+    assert_eq!(value(&node, "oomwatch_unseen_kills_total").await, 4);
     assert_eq!(
         value(&node, r#"node_oom_kills_total{scope="unknown"}"#).await,
         4

@@ -202,7 +202,7 @@ fn more_kills_than_the_kernel_logged_are_noticed() {
 }
 
 #[test]
-fn a_lost_kill_that_was_taken_for_a_recount_is_noticed() {
+fn a_lost_kill_that_was_taken_for_a_double_count_is_noticed() {
     let mut world = world();
     world.events[5] = event("already_exiting", Some(5), Some("c"), 0);
     world.totals[0].counter_only = 0;
