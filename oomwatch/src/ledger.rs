@@ -149,7 +149,7 @@ impl Ledgers {
     pub(crate) fn is_known(&self, charged: &Charged) -> bool {
         let known = self.entries.get(&charged.cgroup_id);
         let known = known.map(|entry| entry.ledger.css);
-        let is_theirs = |css: Css| css != Css::default() && charged.css.compare(&css).is_ge();
+        let is_theirs = |css: Css| css != Css::default() && charged.css.compare(&css).is_eq();
         self.is_root(charged.cgroup_id) || known.is_some_and(is_theirs)
     }
 
@@ -389,7 +389,7 @@ impl Ledgers {
         let known = &mut entry.ledger.css;
         match css.compare(known) {
             std::cmp::Ordering::Less => return Meeting::Older,
-            std::cmp::Ordering::Greater => self.reset(id),
+            std::cmp::Ordering::Greater => self.reset(id, Some(css)),
             std::cmp::Ordering::Equal => {}
         }
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -405,34 +405,60 @@ impl Ledgers {
     pub(crate) fn begin_again(&mut self, id: CgroupId) {
         let entry = self.entries.get(&id);
         if entry.is_some_and(|entry| !entry.is_gone && entry.sum > 0) {
-            self.reset(id);
+            self.reset(id, None);
         }
     }
 
     /// The counters of a cgroup began again at 0, and so did all below it: the controller was off. Its parent has
-    /// what they had.
-    fn reset(&mut self, top: CgroupId) {
-        if let Some(entry) = self.entries.get(&top) {
-            self.add_below(entry.ledger.parent, entry.sum);
-        }
-        let entries = &self.entries;
-        let is_below = |id: &CgroupId| {
-            let up = |id: &CgroupId| entries.get(id)?.ledger.parent;
-            let mut above = std::iter::successors(Some(*id), up).take(entries.len());
-            above.any(|id| id == top)
+    /// what they had. `css` is the new one: a ledger below with a younger css began after it, and stays.
+    fn reset(&mut self, top: CgroupId, css: Option<Css>) {
+        let ways = self.ways_to(top);
+        let is_young = |id: &CgroupId| {
+            let known = self.entries.get(id).map(|entry| entry.ledger.css);
+            css.zip(known)
+                .is_some_and(|(css, known)| known.compare(&css).is_gt())
         };
-        let below: Vec<CgroupId> = entries.keys().copied().filter(is_below).collect();
-        for id in below {
-            if let Some(entry) = self.entries.get_mut(&id) {
+        let is_kept = |way: &[CgroupId]| way.iter().any(|id| *id != top && is_young(id));
+        let (kept, begun): (Vec<_>, Vec<_>) = ways.into_iter().partition(|way| is_kept(way));
+        let highest = kept
+            .iter()
+            .filter(|way| !is_kept(way.get(1..).unwrap_or_default()));
+        let highest: Vec<(&[CgroupId], u64, u64)> = highest
+            .filter_map(|way| {
+                let entry = self.entries.get(way.first()?)?;
+                Some((&**way, entry.sum, entry.sum_double_counts))
+            })
+            .collect();
+        if let Some(entry) = self.entries.get(&top) {
+            let sums = highest.iter().map(|(_, sum, _)| sum);
+            let had = entry.sum.saturating_sub(sums.sum());
+            self.add_below(entry.ledger.parent, had);
+        }
+        for id in begun.iter().filter_map(|way| way.first()) {
+            if let Some(entry) = self.entries.get_mut(id) {
                 let parent = entry.ledger.parent;
                 *entry = Entry {
                     is_gone: entry.is_gone,
                     ..Entry::default()
                 };
                 entry.ledger.parent = parent;
-                self.touch(id);
+                self.touch(*id);
             }
         }
+        for (way, sum, doubles) in highest {
+            self.raise_above(way, sum, doubles);
+        }
+    }
+
+    /// Of each ledger in a cgroup or below it, the cgroups from itself up to that one.
+    fn ways_to(&self, top: CgroupId) -> Vec<Vec<CgroupId>> {
+        let up = |id: &CgroupId| self.entries.get(id)?.ledger.parent.filter(|_| *id != top);
+        let way = |&id: &CgroupId| {
+            let way = std::iter::successors(Some(id), up).take(self.entries.len());
+            let way: Vec<CgroupId> = way.collect();
+            way.last().is_some_and(|last| *last == top).then_some(way)
+        };
+        self.entries.keys().filter_map(way).collect()
     }
 
     /// Drops the v1 ledger whose last record is the oldest. If its cgroup still lives, the next record begins a new

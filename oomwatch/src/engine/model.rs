@@ -11,7 +11,10 @@ mod daemon;
 mod kernel;
 mod store;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    hash::{BuildHasher as _, RandomState},
+};
 
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -145,10 +148,16 @@ impl Model {
 }
 
 fn config() -> ProptestConfig {
-    let (cases, rng_seed) = match std::env::var("OOMWATCH_MODEL_CASES") {
-        Ok(cases) => (cases.parse().unwrap(), RngSeed::Random),
-        Err(_) => (CASES, RngSeed::Fixed(SEED)),
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let (cases, seed) = match number("OOMWATCH_MODEL_CASES") {
+        Some(cases) => {
+            let random = || RandomState::new().hash_one(cases);
+            (cases, number("OOMWATCH_MODEL_SEED").unwrap_or_else(random))
+        }
+        None => (u64::from(CASES), SEED),
     };
+    eprintln!("{cases} cases, OOMWATCH_MODEL_SEED={seed}");
+    let (cases, rng_seed) = (u32::try_from(cases).unwrap(), RngSeed::Fixed(seed));
     ProptestConfig {
         rng_seed,
         failure_persistence: None,

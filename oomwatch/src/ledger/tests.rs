@@ -485,3 +485,24 @@ fn what_the_removal_above_told_of_is_not_told_by_an_older_reading_below() {
     assert_eq!(ledgers.compare(&LINEAGE, &older), Missing::default());
     assert_eq!(ledgers.reported(), 1);
 }
+
+/// Found by the model: the mark came before the reading that showed that the counters above had begun again too, and
+/// the ledger of its cgroup began again with them.
+#[test]
+fn a_ledger_that_began_after_those_above_it_stays_when_they_begin_again() {
+    let mut ledgers = ledgers();
+    let old = |own, sum| Reading::of(POD, css(50), own, Some(sum));
+    assert_eq!(ledgers.compare(&LINEAGE[1..], &old(2, 2)), own(2));
+    assert_eq!(mark(&mut ledgers, 1, KILL), NEW);
+    ledgers.met(&Reading::of(POD, css(60), 0, Some(1)));
+    assert_eq!(
+        (
+            ledgers.sum(C),
+            ledgers.sum(POD),
+            ledgers.sum(CgroupId::ROOT)
+        ),
+        (1, 1, 3)
+    );
+    assert_eq!(mark(&mut ledgers, 1, KILL), Entered::Before);
+    assert_eq!(ledger(&mut ledgers, CgroupId::ROOT).below, 2);
+}
