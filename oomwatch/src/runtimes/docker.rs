@@ -3,17 +3,14 @@
 //! The paths have no version, so each daemon serves its own. All versions have the fields that we read. The listing
 //! has every name, and the cgroup's path has the id.
 
-use std::{
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{path::PathBuf, time::SystemTime};
 
 use serde::Deserialize;
 
 use super::{
     http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
     labels,
-    source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
+    source::{Seen, SourceError},
 };
 use crate::containers::{container::ContainerDetails, sighting::RuntimeApi};
 
@@ -35,26 +32,8 @@ impl Docker {
     }
 }
 
-impl RuntimeSource for Docker {
-    fn api(&self) -> RuntimeApi {
-        RuntimeApi::Docker
-    }
-
-    fn socket(&self) -> &Path {
-        self.client.socket()
-    }
-
-    fn follow<'a>(
-        &'a mut self,
-        sightings: &'a Sightings,
-        wanted: &'a mut Wanted,
-    ) -> FollowFuture<'a> {
-        Box::pin(http::follow(&*self, sightings, wanted))
-    }
-}
-
 impl Daemon for Docker {
-    const IS_PODMAN: bool = false;
+    const API: RuntimeApi = RuntimeApi::Docker;
     const GAPLESS: bool = true;
 
     fn client(&self) -> &Client {

@@ -25,7 +25,7 @@ use tracing::debug;
 use self::{event::Event, lines::Lines};
 pub(super) use self::{
     event::{Change, Told},
-    follow::{Daemon, follow},
+    follow::Daemon,
     known::{Labels, ListedContainers, State},
 };
 use super::source::SourceError;

@@ -3,13 +3,13 @@
 //! The service runs on demand: systemd starts it for a connection, and the stream of events keeps it running. Podman
 //! 4 and 5 both serve version 4 of the interface.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::{
     http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
-    source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
+    source::{Seen, SourceError},
 };
 use crate::containers::{names::is_runtimes_id, sighting::RuntimeApi};
 
@@ -40,26 +40,8 @@ impl Podman {
     }
 }
 
-impl RuntimeSource for Podman {
-    fn api(&self) -> RuntimeApi {
-        RuntimeApi::Podman
-    }
-
-    fn socket(&self) -> &Path {
-        self.client.socket()
-    }
-
-    fn follow<'a>(
-        &'a mut self,
-        sightings: &'a Sightings,
-        wanted: &'a mut Wanted,
-    ) -> FollowFuture<'a> {
-        Box::pin(http::follow(&*self, sightings, wanted))
-    }
-}
-
 impl Daemon for Podman {
-    const IS_PODMAN: bool = true;
+    const API: RuntimeApi = RuntimeApi::Podman;
     /// Podman reads its journal from the beginning if a client asks for the past.
     const GAPLESS: bool = false;
 

@@ -15,7 +15,8 @@ use syn::{Attribute, UseTree, spanned::Spanned as _, visit::Visit};
 
 use crate::paths::Workspace;
 
-/// A module, and the modules that it may import; `a::b` where it is only that part of `a`.
+/// A module, and the modules that it may import; `a::b` where it is only that part of `a`. A module may have several
+/// rows.
 type Row = (&'static str, &'static [&'static str]);
 
 /// The floors of `oomwatch`, the lowest first. Whoever adds a module adds a row.
@@ -29,19 +30,7 @@ const LIBRARY: &[Row] = &[
     ("attribute", &["record", "topology", "containers", "event"]),
     ("ledger", &["record", "memory_events"]),
     ("reconcile", &["record", "ledger"]),
-    (
-        "engine",
-        &[
-            "record",
-            "memory_events",
-            "topology",
-            "containers",
-            "event",
-            "attribute",
-            "ledger",
-            "reconcile",
-        ],
-    ),
+    ("engine", BELOW_ENGINE),
     // Does I/O.
     ("clock", &["event"]),
     ("retry", &[]),
@@ -58,60 +47,17 @@ const LIBRARY: &[Row] = &[
         &["containers", "event", "clock", "retry", "counts", "store"],
     ),
     ("publish::containerd", &["runtimes::grpc"]),
+    ("watcher", BELOW_ENGINE),
     (
         "watcher",
         &[
-            "record",
-            "memory_events",
-            "topology",
-            "containers",
-            "event",
-            "attribute",
-            "ledger",
-            "reconcile",
-            "engine",
-            "clock",
-            "retry",
-            "drill",
-            "probe",
-            "cgroup",
-            "counters",
-            "host",
-            "runtimes",
-            "counts",
-            "store",
-            "publish",
+            "engine", "clock", "retry", "drill", "probe", "cgroup", "counters", "host", "runtimes",
+            "counts", "store", "publish",
         ],
     ),
-    (
-        "metrics",
-        &[
-            "watcher",
-            "publish",
-            "event",
-            "containers",
-            "record",
-            "clock",
-            "counts",
-            "engine::Totals",
-            "engine::naming::Registered",
-        ],
-    ),
-    (
-        "api",
-        &[
-            "watcher",
-            "publish",
-            "event",
-            "containers",
-            "record",
-            "clock",
-            "counts",
-            "store",
-            "engine::Totals",
-            "engine::naming::Registered",
-        ],
-    ),
+    ("metrics", OF_A_WATCHER),
+    ("api", OF_A_WATCHER),
+    ("api", &["store"]),
     (
         "bench",
         &[
@@ -131,6 +77,31 @@ const LIBRARY: &[Row] = &[
     ),
     // The command is a crate of its own: it uses what the library shows.
     ("cli", &[]),
+];
+
+/// What the engine is made of.
+const BELOW_ENGINE: &[&str] = &[
+    "record",
+    "memory_events",
+    "topology",
+    "containers",
+    "event",
+    "attribute",
+    "ledger",
+    "reconcile",
+];
+
+/// What those need that ask a running watcher.
+const OF_A_WATCHER: &[&str] = &[
+    "watcher",
+    "publish",
+    "event",
+    "containers",
+    "record",
+    "clock",
+    "counts",
+    "engine::Totals",
+    "engine::naming::Registered",
 ];
 
 /// What every module of `oomwatch` may import.

@@ -100,6 +100,19 @@ enum Step {
     },
 }
 
+impl Step {
+    /// The mark of a thread that is dying by itself, whose memory is its own cgroup's.
+    fn exiting(pid: u32, tid: u32, place: u64) -> Self {
+        Self::Exiting {
+            pid,
+            tid,
+            place,
+            owner: place,
+            group: None,
+        }
+    }
+}
+
 /// One increment to be made.
 #[derive(Clone, Copy, Debug)]
 struct Kill {
@@ -273,13 +286,7 @@ impl Kernel {
                 self.finish();
                 let Some(place) = self.pick(at) else { return };
                 let pid = self.new_call();
-                self.steps.push_back(Step::Exiting {
-                    pid,
-                    tid: pid,
-                    place,
-                    owner: place,
-                    group: None,
-                });
+                self.steps.push_back(Step::exiting(pid, pid, place));
             }
             Act::Threads { at, marks } => {
                 self.finish();
@@ -295,26 +302,14 @@ impl Kernel {
                 });
                 for tid in 1..=marks {
                     let tid = pid + 100_000 * u32::from(tid);
-                    self.steps.push_back(Step::Exiting {
-                        pid,
-                        tid,
-                        place,
-                        owner: place,
-                        group: None,
-                    });
+                    self.steps.push_back(Step::exiting(pid, tid, place));
                 }
             }
             Act::Again { at } => {
                 self.finish();
                 let Some(place) = self.pick(at) else { return };
                 let pid = self.new_call();
-                self.steps.push_back(Step::Exiting {
-                    pid,
-                    tid: pid,
-                    place,
-                    owner: place,
-                    group: None,
-                });
+                self.steps.push_back(Step::exiting(pid, pid, place));
                 self.kill(Kill {
                     pid,
                     place,

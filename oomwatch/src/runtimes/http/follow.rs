@@ -3,7 +3,7 @@
 //! The source reads the events all the time, also while it waits for an answer or the watcher. A daemon silently
 //! drops events that nobody takes. A container waits once, however many events it had.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, path::Path, pin::pin, time::Duration};
 
 use super::{
     Change, Client, Event, Told,
@@ -11,9 +11,9 @@ use super::{
     lines::Lines,
 };
 use crate::{
-    containers::names::is_runtimes_id,
+    containers::{names::is_runtimes_id, sighting::RuntimeApi},
     log::{info, warn},
-    runtimes::source::{Seen, Sightings, SourceError, Wanted},
+    runtimes::source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
 };
 
 /// A daemon answers the subscription before it subscribes. If the daemon is not [`Daemon::GAPLESS`], the source lists
@@ -21,10 +21,9 @@ use crate::{
 const SUBSCRIBED: Duration = Duration::from_secs(2);
 
 /// What differs between the daemons.
-pub(in crate::runtimes) trait Daemon: Sync {
-    /// Whether it is Podman, which answers at Docker's socket and interface as well, but knows less
-    /// there.
-    const IS_PODMAN: bool;
+pub(in crate::runtimes) trait Daemon: Send + Sync + 'static {
+    /// Whose interface it is. Podman answers at Docker's socket and interface as well, but knows less there.
+    const API: RuntimeApi;
 
     /// Whether the events hold everything that happened since the source asked for them.
     const GAPLESS: bool;
@@ -48,14 +47,32 @@ pub(in crate::runtimes) trait Daemon: Sync {
     fn told(&self, id: String, told: Told) -> Seen;
 }
 
+impl<D: Daemon> RuntimeSource for D {
+    fn api(&self) -> RuntimeApi {
+        D::API
+    }
+
+    fn socket(&self) -> &Path {
+        self.client().socket()
+    }
+
+    fn follow<'a>(
+        &'a mut self,
+        sightings: &'a Sightings,
+        wanted: &'a mut Wanted,
+    ) -> FollowFuture<'a> {
+        Box::pin(follow(&*self, sightings, wanted))
+    }
+}
+
 /// Follows a daemon until the connection ends.
-pub(in crate::runtimes) async fn follow<D: Daemon>(
+async fn follow<D: Daemon>(
     daemon: &D,
     sightings: &Sightings,
     wanted: &mut Wanted,
 ) -> Result<(), SourceError> {
     let mut events = daemon.client().events(&daemon.events()).await?;
-    if events.is_podman && !D::IS_PODMAN {
+    if events.is_podman && D::API != RuntimeApi::Podman {
         info!(socket = %daemon.client().socket().display(), "Podman listens at another runtime's socket: left to its own source");
         return outlast(&mut events.lines).await;
     }
