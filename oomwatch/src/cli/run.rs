@@ -41,8 +41,8 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let metrics = Metrics::new(watcher.handle(), counts)
         .cadvisor(args.api.compat.contains(&api::Compat::Cadvisor));
     let mut serving = api.map(|api| api::with_metrics(api, metrics).serve(watcher.handle()));
-    memory::give_back();
     announce_ready();
+    memory::give_back();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = hangup.recv() => None,
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     if ended.is_none() && report.lost_while_stopping > 0 {
         warn!(
             lost = report.lost_while_stopping,
-            "events did not come out before the end"
+            "stdout did not take all events before the end"
         );
         return Ok(Exit::Failure);
     }

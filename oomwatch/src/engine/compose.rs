@@ -43,6 +43,7 @@ impl EventContext<'_> {
         kind: Kind,
         counted: bool,
     ) -> OomEvent {
+        let victim = self.victim(record);
         let mut evidence = vec![Evidence::Tracepoint];
         if counted {
             evidence.push(Evidence::Counter);
@@ -67,9 +68,9 @@ impl EventContext<'_> {
                     index: call.index,
                     size: None,
                 }),
-            victim: self.victim(record),
-            trigger: self.trigger(record),
-            limit: self.limit(record),
+            trigger: self.trigger(record, &victim),
+            limit: self.limit(record, &victim),
+            victim,
             counter: self.counter(record, &attributed),
             container: attributed.container,
             node: self.origin.node.clone(),
@@ -150,6 +151,14 @@ impl EventContext<'_> {
         self.tree.path(id?).map(|path| printable(&path))
     }
 
+    /// A path beside the victim's, which is most often the same.
+    fn path_beside(&self, victim: &Victim, id: Option<CgroupId>) -> Option<String> {
+        if id == victim.cgroup_id {
+            return victim.cgroup_path.clone();
+        }
+        self.path(id)
+    }
+
     fn victim(&self, record: &VictimRecord) -> Victim {
         Victim {
             pid: record.victim.pid,
@@ -169,17 +178,17 @@ impl EventContext<'_> {
         }
     }
 
-    fn trigger(&self, record: &VictimRecord) -> Trigger {
+    fn trigger(&self, record: &VictimRecord, victim: &Victim) -> Trigger {
         Trigger {
             pid: record.trigger.pid,
             comm: record.trigger.comm.clone(),
             uid: record.trigger.uid,
             cgroup_id: record.trigger.cgroup_id,
-            cgroup_path: self.path(record.trigger.cgroup_id),
+            cgroup_path: self.path_beside(victim, record.trigger.cgroup_id),
         }
     }
 
-    fn limit(&self, record: &VictimRecord) -> Limit {
+    fn limit(&self, record: &VictimRecord, victim: &Victim) -> Limit {
         let (cgroup_id, max_bytes, usage_bytes) = match record.limit {
             Some(LimitHit::Memcg {
                 cgroup_id,
@@ -191,7 +200,7 @@ impl EventContext<'_> {
         };
         Limit {
             cgroup_id,
-            path: self.path(cgroup_id.filter(|_| !record.chain_is_v1)),
+            path: self.path_beside(victim, cgroup_id.filter(|_| !record.chain_is_v1)),
             max_bytes,
             usage_bytes,
             order: record.allocation.map(|allocation| allocation.order),

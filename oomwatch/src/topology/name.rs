@@ -45,15 +45,19 @@ impl Name {
         let Some((before, (packed, after))) = parts else {
             return path.extend_from_slice(&self.0);
         };
-        path.extend_from_slice(before);
-        for byte in packed.iter().skip(1) {
-            path.extend([byte >> 4, byte & 0xf].map(|digit| match digit {
-                0..10 => b'0' + digit,
-                _ => b'a' + digit - 10,
-            }));
+        let mut digits = [0; DIGITS];
+        for (pair, &byte) in digits.chunks_exact_mut(2).zip(packed.iter().skip(1)) {
+            pair.copy_from_slice(&[byte >> 4, byte & 0xf].map(digit_of));
         }
+        path.extend_from_slice(before);
+        path.extend_from_slice(&digits);
         path.extend_from_slice(after);
     }
+}
+
+/// The digit for 0 to 15, without a branch: every event has several paths.
+fn digit_of(value: u8) -> u8 {
+    b'0' + value + u8::from(value > 9) * (b'a' - b'9' - 1)
 }
 
 /// Where the first container's id in a name begins.
