@@ -11,6 +11,8 @@ pub(crate) mod text;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{containers::container::Container, id::CgroupId, record::Constraint, tier::Tier};
 
 /// Name and version of the event schema.
@@ -71,7 +73,7 @@ pub enum Evidence {
 }
 
 /// The call of the OOM killer that killed several processes (`memory.oom.group`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Group {
     /// The same for all members; unique while the probe is loaded.
@@ -83,7 +85,7 @@ pub struct Group {
 }
 
 /// The process that was killed. Ids are those of the initial namespaces; `None` is unknown.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Victim {
     /// Process id (thread group id).
@@ -117,7 +119,7 @@ pub struct Victim {
 }
 
 /// The task whose allocation, or write, ran the OOM killer. Often not the victim.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Trigger {
     /// Process id.
@@ -133,7 +135,7 @@ pub struct Trigger {
 }
 
 /// The limit that was hit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limit {
     /// The cgroup with the limit; `None` where it was the node's memory, or is unknown.
@@ -147,12 +149,13 @@ pub struct Limit {
     /// Order of the failed allocation: 2^order pages; -1 for sysrq.
     pub order: Option<i32>,
     /// `gfp_t` of the failed allocation.
+    #[serde(default, with = "json::hex")]
     pub gfp_mask: Option<u32>,
 }
 
 /// Counters of the container's cgroup, or else of the victim's memory cgroup. Descendants are included. They are read
 /// right after the kernel counted this event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counter {
     /// The cgroup whose counters these are.

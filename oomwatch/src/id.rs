@@ -2,9 +2,11 @@
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 /// Id of a cgroup on the v2 hierarchy: the inode number of its directory. The kernel
 /// does not use one twice between boots (64-bit).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CgroupId(pub u64);
 
 impl CgroupId {

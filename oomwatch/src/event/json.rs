@@ -1,6 +1,7 @@
 //! The event as JSON, schema [`SCHEMA`]: one object, one line.
 //!
-//! These types are the wire; they borrow from the domain's and are changed only by adding.
+//! The parts of an event that are plain numbers and printable text are written as [`super`] has them: their fields
+//! are the schema's, and change only by adding. The types here are the rest of the wire.
 
 pub(crate) mod read;
 
@@ -9,12 +10,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::{Evidence, Kind, OomEvent, SCHEMA, missing};
-use crate::{
-    event::{Attribution, Scope},
-    id::printable,
-    record::Constraint,
+use super::{
+    Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, SCHEMA, Scope, Trigger, Victim,
+    missing,
 };
+use crate::{id::printable, record::Constraint};
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -32,9 +32,9 @@ struct Event<'a> {
     scope: &'static str,
     constraint: &'static str,
     group: Option<Group>,
-    victim: Victim<'a>,
-    trigger: Trigger<'a>,
-    limit: Limit<'a>,
+    victim: &'a Victim,
+    trigger: &'a Trigger,
+    limit: &'a Limit,
     counter: Counter,
     container: Option<Container<'a>>,
     node: Option<&'a str>,
@@ -48,59 +48,6 @@ struct WithText<'a> {
     #[serde(flatten)]
     event: Event<'a>,
     text: &'a str,
-}
-
-#[derive(Serialize)]
-struct Group {
-    invocation: u64,
-    index: u32,
-    size: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Victim<'a> {
-    pid: Option<u32>,
-    tid: Option<u32>,
-    comm: Option<&'a str>,
-    uid: Option<u32>,
-    is_init: Option<bool>,
-    start_boottime_ns: Option<u64>,
-    cgroup_id: Option<u64>,
-    cgroup_path: Option<&'a str>,
-    oom_score_adj: Option<i32>,
-    total_vm_bytes: Option<u64>,
-    anon_rss_bytes: Option<u64>,
-    file_rss_bytes: Option<u64>,
-    shmem_rss_bytes: Option<u64>,
-    pgtables_bytes: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Trigger<'a> {
-    pid: Option<u32>,
-    comm: Option<&'a str>,
-    uid: Option<u32>,
-    cgroup_id: Option<u64>,
-    cgroup_path: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Limit<'a> {
-    cgroup_id: Option<u64>,
-    path: Option<&'a str>,
-    max_bytes: Option<u64>,
-    usage_bytes: Option<u64>,
-    order: Option<i32>,
-    gfp_mask: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Counter {
-    cgroup_id: Option<u64>,
-    oom_kill: Option<u64>,
-    oom: Option<u64>,
-    oom_group_kill: Option<u64>,
-    recounts: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -167,34 +114,11 @@ impl OomEvent {
             evidence: self.evidence.iter().map(|found| found.as_str()).collect(),
             scope: self.scope.as_str(),
             constraint: self.constraint.as_str(),
-            group: self.group.map(|group| Group {
-                invocation: group.invocation,
-                index: group.index,
-                size: group.size,
-            }),
-            victim: self.wire_victim(),
-            trigger: Trigger {
-                pid: self.trigger.pid,
-                comm: self.trigger.comm.as_deref(),
-                uid: self.trigger.uid,
-                cgroup_id: self.trigger.cgroup_id.map(|id| id.0),
-                cgroup_path: self.trigger.cgroup_path.as_deref(),
-            },
-            limit: Limit {
-                cgroup_id: self.limit.cgroup_id.map(|id| id.0),
-                path: self.limit.path.as_deref(),
-                max_bytes: self.limit.max_bytes,
-                usage_bytes: self.limit.usage_bytes,
-                order: self.limit.order,
-                gfp_mask: self.limit.gfp_mask.map(|mask| format!("{mask:#x}")),
-            },
-            counter: Counter {
-                cgroup_id: self.counter.cgroup_id.map(|id| id.0),
-                oom_kill: self.counter.oom_kill,
-                oom: self.counter.oom,
-                oom_group_kill: self.counter.oom_group_kill,
-                recounts: self.counter.recounts,
-            },
+            group: self.group,
+            victim: &self.victim,
+            trigger: &self.trigger,
+            limit: &self.limit,
+            counter: self.counter,
             container: self.wire_container(),
             node: self.node.as_deref(),
             latency: Latency {
@@ -205,26 +129,6 @@ impl OomEvent {
                 attribution: self.quality.attribution.as_str(),
                 missing,
             },
-        }
-    }
-
-    fn wire_victim(&self) -> Victim<'_> {
-        let victim = &self.victim;
-        Victim {
-            pid: victim.pid,
-            tid: victim.tid,
-            comm: victim.comm.as_deref(),
-            uid: victim.uid,
-            is_init: victim.is_init,
-            start_boottime_ns: victim.start_boottime_ns,
-            cgroup_id: victim.cgroup_id.map(|id| id.0),
-            cgroup_path: victim.cgroup_path.as_deref(),
-            oom_score_adj: victim.oom_score_adj,
-            total_vm_bytes: victim.total_vm_bytes,
-            anon_rss_bytes: victim.anon_rss_bytes,
-            file_rss_bytes: victim.file_rss_bytes,
-            shmem_rss_bytes: victim.shmem_rss_bytes,
-            pgtables_bytes: victim.pgtables_bytes,
         }
     }
 
@@ -261,6 +165,33 @@ pub(super) fn format_time(unix_time_ns: i128) -> String {
         Ok(time) => format!("{time:.9}"),
         // Out of jiff's years -9999 to 9999: no clock says that.
         Err(_) => unix_time_ns.to_string(),
+    }
+}
+
+/// A mask of bits, as the kernel writes one: `0xcc0`.
+pub(super) mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(
+        mask: &Option<u32>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match mask {
+            Some(mask) => serializer.collect_str(&format_args!("{mask:#x}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u32>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let digits = text.strip_prefix("0x");
+        let mask = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        mask.map(Some)
+            .ok_or_else(|| D::Error::custom("no hexadecimal mask"))
     }
 }
 

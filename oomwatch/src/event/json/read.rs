@@ -61,68 +61,15 @@ struct WireEvent {
     evidence: Vec<String>,
     scope: String,
     constraint: String,
-    group: Option<WireGroup>,
-    victim: WireVictim,
-    trigger: WireTrigger,
-    limit: WireLimit,
-    counter: WireCounter,
+    group: Option<Group>,
+    victim: Victim,
+    trigger: Trigger,
+    limit: Limit,
+    counter: Counter,
     container: Option<WireContainer>,
     node: Option<String>,
     latency: WireLatency,
     quality: WireQuality,
-}
-
-#[derive(Deserialize)]
-struct WireGroup {
-    invocation: u64,
-    index: u32,
-    size: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct WireVictim {
-    pid: Option<u32>,
-    tid: Option<u32>,
-    comm: Option<String>,
-    uid: Option<u32>,
-    is_init: Option<bool>,
-    start_boottime_ns: Option<u64>,
-    cgroup_id: Option<u64>,
-    cgroup_path: Option<String>,
-    oom_score_adj: Option<i32>,
-    total_vm_bytes: Option<u64>,
-    anon_rss_bytes: Option<u64>,
-    file_rss_bytes: Option<u64>,
-    shmem_rss_bytes: Option<u64>,
-    pgtables_bytes: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct WireTrigger {
-    pid: Option<u32>,
-    comm: Option<String>,
-    uid: Option<u32>,
-    cgroup_id: Option<u64>,
-    cgroup_path: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireLimit {
-    cgroup_id: Option<u64>,
-    path: Option<String>,
-    max_bytes: Option<u64>,
-    usage_bytes: Option<u64>,
-    order: Option<i32>,
-    gfp_mask: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireCounter {
-    cgroup_id: Option<u64>,
-    oom_kill: Option<u64>,
-    oom: Option<u64>,
-    oom_group_kill: Option<u64>,
-    recounts: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -182,7 +129,7 @@ impl TryFrom<WireEvent> for OomEvent {
             evidence: evidence.collect::<Result<_, _>>()?,
             scope: scope(&wire.scope)?,
             constraint: constraint(&wire.constraint)?,
-            limit: wire.limit.try_into()?,
+            limit: wire.limit,
             container: container(wire.container)?,
             quality: wire.quality.try_into()?,
             id: wire.id,
@@ -191,83 +138,13 @@ impl TryFrom<WireEvent> for OomEvent {
             count: wire.count,
             supersedes: wire.supersedes,
             while_down: wire.while_down,
-            group: wire.group.map(Group::from),
-            victim: wire.victim.into(),
-            trigger: wire.trigger.into(),
-            counter: wire.counter.into(),
+            group: wire.group,
+            victim: wire.victim,
+            trigger: wire.trigger,
+            counter: wire.counter,
             node: wire.node.map(Arc::from),
             delivered_ns: wire.latency.delivered_ns,
         })
-    }
-}
-
-impl From<WireGroup> for Group {
-    fn from(wire: WireGroup) -> Self {
-        Self {
-            invocation: wire.invocation,
-            index: wire.index,
-            size: wire.size,
-        }
-    }
-}
-
-impl From<WireVictim> for Victim {
-    fn from(wire: WireVictim) -> Self {
-        Self {
-            pid: wire.pid,
-            tid: wire.tid,
-            comm: wire.comm,
-            uid: wire.uid,
-            is_init: wire.is_init,
-            start_boottime_ns: wire.start_boottime_ns,
-            cgroup_id: wire.cgroup_id.map(CgroupId),
-            cgroup_path: wire.cgroup_path,
-            oom_score_adj: wire.oom_score_adj,
-            total_vm_bytes: wire.total_vm_bytes,
-            anon_rss_bytes: wire.anon_rss_bytes,
-            file_rss_bytes: wire.file_rss_bytes,
-            shmem_rss_bytes: wire.shmem_rss_bytes,
-            pgtables_bytes: wire.pgtables_bytes,
-        }
-    }
-}
-
-impl From<WireTrigger> for Trigger {
-    fn from(wire: WireTrigger) -> Self {
-        Self {
-            pid: wire.pid,
-            comm: wire.comm,
-            uid: wire.uid,
-            cgroup_id: wire.cgroup_id.map(CgroupId),
-            cgroup_path: wire.cgroup_path,
-        }
-    }
-}
-
-impl TryFrom<WireLimit> for Limit {
-    type Error = ReadError;
-
-    fn try_from(wire: WireLimit) -> Result<Self, ReadError> {
-        Ok(Self {
-            cgroup_id: wire.cgroup_id.map(CgroupId),
-            path: wire.path,
-            max_bytes: wire.max_bytes,
-            usage_bytes: wire.usage_bytes,
-            order: wire.order,
-            gfp_mask: wire.gfp_mask.as_deref().map(gfp_mask).transpose()?,
-        })
-    }
-}
-
-impl From<WireCounter> for Counter {
-    fn from(wire: WireCounter) -> Self {
-        Self {
-            cgroup_id: wire.cgroup_id.map(CgroupId),
-            oom_kill: wire.oom_kill,
-            oom: wire.oom,
-            oom_group_kill: wire.oom_group_kill,
-            recounts: wire.recounts,
-        }
     }
 }
 
@@ -315,12 +192,6 @@ fn unix_time_ns(text: &str) -> Result<i128, ReadError> {
         // A time that RFC 3339 cannot express is written as a number.
         Err(_) => text.parse().map_err(|_| unknown("time", text)),
     }
-}
-
-fn gfp_mask(text: &str) -> Result<u32, ReadError> {
-    let digits = text.strip_prefix("0x");
-    let mask = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-    mask.ok_or_else(|| unknown("gfp mask", text))
 }
 
 fn unknown(what: &'static str, word: &str) -> ReadError {
