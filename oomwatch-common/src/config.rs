@@ -5,6 +5,8 @@
 //! running kernel's BTF in user space. The verifier knows the read-only data,
 //! so code behind an [`ABSENT`] offset is removed and costs nothing.
 
+use zerocopy::{Immutable, IntoBytes};
+
 /// The value of an offset that this kernel does not have, or that did not pass
 /// its check. The field that needs it is then reported as unknown.
 pub const ABSENT: u32 = u32::MAX;
@@ -28,8 +30,7 @@ macro_rules! config {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Offsets in bytes and a few numbers, all `u32`; [`ABSENT`] where unknown.
         #[repr(C)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(feature = "user", derive(zerocopy::IntoBytes, zerocopy::Immutable))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
         pub struct Config {
             $($(#[$doc])* pub $name: u32,)*
         }

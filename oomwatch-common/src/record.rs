@@ -6,6 +6,8 @@
 
 use core::mem::{align_of, size_of};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Version of the layouts in this module. Changes with any of them.
 pub const WIRE_VERSION: u16 = 3;
 
@@ -103,16 +105,7 @@ pub mod field {
 
 /// What every record starts with.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Header {
     /// [`WIRE_VERSION`].
     pub version: u16,
@@ -130,16 +123,7 @@ pub struct Header {
 
 /// One memory cgroup on the way from the victim's to the root.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ChainLink {
     /// Id of the cgroup: the inode number of its directory.
     pub cgroup_id: u64,
@@ -152,16 +136,7 @@ pub struct ChainLink {
 /// Hierarchical counters of a memory cgroup, in the order in which the kernel keeps them. Only `oom_kill` is always
 /// there.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Counters {
     /// `oom`.
     pub oom: u64,
@@ -173,16 +148,7 @@ pub struct Counters {
 
 /// The memory cgroup that kills are charged to, with its own counter: descendants' kills are not in it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Charged {
     /// Id of the cgroup.
     pub cgroup_id: u64,
@@ -197,16 +163,7 @@ pub struct Charged {
 
 /// One `mark_victim`: the OOM killer marked a task.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Victim {
     /// Kind [`KIND_VICTIM`].
     pub header: Header,
@@ -290,16 +247,7 @@ pub mod change_field {
 
 /// A cgroup of the v2 hierarchy was created or removed.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CgroupChange {
     /// Kind [`KIND_CGROUP_CREATED`] or [`KIND_CGROUP_REMOVED`].
     pub header: Header,
@@ -320,16 +268,7 @@ pub struct CgroupChange {
 /// The kernel counted a process that was marked before. As a rule that is the first victim of a group kill, which the
 /// kernel meets again among the members.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct DoubleCount {
     /// Kind [`KIND_DOUBLE_COUNT`].
     pub header: Header,
@@ -351,16 +290,7 @@ pub struct DoubleCount {
 
 /// A call of `out_of_memory()` that may have killed a group is over.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    feature = "user",
-    derive(
-        zerocopy::FromBytes,
-        zerocopy::IntoBytes,
-        zerocopy::Immutable,
-        zerocopy::KnownLayout
-    )
-)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct InvocationEnd {
     /// Kind [`KIND_INVOCATION_END`].
     pub header: Header,
