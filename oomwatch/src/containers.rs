@@ -7,8 +7,6 @@
 pub(crate) mod by_path;
 pub(crate) mod container;
 pub(crate) mod names;
-// The parser is fuzzed from outside.
-#[doc(hidden)]
-pub mod path;
+pub(crate) mod path;
 pub(crate) mod registry;
 pub(crate) mod sighting;

@@ -52,13 +52,20 @@ mod watcher;
 #[doc(hidden)]
 pub mod bench;
 
+/// What the fuzz targets call: a parser each, on any bytes, and what must hold for its result.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    /// Paths of cgroups, from the kernel and from whoever names cgroups.
+    pub fn cgroup_path(bytes: &[u8]) {
+        crate::containers::path::invariants::check(bytes);
+    }
+}
+
 #[cfg(feature = "api")]
 pub use self::api::{
     Api, ApiPublisher, ControlAccess, ControlError, ControlSocket, ListenError, MetricsFuture,
     ReadOnlyListener, Serving,
 };
-#[doc(hidden)]
-pub use self::containers::path;
 #[cfg(feature = "metrics")]
 pub use self::counts::{Counts, MAX_COUNTED_CONTAINERS};
 #[cfg(feature = "metrics")]

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oomwatch::path::fuzz(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oomwatch::fuzz::cgroup_path(bytes));

@@ -18,6 +18,8 @@
 //! that systemd creates.
 
 mod component;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod invariants;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +27,7 @@ use component::{PathMatch, Place};
 
 /// What kind of thing owns a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The outermost cgroup of one container. A Kubernetes pause container looks the same.
     Container,
     /// CRI-O's cgroup for a pod sandbox that has no pause container.
@@ -41,8 +42,7 @@ pub enum Kind {
 
 /// The software whose naming scheme a path follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Runtime {
+pub(crate) enum Runtime {
     /// dockerd, also through cri-dockerd.
     Docker,
     /// containerd's CRI plugin.
@@ -67,7 +67,7 @@ pub enum Runtime {
 
 impl Runtime {
     /// The name used in events.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
             Self::Containerd => "containerd",
@@ -85,7 +85,7 @@ impl Runtime {
 
 /// The quality-of-service class the kubelet sorted a pod into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Qos {
+pub(crate) enum Qos {
     /// Limits equal requests; such a pod has no class level in its path.
     Guaranteed,
     /// Some requests are set.
@@ -94,39 +94,28 @@ pub enum Qos {
     BestEffort,
 }
 
-impl Qos {
-    /// The name as Kubernetes writes it in `status.qosClass`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
-    }
-}
-
 /// What a cgroup's own path says about the container in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathIdentity {
+pub(crate) struct PathIdentity {
     /// What owns the cgroup.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The owner's own id: 64 hex digits for most runtimes, or the pod's UID. Or a name where the path holds one
     /// (LXC, youki, machines, systemd units).
-    pub id: String,
+    pub(crate) id: String,
     /// Who named the cgroup. `None` where several runtimes use the same form, as below a pod
     /// directory of the cgroupfs driver.
-    pub runtime: Option<Runtime>,
+    pub(crate) runtime: Option<Runtime>,
     /// A name chosen by a person, where the path holds one. LXC appends `-1`, `-2`, … to the directory when the old
     /// one is still there. A container called `web-1` looks the same, so the suffix stays.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// UID of the nearest Kubernetes pod at or above the cgroup, with dashes in either driver.
     /// For static pods the 32 hex digits of the kubelet's config hash.
-    pub pod_uid: Option<String>,
+    pub(crate) pod_uid: Option<String>,
     /// Class of that pod.
-    pub qos: Option<Qos>,
+    pub(crate) qos: Option<Qos>,
     /// How many components of the given path lead to the owner's cgroup, itself included. For a
     /// path from the hierarchy root this is the level the kernel counts, with the root as 0.
-    pub depth: usize,
+    pub(crate) depth: usize,
 }
 
 /// Identifies exactly this cgroup from its last component and the ones above it.
@@ -134,7 +123,7 @@ pub struct PathIdentity {
 /// `path` is relative to the hierarchy root, as in the `0::` line of `/proc/<pid>/cgroup`; the
 /// kernel's ` (deleted)` mark is ignored. Directories below a container's own cgroup, monitors
 /// (conmon, `lxc.monitor`, nspawn's `supervisor`) and mount units are `None`.
-pub fn identify(path: &str) -> Option<PathIdentity> {
+pub(crate) fn identify(path: &str) -> Option<PathIdentity> {
     let place = Place::of(hierarchy_path(path)?)?;
     Some(component::classify(place)?.into_identity(place))
 }
@@ -144,7 +133,7 @@ pub fn identify(path: &str) -> Option<PathIdentity> {
 /// Needed because crun adds `/container`, a systemd inside a container adds its own units, and
 /// containers nest. A systemd unit is the answer only when nothing above it is a container, pod
 /// or machine, since units exist inside containers as well.
-pub fn innermost(path: &str) -> Option<PathIdentity> {
+pub(crate) fn innermost(path: &str) -> Option<PathIdentity> {
     let mut unit = None;
     let mut below = "";
     let mut next = Place::of(hierarchy_path(path)?);
@@ -183,50 +172,4 @@ fn hierarchy_path(path: &str) -> Option<&str> {
         .skip_while(|name| *name == "..")
         .any(|name| name == "." || name == "..");
     (!dotted).then_some(path)
-}
-
-/// Entry point for the fuzzer: both functions on any bytes, and what must hold for the result.
-///
-/// # Panics
-/// When an invariant is broken, which is what a fuzzer looks for.
-#[doc(hidden)]
-pub fn fuzz(bytes: &[u8]) {
-    let path = String::from_utf8_lossy(bytes);
-    let (exact, innermost) = (identify(&path), innermost(&path));
-    for identity in [&exact, &innermost].into_iter().flatten() {
-        holds(identity, &path);
-    }
-    // What is more than a unit is its own innermost owner.
-    let owner = exact.filter(|found| found.kind != Kind::SystemdUnit);
-    assert!(owner.is_none() || owner == innermost);
-}
-
-fn holds(identity: &PathIdentity, path: &str) {
-    assert!(identity.id.len() <= 255 && identity.id.bytes().all(|byte| byte.is_ascii_graphic()));
-    assert!(crate::id::ContainerId::new(&identity.id).is_ok());
-    assert_eq!(identity.pod_uid.is_some(), identity.qos.is_some());
-    let names = || path.split('/').filter(|name| !name.is_empty());
-    assert!((1..=names().count()).contains(&identity.depth));
-    let own: Vec<&str> = names().take(identity.depth).collect();
-    let own = own.join("/");
-    assert_eq!(identify(&own).as_ref(), Some(identity));
-    for told in [
-        Some(&identity.id),
-        identity.name.as_ref(),
-        identity.pod_uid.as_ref(),
-    ] {
-        assert!(told.is_none_or(|told| says(&own, told)), "{told:?}");
-    }
-}
-
-/// Whether a text is in a path: as it is, or as systemd escapes it, or with the kubelet's dashes.
-fn says(path: &str, text: &str) -> bool {
-    let escaped = text.replace('-', "\\x2d");
-    let underscored = text.replace('-', "_");
-    path.contains(text) || path.contains(&escaped) || path.contains(&underscored) || {
-        let bytes = text.bytes();
-        let any =
-            |byte: u8| path.contains(char::from(byte)) || path.contains(&format!("\\x{byte:02x}"));
-        path.contains("\\x") && bytes.into_iter().all(any)
-    }
 }
