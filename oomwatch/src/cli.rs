@@ -34,7 +34,7 @@ use self::{
     socket::ControlArg,
 };
 
-/// Tells, for every OOM kill, which container lost which process, and why.
+/// Report, for every OOM kill, which container lost which process, and why.
 #[derive(Debug, Parser)]
 #[command(name = "oomwatch", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -42,11 +42,11 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// When to use colours. NO_COLOR turns them off too.
+    /// Choose when to use colours. NO_COLOR turns them off too.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
 
-    /// Form of the log on stderr. RUST_LOG says what is logged.
+    /// Choose the form of the log on stderr. RUST_LOG chooses what is logged.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "OOMWATCH_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 }
@@ -90,11 +90,11 @@ pub(crate) enum Command {
 // Arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// Form of the events on stdout.
+    /// Choose the form of the events on stdout.
     #[arg(long, value_enum, default_value_t = Output::Text, env = "OOMWATCH_OUTPUT")]
     pub(crate) output: Output,
 
-    /// Where containers and their names are found.
+    /// Choose where to find containers and their names.
     #[arg(
         long,
         value_enum,
@@ -109,13 +109,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "API=PATH", value_parser = discover::parse_socket)]
     pub(crate) socket: Vec<SocketArg>,
 
-    /// Publish kills elsewhere too, several with commas; `…=off` does not.
+    /// Publish kills elsewhere too. Commas separate several, and `…=off` turns one off.
     ///
-    /// `containerd`: as TaskOOM on /tasks/oom, for CRI and Docker; `missing` those that its own shims did not
-    /// announce within 2 s, one per container and burst, `always` all.
-    /// `kubernetes`: as Events on pods, from a pod of the cluster.
-    /// `otlp`: to an OpenTelemetry collector, as OTEL_EXPORTER_OTLP_ENDPOINT and its like say.
-    /// `journald`: as entries of systemd's journal with fields; by itself where the log goes there.
+    /// `containerd` sends a TaskOOM on /tasks/oom, for CRI and Docker. `containerd=missing` waits 2 s for containerd's
+    /// own shim and sends one for each container and burst; `containerd=always` sends all.
+    /// `kubernetes` creates Events on pods, from a pod of the cluster.
+    /// `otlp` sends to an OpenTelemetry collector, by OTEL_EXPORTER_OTLP_ENDPOINT and its like.
+    /// `journald` writes entries with fields to systemd's journal. It is on where the log goes there.
     #[arg(
         long,
         value_name = "TO[=MODE]",
@@ -133,21 +133,21 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ID=PATH", value_parser = parse_container)]
     pub(crate) container: Vec<ContainerArg>,
 
-    /// Bytes of the ring buffer between kernel and daemon: a power of two of pages.
+    /// Size the ring buffer between kernel and daemon, in bytes: a power of two of pages.
     #[arg(long, value_name = "BYTES", default_value_t = oomwatch::DEFAULT_RING_BYTES, env = "OOMWATCH_RING_SIZE")]
     pub(crate) ring_size: u32,
 
-    /// How victims are found. `auto` takes the best that this host allows; `ebpf` the best that
-    /// is not `counters`; `counters` needs no privilege, and cannot tell who was killed.
+    /// Choose how to find victims. `auto` takes the best tier that this host allows, and `ebpf` the best that is not
+    /// `counters`. `counters` needs no privilege, and cannot tell who was killed.
     #[arg(long, value_enum, default_value_t = TierArg::Auto, env = "OOMWATCH_TIER")]
     pub(crate) tier: TierArg,
 
-    /// Name of this node in events; default is the host name.
+    /// Name this node in events. Default is the host name.
     #[arg(long, env = "OOMWATCH_NODE")]
     pub(crate) node: Option<String>,
 
     /// Leave the eBPF programs and their ring in the kernel when stopping, in this directory below
-    /// /sys/fs/bpf, and go on with them at the next start: no kill in between loses its details.
+    /// /sys/fs/bpf. The next start uses them again: no kill in between loses its details.
     #[arg(long, value_name = "DIR", env = "OOMWATCH_PIN")]
     pub(crate) pin: Option<PathBuf>,
 
@@ -166,12 +166,12 @@ pub(crate) struct ApiArgs {
     #[arg(long, value_name = "PATH", value_parser = socket::parse, env = "OOMWATCH_CONTROL")]
     pub(crate) control: Option<ControlArg>,
 
-    /// Group that may use the control socket too: its name or number.
+    /// Let this group use the control socket too: its name or number.
     #[arg(long, value_name = "GROUP", value_parser = socket::parse_group, env = "OOMWATCH_CONTROL_GROUP")]
     pub(crate) control_group: Option<u32>,
 
-    /// Also listen here, such as on 127.0.0.1:9187, for a status page, metrics, health and events. Nothing can
-    /// be changed there, and there is no password.
+    /// Also listen here, such as on 127.0.0.1:9187, for a status page, metrics, health and events. Clients cannot
+    /// change anything there, and need no password.
     #[arg(long, value_name = "HOST:PORT", env = "OOMWATCH_LISTEN")]
     pub(crate) listen: Option<String>,
 
@@ -193,7 +193,7 @@ pub(crate) struct ApiArgs {
 // Arguments that name the daemon.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
-    /// The control socket that `run` was given. Default is /run/oomwatch/oomwatch.sock.
+    /// Ask the daemon at this control socket. Default is /run/oomwatch/oomwatch.sock.
     #[arg(long, value_name = "PATH", value_parser = socket::parse, env = "OOMWATCH_CONTROL")]
     pub(crate) control: Option<ControlArg>,
 }
@@ -224,7 +224,7 @@ pub(crate) struct RemoveArgs {
 // Arguments of `list` and `status`.
 #[derive(Debug, Args)]
 pub(crate) struct AskArgs {
-    /// Form of the answer.
+    /// Choose the form of the answer.
     #[arg(long, value_enum, default_value_t = AnswerOutput::Text)]
     pub(crate) output: AnswerOutput,
 
@@ -248,11 +248,11 @@ pub(crate) struct EventsArgs {
     #[arg(long, short)]
     pub(crate) follow: bool,
 
-    /// Only the latest N of those that happened already; the daemon keeps 1,000 at most.
+    /// Show only the latest N that happened already. The daemon keeps 1,000 at most.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
 
-    /// Form of the events.
+    /// Choose the form of the events.
     #[arg(long, value_enum, default_value_t = HistoryOutput::Text)]
     pub(crate) output: HistoryOutput,
 
@@ -285,16 +285,16 @@ pub(crate) struct ManArgs {
 // Arguments of the store.
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// Keep the history in this directory, and the ledgers that find kills from the time without a daemon. Without it
-    /// nothing is kept. Default is the one that systemd made ($STATE_DIRECTORY).
+    /// Keep the history in this directory, and the ledgers that find kills from the time without a daemon. Without a
+    /// directory oomwatch keeps nothing. Default is the one that systemd made ($STATE_DIRECTORY).
     #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// How long the history is kept at most, in time that the host ran.
+    /// Keep events of the history this long at most, in time that the host ran.
     #[arg(long, value_name = "DURATION", value_parser = time::parse_duration, default_value = "30d", env = "OOMWATCH_HISTORY_MAX_AGE")]
     pub(crate) history_max_age: Duration,
 
-    /// How large the history may get, the oldest going first.
+    /// Keep the history this small: the oldest events go first.
     #[arg(
         long,
         value_name = "SIZE",
@@ -307,32 +307,32 @@ pub(crate) struct StoreArgs {
 // Arguments of `history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// The state directory that `run` was given. Default is the one that systemd made
+    /// Read this state directory. Default is the one that systemd made
     /// ($STATE_DIRECTORY), or /var/lib/oomwatch.
     #[arg(long, value_name = "DIR", env = "OOMWATCH_STATE_DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 
-    /// Only what happened since: 24h, or a time such as 2026-08-22T10:00:00Z.
+    /// Show only what happened since: 24h, or a time such as 2026-08-22T10:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = time::parse_since)]
     pub(crate) since: Option<i128>,
 
-    /// Only this container: its id, the first digits of a hexadecimal one, or its name.
+    /// Show only this container: its id, the first digits of a hexadecimal one, or its name.
     #[arg(long, value_name = "ID")]
     pub(crate) container: Option<String>,
 
-    /// Only this Kubernetes pod.
+    /// Show only this Kubernetes pod.
     #[arg(long)]
     pub(crate) pod: Option<String>,
 
-    /// Only this namespace.
+    /// Show only this namespace.
     #[arg(long)]
     pub(crate) namespace: Option<String>,
 
-    /// Only the latest N events.
+    /// Show only the latest N events.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
 
-    /// Form of the events.
+    /// Choose the form of the events.
     #[arg(long, value_enum, default_value_t = HistoryOutput::Text)]
     pub(crate) output: HistoryOutput,
 }
@@ -349,7 +349,7 @@ pub(crate) enum HistoryOutput {
 // Arguments of `demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Form of the event.
+    /// Choose the form of the event.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }

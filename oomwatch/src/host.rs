@@ -281,7 +281,7 @@ fn oom_control(probe: &Probe) -> Finding {
     } else {
         Finding::poor(
             "limits",
-            "out_of_memory() cannot be hooked: events do not say which limit was hit",
+            "cannot hook out_of_memory(): events do not say which limit was hit",
             Severity::Degraded,
             "needs fentry: CONFIG_FUNCTION_TRACER, and on arm64 kernel 6.0",
         )

@@ -134,7 +134,7 @@ fn write(scrape: Scrape, format: MetricsFormat) -> String {
         MetricsFormat::Prometheus => prometheus_text::encode(&mut text, &registry),
     };
     if let Err(error) = written {
-        warn!(%error, "the metrics cannot be written");
+        warn!(%error, "cannot write the metrics");
     }
     text
 }

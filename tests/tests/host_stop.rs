@@ -170,7 +170,7 @@ fn what_nobody_reads_until_the_end_is_lost_and_said() {
     let (status, log) = running.ended();
     assert_eq!(status.code(), Some(FAILURE), "{log}");
     assert!(
-        log.contains("events did not come out before the end"),
+        log.contains("stdout did not take all events before the end"),
         "{log}"
     );
     assert!(read_whole(reader, &victims) < KILLS, "{log}");

@@ -164,7 +164,7 @@ async fn is_free(path: &Path) -> Result<(), ControlError> {
     }
     match timeout(CONNECT_LIMIT, UnixStream::connect(path)).await {
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            info!(path = %path.display(), "the control socket of a daemon that is gone is replaced");
+            info!(path = %path.display(), "oomwatch replaced the control socket of a daemon that is gone");
             Ok(())
         }
         // The file went away at this moment.

@@ -76,7 +76,7 @@ pub(super) async fn serve(listen: Listen, router: Router, stop: CancellationToke
             Err(error) => {
                 failed += 1;
                 if failed.is_power_of_two() {
-                    warn!(%error, failed, "a connection to the API cannot be accepted");
+                    warn!(%error, failed, "cannot accept a connection to the API");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -73,14 +73,14 @@ async fn default_control(access: ControlAccess) -> Option<ControlSocket> {
     if let Some(dir) = path.parent()
         && let Err(error) = make_dir(dir)
     {
-        warn!(%error, dir = %dir.display(), "no control socket: its directory cannot be made; --control PATH takes another, --control none wants none");
+        warn!(%error, dir = %dir.display(), "cannot make the directory of the control socket: oomwatch runs without one; choose another with --control PATH, or none with --control none");
         return None;
     }
     match ControlSocket::bind(path, access).await {
         Ok(socket) => Some(socket),
         Err(error) => {
             let error = anyhow::Error::from(error);
-            warn!(error = %format_args!("{error:#}"), "no control socket; --control PATH takes another, --control none wants none");
+            warn!(error = %format_args!("{error:#}"), "cannot listen on the control socket: oomwatch runs without one; choose another with --control PATH, or none with --control none");
             None
         }
     }

@@ -160,7 +160,7 @@ impl Directories {
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return found,
                 Err(error) => {
-                    warn!(%error, "changes of cgroups cannot be read");
+                    warn!(%error, "cannot read changes of cgroups");
                     return found;
                 }
             };

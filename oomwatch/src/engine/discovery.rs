@@ -39,7 +39,7 @@ impl Engine {
             && let Some(container) = self.container_at(id)
             && let Err(error) = self.register_found(container)
         {
-            warn!(%error, cgroup = id.0, "a discovered container cannot be registered");
+            warn!(%error, cgroup = id.0, "cannot register a discovered container");
         }
     }
 

@@ -99,7 +99,7 @@ impl Engine {
             details: ContainerDetails::default(),
         };
         if let Err(error) = self.register(container) {
-            warn!(%error, "a container of a runtime cannot be registered");
+            warn!(%error, "cannot register a runtime's container");
         }
     }
 

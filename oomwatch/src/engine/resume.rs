@@ -99,11 +99,11 @@ impl Engine {
         match self.register(container) {
             Ok(()) => {
                 self.by_hand.restored.insert(cgroup);
-                info!(container = %id, cgroup = cgroup.0, "registered as before");
+                info!(container = %id, cgroup = cgroup.0, "registered again from the store");
             }
             Err(error) => {
                 self.forget_by_hand(cgroup);
-                warn!(%error, "a container cannot be registered as before");
+                warn!(%error, "cannot register a container from the store");
             }
         }
     }

@@ -69,7 +69,7 @@ impl Older {
     /// Detaches and removes it.
     pub(super) fn retire(self) {
         if let Err(error) = self.generation.remove() {
-            warn!(%error, "what is pinned cannot be removed");
+            warn!(%error, "cannot remove pinned programs");
         }
     }
 }

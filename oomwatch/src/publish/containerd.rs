@@ -232,7 +232,7 @@ async fn work(socket: PathBuf, mut kills: mpsc::Receiver<Kill>) {
 fn say(socket: &Path, error: &GrpcError, failures: u32) {
     let (socket, cause) = (socket.display(), causes(error));
     if failures == 1 {
-        warn!(publisher = "containerd", %socket, %error, cause, "not connected: kills wait");
+        warn!(publisher = "containerd", %socket, %error, cause, "cannot reach containerd: kills wait");
     } else {
         debug!(publisher = "containerd", %socket, %error, cause, failures, "still not connected");
     }

@@ -36,7 +36,7 @@ impl Feed {
                     add(&counts.lost_in_queue, lost);
                     warn!(
                         publisher,
-                        lost, "events left the store before they were published"
+                        lost, "retention removed events before they were published"
                     );
                     outbox.done();
                 }
@@ -63,7 +63,7 @@ pub(super) async fn deliver(
         Ok(()) => {}
         Err(PublishError::Closed) => return counts.is_unwanted.store(true, Ordering::Relaxed),
         Err(error) => {
-            warn!(publisher = publisher.name(), %error, cause = causes(&error), "publisher not opened");
+            warn!(publisher = publisher.name(), %error, cause = causes(&error), "cannot open a publisher");
         }
     }
     while let Some(event) = feed.next(publisher.name(), &counts).await {
@@ -78,7 +78,7 @@ pub(super) async fn deliver(
             Err(error) => {
                 add(&counts.lost_by_publisher, 1);
                 let cause = causes(&error);
-                warn!(publisher = publisher.name(), event = event.id, %error, cause, "event not published");
+                warn!(publisher = publisher.name(), event = event.id, %error, cause, "a publisher could not publish an event");
             }
         }
         feed.done();
@@ -108,7 +108,10 @@ async fn send(
             }
             done => {
                 if failures > 0 {
-                    info!(publisher = publisher.name(), failures, "publishing goes on");
+                    info!(
+                        publisher = publisher.name(),
+                        failures, "a publisher works again"
+                    );
                 }
                 return done;
             }
@@ -124,7 +127,7 @@ async fn send(
 fn say(publisher: &str, event: &OomEvent, error: &PublishError, failures: u64) {
     let (event, cause) = (&event.id, causes(error));
     if failures == 1 {
-        warn!(publisher, event, %error, cause, "not published for now: it is tried again, and events wait");
+        warn!(publisher, event, %error, cause, "a publisher fails for now: events wait, and it tries again");
     } else {
         debug!(publisher, event, %error, cause, failures, "still not published");
     }

@@ -193,7 +193,7 @@ async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
     }
     for held in budget.take_all() {
         if let Err(error) = send(&client, &held).await {
-            warn!(publisher = "kubernetes", kills = held.count, %error, cause = causes(&error), "kills that were held back are not published");
+            warn!(publisher = "kubernetes", kills = held.count, %error, cause = causes(&error), "the publisher dropped kills that it held back");
         }
     }
 }
@@ -225,7 +225,7 @@ async fn send_due(client: &Client, budget: &mut Budget, now: Instant) -> Result<
             Err(error @ PublishError::Failed(_)) => return Err(error),
             Err(error) => {
                 let cause = causes(&error);
-                warn!(publisher = "kubernetes", kills = held.count, %error, cause, "kills that were held back are not published");
+                warn!(publisher = "kubernetes", kills = held.count, %error, cause, "the publisher dropped kills that it held back");
             }
             Ok(()) => {}
         }

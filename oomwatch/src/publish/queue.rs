@@ -86,7 +86,7 @@ impl Queue {
             Err(TrySendError::Full(_)) => {
                 let lost = add(&self.counts.lost_in_queue, 1);
                 if lost.is_power_of_two() {
-                    warn!(publisher = %self.name, lost, "a publisher is too slow: events lost");
+                    warn!(publisher = %self.name, lost, "a publisher is too slow and lost events");
                 }
             }
         }
@@ -159,13 +159,13 @@ impl Queue {
         match self.way {
             QueueKind::Memory(_) if left > 0 => {
                 add(&self.counts.lost_in_queue, left);
-                warn!(publisher = %self.name, lost = left, "a publisher does not come to an end: events lost");
+                warn!(publisher = %self.name, lost = left, "a publisher did not stop in time and lost events");
             }
             QueueKind::Memory(_) => {
-                warn!(publisher = %self.name, "a publisher does not come to an end");
+                warn!(publisher = %self.name, "a publisher did not stop in time");
             }
             QueueKind::Store(_) => {
-                warn!(publisher = %self.name, left, "a publisher does not come to an end: events stay in the store until the next start");
+                warn!(publisher = %self.name, left, "a publisher did not stop in time: its events stay in the store until the next start");
             }
         }
     }

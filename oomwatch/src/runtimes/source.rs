@@ -212,7 +212,7 @@ fn say(source: &dyn RuntimeSource, error: &SourceError, failures: u32) {
     if matches!(error, SourceError::Unsupported) {
         debug!(source = %api, %socket, "a runtime does not speak this interface");
     } else if failures == 1 {
-        warn!(source = %api, %socket, %error, cause, "a runtime is not followed for now: names may be missing");
+        warn!(source = %api, %socket, %error, cause, "cannot follow a container runtime for now: names may be missing");
     } else {
         debug!(source = %api, %socket, %error, cause, failures, "a runtime is still not followed");
     }

@@ -154,7 +154,7 @@ impl Cursors {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    warn!(%error, "how far publishers are cannot be stored for now: a restart may publish events again");
+                    warn!(%error, "cannot store the publishers' cursors for now: a restart may publish events again");
                 }
             }
         }

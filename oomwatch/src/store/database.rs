@@ -59,7 +59,7 @@ impl Database {
                 let aside = move_aside(files)?;
                 warn!(
                     path = %path.display(), aside = %aside.display(), error = %source,
-                    "the store is damaged: it was moved aside and a new one is begun"
+                    "the store is damaged: oomwatch moved it aside and began a new one"
                 );
                 Self::open(&files.database(), boot_id)
             }
@@ -227,7 +227,7 @@ fn load_pending(connection: &Connection) -> Result<Vec<OomEvent>, rusqlite::Erro
         match OomEvent::from_json(&json?) {
             Ok(event) => events.push(event),
             Err(error) => {
-                warn!(%error, "a stored event that waited cannot be read, so it is not published");
+                warn!(%error, "cannot read a waiting event from the store: it is not published");
             }
         }
     }

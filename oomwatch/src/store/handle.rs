@@ -229,7 +229,7 @@ impl Store {
             self.shared.done(false);
             warn!(
                 lost = self.shared.lost_events.load(Ordering::Acquire),
-                "the store does not come to an end: events are lost to the history"
+                "the store did not stop in time: events are lost to the history"
             );
         }
         self.shared.lost_events.load(Ordering::Acquire)

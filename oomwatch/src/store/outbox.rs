@@ -125,7 +125,7 @@ impl Outbox {
         match OomEvent::from_json(&json) {
             Ok(event) => OutboxRead::Event(Arc::new(event)),
             Err(error) => {
-                warn!(%error, number, "a stored event cannot be read, so it is not published");
+                warn!(%error, number, "cannot read an event from the store: it is not published");
                 OutboxRead::Lost(1)
             }
         }
@@ -143,7 +143,7 @@ impl Outbox {
         if std::mem::replace(&mut self.failing, true) {
             debug!(%error, cause, "the store still cannot be read");
         } else {
-            warn!(%error, cause, "the store cannot be read for now: events wait to be published");
+            warn!(%error, cause, "cannot read the store for now: events wait to be published");
         }
     }
 

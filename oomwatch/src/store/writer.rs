@@ -136,7 +136,7 @@ impl Writer {
             match self.write(batch) {
                 Ok(()) => {
                     if self.failing.take().is_some() {
-                        info!("the store is written again");
+                        info!("the store takes writes again");
                     }
                     return true;
                 }
@@ -153,7 +153,7 @@ impl Writer {
 
     fn say_failing(&self, error: &StoreError) {
         if self.failing.is_none() {
-            warn!(%error, cause = cause(error), "the history cannot be written for now; watching goes on");
+            warn!(%error, cause = cause(error), "cannot write the history for now: watching goes on");
         }
     }
 
@@ -191,7 +191,7 @@ impl Writer {
         let aside = database::move_aside(&self.files)?;
         warn!(
             %error, cause = cause(error), aside = %aside.display(),
-            "the store is damaged: it was moved aside and a new one is begun"
+            "the store is damaged: oomwatch moved it aside and began a new one"
         );
         Ok(())
     }
@@ -230,12 +230,12 @@ impl Writer {
                     .and_then(|()| self.begin_anew(&Batch::default()));
                 if let Err(error) = begun {
                     // The next batch tries again.
-                    warn!(%error, cause = cause(&error), "no new store can be begun for now");
+                    warn!(%error, cause = cause(&error), "cannot begin a new store for now");
                 }
                 self.shared.wanted.notify_one();
             }
             Err(error) => {
-                warn!(%error, cause = cause(&error), "the history is not trimmed for now");
+                warn!(%error, cause = cause(&error), "cannot trim the history for now");
             }
         }
     }

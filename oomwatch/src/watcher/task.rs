@@ -150,7 +150,7 @@ impl Task {
             Event::Scanned(outcome) => self.scanned(outcome),
             Event::Readable(Ok(())) => self.drain_some(),
             Event::Readable(Err(error)) => {
-                error!(%error, "the ring cannot be waited for any more");
+                error!(%error, "cannot wait for the ring any more");
                 return Break(Some(error));
             }
             Event::Command(Some(command)) => self.command(command),

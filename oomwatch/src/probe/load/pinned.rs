@@ -27,7 +27,7 @@ pub(super) fn start_or_without(
     match start_with_btf(config, pin) {
         Err(ProbeError::Pin(error)) => {
             let error = ProbeError::Pin(error).with_causes();
-            warn!(%error, "watching goes on without --pin: kills while no daemon runs have no details");
+            warn!(%error, "oomwatch watches without --pin: kills while no daemon runs will have no details");
             start_with_btf(config, None)
         }
         started => started,

@@ -175,7 +175,7 @@ impl<D: Daemon> Feed<'_, D> {
             Ok(None) => Ok(()),
             Err(error) => {
                 if !std::mem::replace(&mut self.said, true) {
-                    warn!(%error, "a runtime's event is not understood");
+                    warn!(%error, "cannot read a runtime's event");
                 }
                 Ok(())
             }

@@ -59,7 +59,7 @@ impl Lines {
     fn say(&mut self) {
         if !std::mem::replace(&mut self.said, true) {
             let limit = MAX_LINE_BYTES;
-            warn!(limit, "a runtime's event is too long and left out");
+            warn!(limit, "a runtime's event is too long: oomwatch left it out");
         }
     }
 }

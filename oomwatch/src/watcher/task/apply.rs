@@ -51,7 +51,7 @@ impl Task {
         match self.read_once(id) {
             Ok(read) => read.map(|read| reading(id, read)),
             Err(error) => {
-                warn!(%error, "a counter cannot be read");
+                warn!(%error, "cannot read a counter");
                 None
             }
         }

@@ -47,14 +47,14 @@ impl Task {
         if drops.victims > before.victims {
             warn!(
                 lost = drops.victims - before.victims,
-                "records of victims found no room in the ring; their number is made up from the counters"
+                "the ring dropped records of victims: oomwatch takes their number from the counters"
             );
             self.audit.lost(clock::now().boottime_ns);
         }
         if drops.cgroups > before.cgroups {
             warn!(
                 lost = drops.cgroups - before.cgroups,
-                "records of cgroups found no room in the ring; scanning again"
+                "the ring dropped records of cgroups: oomwatch scans again"
             );
             self.scans.want();
         }
@@ -134,7 +134,7 @@ impl Task {
             // if the cgroup is there after the reading, it was there before.
             Ok(events) => events.filter(|_| self.hierarchy.is_at(id, &path))?.oom_kill,
             Err(error) => {
-                warn!(%error, "a counter cannot be read");
+                warn!(%error, "cannot read a counter");
                 None
             }
         }

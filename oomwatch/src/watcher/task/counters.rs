@@ -60,7 +60,7 @@ impl Task {
             for _ in 0..MAX_ROUNDS {
                 let moved = task.take_changes(watch);
                 let ready = watch.ready().unwrap_or_else(|error| {
-                    error!(%error, "the counters' notifications cannot be read");
+                    error!(%error, "cannot read notifications of counters");
                     Vec::new()
                 });
                 if ready.is_empty() && !moved {
@@ -231,7 +231,7 @@ impl Task {
                 Ok(Some(read)) => readings.push(reading(id, read)),
                 Ok(None) if is_open => gone.push(id),
                 Ok(None) => {}
-                Err(error) => warn!(%error, "a counter cannot be read"),
+                Err(error) => warn!(%error, "cannot read a counter"),
             }
         }
         for id in gone {
@@ -281,10 +281,7 @@ impl Task {
         match self.hierarchy.id(&directory) {
             Ok(found) if found == id => {
                 if self.engine.registry().contains(id) && watch.try_open(id, &directory) {
-                    warn!(
-                        cgroup = id.0,
-                        "the counters of a container started again at 0"
-                    );
+                    warn!(cgroup = id.0, "a container's counters began again at 0");
                     self.tell(watch, &[id]);
                 }
             }

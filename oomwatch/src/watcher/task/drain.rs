@@ -76,7 +76,7 @@ pub(super) fn understood(
         .inspect_err(|error| {
             report.lost.decode += 1;
             if report.lost.decode.is_power_of_two() {
-                warn!(%error, count = report.lost.decode, "a record was not understood");
+                warn!(%error, count = report.lost.decode, "cannot decode a record of the ring");
             }
         })
         .ok()

@@ -144,7 +144,7 @@ impl Task {
         if let Some(residual) = ledger.and_then(NodeLedger::take_warning) {
             warn!(
                 residual,
-                "the node counts OOM kills that no record and no container's counter tells of"
+                "the node counted OOM kills that no record and no container's counter tells of"
             );
         }
     }

@@ -157,11 +157,11 @@ impl Task {
         match outcome {
             Outcome::Walked(Ok(Ok(walk))) => self.take_in(&walk),
             Outcome::Walked(Ok(Err(error))) => {
-                error!(%error, "the cgroup hierarchy cannot be scanned; trying again");
+                error!(%error, "cannot scan the cgroup hierarchy: oomwatch tries again");
                 self.scans.retry_later();
             }
             Outcome::Walked(Err(error)) => {
-                error!(%error, "a scan of the cgroup hierarchy ended early; trying again");
+                error!(%error, "a scan of the cgroup hierarchy ended early: oomwatch tries again");
                 self.scans.retry_later();
             }
             Outcome::Retry if self.source.counters.is_some() => self.rescan_counted(),
@@ -205,7 +205,7 @@ impl Task {
         };
         if tokio::time::timeout(LAST_SCANS, scans).await.is_err() {
             warn!(
-                "the last scan was not waited for: cgroups whose records were lost may be unknown"
+                "the last scan did not end in time: cgroups whose records were lost may be unknown"
             );
         }
     }

@@ -288,10 +288,7 @@ impl Task {
         // There may be several rings: a counter numbers what was counted in all of them.
         backlog.sort_by_key(Record::boottime_ns);
         self.engine.learn_all(&backlog);
-        info!(
-            records = backlog.len(),
-            "going on with the programs that are pinned"
-        );
+        info!(records = backlog.len(), "oomwatch uses the pinned programs");
         backlog
     }
 
@@ -320,14 +317,14 @@ impl Task {
     fn warn_of_limits(&self, root: CgroupId) {
         if !has_counters(&self.hierarchy) {
             warn!(
-                "the memory controller is on cgroup v1: kills are reported from the tracepoint alone, without counters to hold them against"
+                "the memory controller is on cgroup v1: oomwatch reports kills from the tracepoint alone and has no counters to compare them with"
             );
         }
         if root != CgroupId::ROOT {
-            warn!("in a foreign cgroup namespace: victims outside of it have no path");
+            warn!("oomwatch runs in a cgroup namespace: victims outside of it have no path");
         }
         if self.source.lacks_oom_control() {
-            warn!("out_of_memory() cannot be hooked: events do not say which limit was hit");
+            warn!("cannot hook out_of_memory(): events do not say which limit was hit");
         }
     }
 }
@@ -361,7 +358,7 @@ fn warn_of_losses(lost: u64, said: Option<u64>) {
     if lost > said {
         warn!(
             lost = lost - said,
-            "records of victims found no room in the pinned ring; of those without a daemon only books in --state-dir can tell"
+            "the pinned ring dropped records of victims: only ledgers in --state-dir tell of kills while no daemon ran"
         );
     }
 }
@@ -433,7 +430,7 @@ fn boot_id(path: &str) -> Arc<str> {
     match std::fs::read_to_string(path) {
         Ok(id) => id.trim().into(),
         Err(error) => {
-            warn!(%error, path, "the boot id is unknown: nothing of an earlier run is resumed");
+            warn!(%error, path, "the boot id is unknown: oomwatch resumes nothing of an earlier run");
             let random = || RandomState::new().hash_one(path);
             format!("unknown-{:016x}{:016x}", random(), random()).into()
         }

@@ -19,7 +19,7 @@ impl Task {
     pub(super) fn take_changes(&mut self, watch: &mut CounterWatch) -> bool {
         let found = watch.directories.changes();
         if found.overflow {
-            warn!("changes of cgroups were lost; scanning again");
+            warn!("changes of cgroups were lost: oomwatch scans again");
             self.rescan(watch, true);
         }
         let any = !found.changes.is_empty();
@@ -61,7 +61,7 @@ impl Task {
             Ok(id) => id,
             // Gone already; the removal reports it.
             Err(CgroupError::NotFound { .. }) => return,
-            Err(error) => return warn!(%error, "a new cgroup cannot be looked at"),
+            Err(error) => return warn!(%error, "cannot look at a new cgroup"),
         };
         let is_new = !self.engine.tree().contains(id);
         let now = clock::now();
@@ -159,7 +159,7 @@ impl Task {
             warn!(
                 kills = untold,
                 parent = parent.0,
-                "several cgroups were removed at once, with kills that cannot be assigned"
+                "several cgroups were removed at once: their kills belong to none in particular"
             );
             Some(self.engine.residual(parent, untold, now))
         } else {
@@ -203,7 +203,7 @@ impl Task {
     }
 
     fn cannot_scan(&mut self, error: &io::Error) {
-        error!(%error, "the cgroup hierarchy cannot be scanned; trying again");
+        error!(%error, "cannot scan the cgroup hierarchy: oomwatch tries again");
         self.scans.retry_later();
     }
 
@@ -216,7 +216,7 @@ impl Task {
         match Family::read(&self.hierarchy.directory(&path)) {
             Ok(found) => found,
             Err(error) => {
-                warn!(%error, "the counters of a container's parent cannot be read");
+                warn!(%error, "cannot read the counters of a container's parent");
                 None
             }
         }
