@@ -6,6 +6,7 @@
 
 pub(crate) mod by_path;
 pub(crate) mod container;
+pub(crate) mod identity;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod registry;

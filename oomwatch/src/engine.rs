@@ -35,6 +35,7 @@ use crate::{
         container::Container,
         names::{Names, SourceNumber},
         registry::{Registry, RegistryError},
+        sighting::RuntimeKey,
     },
     engine::{
         compose::{EventContext, Origin},
@@ -91,7 +92,7 @@ pub(crate) struct Engine {
     units: bool,
     names: Names,
     /// Containers for which sources are to be asked.
-    wanted: Vec<(SourceNumber, ContainerId)>,
+    wanted: Vec<(SourceNumber, RuntimeKey)>,
     tree: Tree,
     /// Cgroups below which no walk has been since the start, such as for want of descriptors.
     unseen: HashSet<CgroupId>,
@@ -250,11 +251,9 @@ impl Engine {
 
     /// As [`Self::register`], for a container that is what its path says.
     fn register_found(&mut self, container: Container) -> Result<(), RegistryError> {
-        let id = container.id.clone();
         let asked = self.names.askable(&container);
         self.registry.add_found(&self.tree, container)?;
-        let wanted = asked.into_iter().map(|source| (source, id.clone()));
-        self.wanted.extend(wanted);
+        self.wanted.extend(asked);
         self.newly_registered = true;
         Ok(())
     }

@@ -13,7 +13,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{containers::container::Container, id::CgroupId, record::Constraint, tier::Tier};
+use crate::{
+    containers::{container::Container, identity::Identity},
+    id::CgroupId,
+    record::Constraint,
+    tier::Tier,
+};
 
 /// Name and version of the event schema.
 pub const SCHEMA: &str = "oomwatch.oom/1";
@@ -230,6 +235,15 @@ pub struct OomEvent {
     pub delivered_ns: Option<u64>,
     /// How good the event is.
     pub quality: Quality,
+}
+
+impl OomEvent {
+    /// On what evidence the container has its name.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let container = self.container.as_ref();
+        container.map_or(Identity::Unknown, |container| container.identity)
+    }
 }
 
 /// The clocks at one moment.

@@ -16,6 +16,7 @@ use crate::{
     cgroup::hierarchy::CgroupError,
     containers::{
         container::{Container, ContainerDetails},
+        identity::Identity,
         registry::RegistryError,
         sighting::{RuntimeApi, RuntimeSocket},
     },
@@ -69,6 +70,8 @@ impl Fake {
             container: Arc::new(Container {
                 id: ContainerId::new(id).unwrap(),
                 cgroup_id: CgroupId(7),
+                identity: Identity::Manual,
+                inside: None,
                 details: details.clone(),
             }),
             cgroup_path: path.to_str().map(str::to_owned),

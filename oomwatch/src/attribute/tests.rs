@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    containers::container::ContainerDetails,
+    containers::{container::ContainerDetails, identity::Identity},
     id::ContainerId,
     record::fixture::{memcg, victim},
 };
@@ -26,6 +26,8 @@ fn register(registry: &mut Registry, id: &str, cgroup: u64) {
     let container = Container {
         id: ContainerId::new(id).unwrap(),
         cgroup_id: CgroupId(cgroup),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     registry.add(&Tree::new(CgroupId::ROOT), container).unwrap();

@@ -3,7 +3,10 @@
 
 use super::path::{self, Kind, PathIdentity};
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     id::{CgroupId, ContainerId, printable},
     topology::tree::Tree,
 };
@@ -30,6 +33,8 @@ pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container>
     Some(Container {
         id: ContainerId::new(&identity.id).ok()?,
         cgroup_id,
+        identity: Identity::Path,
+        inside: None,
         details: details(identity),
     })
 }
@@ -39,6 +44,8 @@ pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     Some(Container {
         id: ContainerId::new(path).ok()?,
         cgroup_id,
+        identity: Identity::Path,
+        inside: None,
         details: ContainerDetails::default(),
     })
 }
@@ -57,6 +64,8 @@ pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     Some(Container {
         id: ContainerId::new(id).ok()?,
         cgroup_id,
+        identity: Identity::Path,
+        inside: None,
         details: details(unit),
     })
 }

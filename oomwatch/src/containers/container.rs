@@ -1,5 +1,8 @@
 //! A container: the cgroup that was registered, and what is known of it.
 
+use std::sync::Arc;
+
+use super::identity::Identity;
 use crate::id::{CgroupId, ContainerId};
 
 /// A container that oomwatch answers for.
@@ -10,6 +13,10 @@ pub struct Container {
     pub id: ContainerId,
     /// Its cgroup; kills in cgroups below belong to it too.
     pub cgroup_id: CgroupId,
+    /// On what evidence it has this id.
+    pub identity: Identity,
+    /// The container that it is in, as far as it is only claimed to be one.
+    pub inside: Option<Arc<Container>>,
     /// What else is known.
     pub details: ContainerDetails,
 }
@@ -35,6 +42,9 @@ pub struct ContainerDetails {
     pub containerd_namespace: Option<String>,
     /// Socket of that containerd, for `ctr -a`.
     pub containerd_address: Option<String>,
+    /// Within which the runtime's ids are unique: containerd's namespace, `host`, or the owner of a rootless engine as
+    /// `uid:1000`. Of a claim: the container that it is in, as `in:` and the id of its cgroup, or the user who made it.
+    pub realm: Option<String>,
     /// How often Kubernetes started this container in its pod before.
     pub attempt: Option<u32>,
     /// Whether it is the container that only holds a pod's namespaces (pause).

@@ -1,18 +1,22 @@
-//! What runtimes report of their containers, by id: the part of an answer that no path holds.
+//! What runtimes report of their containers: the part of an answer that no path holds.
 //!
-//! Kept apart from the registry, because a name may come before the container's cgroup exists, or after its kill. It
-//! may come from several sources. A name outlives the container as long as the tombstone does. Names are bounded in
-//! number and in size, because labels are whatever people put there. Pure: time is an argument.
+//! Kept apart from the registry, because a name may come before the container's cgroup exists, or after its kill. Two
+//! runtimes may use one id: names are kept by the runtime's own key, and [`Names::name`] decides which of them are a
+//! registered container's. A name outlives the container as long as the tombstone does. Names are bounded in number
+//! and in size, because labels are whatever people put there. Pure: time is an argument.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
 };
 
-use super::sighting::RuntimeApi;
+use super::sighting::{CRI_NAMESPACE, Owner, Realm, RuntimeApi, RuntimeKey};
 use crate::{
-    containers::container::{Container, ContainerDetails},
-    id::ContainerId,
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
+    id::{CgroupId, ContainerId},
     topology::tree::TOMBSTONE_NS,
 };
 
@@ -22,9 +26,6 @@ const MAX_CONTAINERS: usize = 65_536;
 const MAX_NAME_BYTES: usize = 512;
 /// Bytes of all labels of a container, keys included.
 const MAX_LABELS_BYTES: usize = 4096;
-
-/// The namespace in which containerd keeps what its CRI plugin makes.
-const CRI_NAMESPACE: &str = "k8s.io";
 
 /// Number of a source, from 0.
 pub(crate) type SourceNumber = u32;
@@ -37,6 +38,10 @@ struct NameRecord {
     api: RuntimeApi,
     /// A bit for each source that has it.
     sources: u64,
+    /// Its cgroup, by the runtime's word.
+    cgroup: Option<CgroupId>,
+    /// A source was asked where it is.
+    is_asked: bool,
     gone_ns: Option<u64>,
     /// Only an event's own details are known.
     is_partial: bool,
@@ -56,14 +61,27 @@ impl NameRecord {
         let namespace = self.details.containerd_namespace.as_deref();
         api == RuntimeApi::Cri && self.api < api && namespace == Some(CRI_NAMESPACE)
     }
+
+    /// Whether the record is a registered container's, which has the same id. The runtime says where it is, or root
+    /// made a path with the id that the runtime made up.
+    fn is_of(&self, realm: &Realm, container: &Container) -> bool {
+        match self.cgroup {
+            Some(cgroup) => cgroup == container.cgroup_id,
+            None => {
+                container.identity.is_evidence()
+                    && is_runtimes_id(container.id.as_str())
+                    && describes(realm, container.details.runtime.as_deref())
+            }
+        }
+    }
 }
 
 /// The names of all containers.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: HashMap<ContainerId, NameRecord>,
+    known: BTreeMap<RuntimeKey, NameRecord>,
     /// Containers that are gone, the first gone first.
-    gone: VecDeque<(u64, ContainerId)>,
+    gone: VecDeque<(u64, RuntimeKey)>,
     following: HashSet<(SourceNumber, RuntimeApi)>,
 }
 
@@ -72,124 +90,95 @@ impl Names {
     pub(crate) fn told(
         &mut self,
         source: (SourceNumber, RuntimeApi),
-        id: ContainerId,
+        key: RuntimeKey,
         details: ContainerDetails,
     ) {
-        self.learn(source, id, details, true);
+        self.learn(source, key, details, true);
     }
 
-    /// Takes in a container that a source reports; returns the id that the container is kept under. containerd's ids
-    /// are unique in a namespace only. If another container has the id already, the new one is kept as
-    /// `namespace/id`.
+    /// Takes in a container that a source reports.
     pub(crate) fn seen(
         &mut self,
         source: (SourceNumber, RuntimeApi),
-        id: ContainerId,
+        key: RuntimeKey,
+        cgroup: Option<CgroupId>,
         details: ContainerDetails,
-    ) -> Option<ContainerId> {
-        self.learn(source, id, details, false)
+    ) {
+        if let Some(record) = self.learn(source, key, details, false) {
+            record.cgroup = cgroup.or(record.cgroup);
+        }
     }
 
+    /// `None` if there is no room for it.
     fn learn(
         &mut self,
         (source, api): (SourceNumber, RuntimeApi),
-        id: ContainerId,
+        key: RuntimeKey,
         details: ContainerDetails,
         is_partial: bool,
-    ) -> Option<ContainerId> {
+    ) -> Option<&mut NameRecord> {
         self.following.insert((source, api));
-        let id = self.own_id(id, &details)?;
+        if !self.known.contains_key(&key) && !self.make_room() {
+            return None;
+        }
         let details = bounded(details);
-        if !self.known.contains_key(&id) && !self.make_room() {
-            return Some(id);
+        let known = self.known.entry(key).or_insert_with(|| NameRecord {
+            details: ContainerDetails::default(),
+            api,
+            sources: 0,
+            cgroup: None,
+            is_asked: false,
+            gone_ns: None,
+            is_partial,
+        });
+        let mut before = std::mem::take(&mut known.details);
+        if known.gone_ns.take().is_some() {
+            // Another container of the same name.
+            before = ContainerDetails::default();
+            known.api = api;
+            known.cgroup = None;
+            known.is_asked = false;
+            known.is_partial = is_partial;
         }
-        match self.known.get_mut(&id) {
-            Some(known) => {
-                let mut before = std::mem::take(&mut known.details);
-                if known.gone_ns.take().is_some() {
-                    // Another container of the same name.
-                    before = ContainerDetails::default();
-                    known.api = api;
-                    known.is_partial = is_partial;
-                }
-                known.is_partial &= is_partial;
-                known.sources |= bit(source);
-                known.details = if api >= known.api {
-                    overlaid(before, details)
-                } else {
-                    overlaid(details, before)
-                };
-                known.api = known.api.max(api);
-            }
-            None => {
-                let known = NameRecord {
-                    details,
-                    api,
-                    sources: bit(source),
-                    gone_ns: None,
-                    is_partial,
-                };
-                self.known.insert(id.clone(), known);
-            }
-        }
-        Some(id)
+        known.is_partial &= is_partial;
+        known.sources |= bit(source);
+        known.details = if api >= known.api {
+            overlaid(before, details)
+        } else {
+            overlaid(details, before)
+        };
+        known.api = known.api.max(api);
+        Some(known)
     }
 
-    /// A source reports that a container was removed. It may give the id as `namespace/id`.
-    pub(crate) fn gone(&mut self, source: SourceNumber, told: &str, now_ns: u64) {
-        if let Some(id) = self.find(told) {
-            self.left(source, &id, now_ns);
-        }
-    }
-
-    /// A source has this container no longer.
-    fn left(&mut self, source: SourceNumber, id: &ContainerId, now_ns: u64) {
-        if let Some(known) = self.known.get_mut(id) {
+    /// A source reports that a container was removed.
+    pub(crate) fn gone(&mut self, source: SourceNumber, key: &RuntimeKey, now_ns: u64) {
+        if let Some(known) = self.known.get_mut(key) {
             known.sources &= !bit(source);
             if known.sources == 0 && known.gone_ns.is_none() {
                 known.gone_ns = Some(now_ns);
-                self.gone.push_back((now_ns, id.clone()));
+                self.gone.push_back((now_ns, key.clone()));
             }
         }
     }
 
-    /// The id under which the container is kept that a source means.
-    fn find(&self, told: &str) -> Option<ContainerId> {
-        let kept = |id: &str| {
-            ContainerId::new(id)
-                .ok()
-                .filter(|id| self.known.contains_key(id))
-        };
-        let is_in = |namespace: &str, id: &ContainerId| {
-            let known = self.known.get(id);
-            known.is_some_and(|known| {
-                known.details.containerd_namespace.as_deref() == Some(namespace)
-            })
-        };
-        let unqualified = told.split_once('/').and_then(|(namespace, id)| {
-            let id = kept(id)?;
-            is_in(namespace, &id).then_some(id)
-        });
-        unqualified.or_else(|| kept(told))
-    }
-
-    /// A source has these containers and no others. It may give ids as `namespace/id`.
+    /// A source has these containers and no others.
     pub(crate) fn listed(
         &mut self,
         (source, api): (SourceNumber, RuntimeApi),
-        ids: &[String],
+        keys: &[RuntimeKey],
         now_ns: u64,
     ) {
         self.following.insert((source, api));
-        let listed: HashSet<ContainerId> = ids.iter().filter_map(|id| self.find(id)).collect();
-        let missing: Vec<ContainerId> = self
+        let listed: HashSet<&RuntimeKey> = keys.iter().collect();
+        let missing: Vec<RuntimeKey> = self
             .known
             .iter()
-            .filter(|(id, known)| known.sources & bit(source) != 0 && !listed.contains(*id))
-            .map(|(id, _)| id.clone())
+            .filter(|(key, known)| known.sources & bit(source) != 0 && !listed.contains(key))
+            .map(|(key, _)| key.clone())
             .collect();
-        for id in missing {
-            self.left(source, &id, now_ns);
+        for key in missing {
+            self.gone(source, &key, now_ns);
         }
     }
 
@@ -203,13 +192,63 @@ impl Names {
         self.following.contains(&(source, api))
     }
 
-    /// The container with all its known details; `None` if none are known.
+    /// The container with all its known details; `None` if none are known. Where two interfaces describe it, the
+    /// details of the later one hold.
     pub(crate) fn name(&self, container: &Container) -> Option<Arc<Container>> {
-        let known = self.known.get(&container.id)?;
+        let mut records: Vec<_> = self.records(container).collect();
+        records.sort_by_key(|(_, record)| record.api);
+        let is_any_runtimes = |(_, record): &&(&RuntimeKey, &NameRecord)| record.gone_ns.is_none();
+        let alive = records.iter().filter(is_any_runtimes).count();
+        let details = records.into_iter().fold(None, |below, (key, record)| {
+            let below = below.unwrap_or_else(|| container.details.clone());
+            let mut above = record.details.clone();
+            above.realm = Some(key.realm.to_string());
+            Some(overlaid(below, above))
+        })?;
+        let identity = match container.identity {
+            Identity::Path if alive > 0 => Identity::Runtime,
+            identity => identity,
+        };
         Some(Arc::new(Container {
-            details: overlaid(container.details.clone(), known.details.clone()),
+            details,
+            identity,
             ..container.clone()
         }))
+    }
+
+    /// The records of a registered container.
+    fn records(&self, container: &Container) -> impl Iterator<Item = (&RuntimeKey, &NameRecord)> {
+        self.with_id(container.id.as_str())
+            .filter(|(key, record)| record.is_of(&key.realm, container))
+    }
+
+    /// All that runtimes have under an id.
+    fn with_id(&self, id: &str) -> impl Iterator<Item = (&RuntimeKey, &NameRecord)> {
+        let first = RuntimeKey {
+            id: id.to_owned(),
+            // Before all others in their order.
+            realm: Realm::Containerd(Box::default()),
+        };
+        let from = self.known.range(first..);
+        from.take_while(move |(key, _)| key.id == id)
+    }
+
+    /// Where a runtime says that a container is which has this id, if it says so of one cgroup alone.
+    pub(crate) fn place(&self, id: &ContainerId, runtime: Option<&str>) -> Option<CgroupId> {
+        let alive = self
+            .with_id(id.as_str())
+            .filter(|(key, record)| record.gone_ns.is_none() && describes(&key.realm, runtime));
+        let mut places = alive.filter_map(|(_, record)| record.cgroup);
+        let place = places.next()?;
+        places.all(|other| other == place).then_some(place)
+    }
+
+    /// Whether a source is yet to be asked for a container's place. Says so once.
+    pub(crate) fn take_unplaced(&mut self, key: &RuntimeKey) -> bool {
+        let Some(record) = self.known.get_mut(key) else {
+            return false;
+        };
+        record.cgroup.is_none() && !std::mem::replace(&mut record.is_asked, true)
     }
 
     /// Whether a connected source is expected to report more of this container soon.
@@ -221,40 +260,50 @@ impl Names {
     /// Whether an interface is expected to report more of a container than is known.
     fn has_more(&self, api: RuntimeApi, container: &Container) -> bool {
         let runtime = container.details.runtime.as_deref();
-        let known = self.known.get(&container.id);
-        is_runtimes_id(container.id.as_str())
+        let mut records = self.records(container);
+        container.identity.is_evidence()
+            && is_runtimes_id(container.id.as_str())
             && knows(api, runtime)
-            && known.is_none_or(|known| !known.is_named() || known.is_left_to(api))
+            && records.all(|(_, known)| !known.is_named() || known.is_left_to(api))
     }
 
-    /// The sources to ask for a container whose cgroup appeared first. containerd's services are not among them: they
-    /// report each container before it runs.
-    pub(crate) fn askable(&self, container: &Container) -> Vec<SourceNumber> {
+    /// Whom to ask for a container whose cgroup appeared first. containerd's services are not among them: they report
+    /// each container before it runs.
+    pub(crate) fn askable(&self, container: &Container) -> Vec<(SourceNumber, RuntimeKey)> {
         let answers =
             |api: RuntimeApi| api != RuntimeApi::Containerd && self.has_more(api, container);
         let following = self.following.iter();
         following
             .filter(|(_, api)| answers(*api))
-            .map(|(source, _)| *source)
+            .map(|&(source, api)| {
+                let id = container.id.as_str().to_owned();
+                let realm = Realm::of(api);
+                (source, RuntimeKey { id, realm })
+            })
             .collect()
+    }
+
+    /// Whether a runtime that is followed would know a container with this runtime in its path.
+    pub(crate) fn follows(&self, runtime: Option<&str>) -> bool {
+        self.following.iter().any(|(_, api)| knows(*api, runtime))
     }
 
     /// Forgets containers that have been gone as long as a cgroup's tombstone stays, unless a living container has
     /// the id.
-    pub(crate) fn expire(&mut self, now_ns: u64, is_live: impl Fn(&ContainerId) -> bool) {
-        while let Some((gone_ns, id)) = self
+    pub(crate) fn expire(&mut self, now_ns: u64, is_live: impl Fn(&str) -> bool) {
+        while let Some((gone_ns, key)) = self
             .gone
             .pop_front_if(|(gone_ns, _)| gone_ns.saturating_add(TOMBSTONE_NS) <= now_ns)
         {
-            let is_this = self.known.get(&id).map(|known| known.gone_ns) == Some(Some(gone_ns));
-            if is_this && is_live(&id) {
+            let is_this = self.known.get(&key).map(|known| known.gone_ns) == Some(Some(gone_ns));
+            if is_this && is_live(&key.id) {
                 // The runtime lost it, and its cgroup is still there: checked again later.
-                if let Some(known) = self.known.get_mut(&id) {
+                if let Some(known) = self.known.get_mut(&key) {
                     known.gone_ns = Some(now_ns);
                 }
-                self.gone.push_back((now_ns, id));
+                self.gone.push_back((now_ns, key));
             } else if is_this {
-                self.known.remove(&id);
+                self.known.remove(&key);
             }
         }
     }
@@ -262,36 +311,36 @@ impl Names {
     /// Drops the container that has been gone longest, until there is room.
     fn make_room(&mut self) -> bool {
         while self.known.len() >= MAX_CONTAINERS {
-            let Some((gone_ns, id)) = self.gone.pop_front() else {
+            let Some((gone_ns, key)) = self.gone.pop_front() else {
                 return false;
             };
-            if self.known.get(&id).map(|known| known.gone_ns) == Some(Some(gone_ns)) {
-                self.known.remove(&id);
+            if self.known.get(&key).map(|known| known.gone_ns) == Some(Some(gone_ns)) {
+                self.known.remove(&key);
             }
         }
         true
     }
+}
 
-    fn own_id(&self, id: ContainerId, details: &ContainerDetails) -> Option<ContainerId> {
-        let Some(namespace) = details.containerd_namespace.as_deref() else {
-            return Some(id);
-        };
-        let qualified = ContainerId::new(&format!("{namespace}/{id}")).ok()?;
-        let is_taken =
-            self.is_alive(&qualified) || self.is_alive(&id) && self.is_in_another(namespace, &id);
-        Some(if is_taken { qualified } else { id })
+/// Whether the containers of a realm may be those of a runtime, by the runtime's name in a path. A user's runtime
+/// describes no path that root made.
+fn describes(realm: &Realm, runtime: Option<&str>) -> bool {
+    let is_containerds = matches!(runtime, None | Some("containerd" | "nerdctl"));
+    match realm {
+        Realm::Containerd(namespace) if is_dockers(namespace) => {
+            matches!(runtime, None | Some("docker"))
+        }
+        Realm::Containerd(_) => is_containerds,
+        Realm::Docker(Owner::Host) => matches!(runtime, None | Some("docker")),
+        Realm::Podman(Owner::Host) => matches!(runtime, None | Some("podman")),
+        Realm::CriO => matches!(runtime, None | Some("cri-o")),
+        Realm::Docker(Owner::User(_)) | Realm::Podman(Owner::User(_)) => false,
     }
+}
 
-    fn is_alive(&self, id: &ContainerId) -> bool {
-        let known = self.known.get(id);
-        known.is_some_and(|known| known.gone_ns.is_none())
-    }
-
-    fn is_in_another(&self, namespace: &str, id: &ContainerId) -> bool {
-        let known = self.known.get(id);
-        let other = known.and_then(|known| known.details.containerd_namespace.as_deref());
-        other.is_some_and(|other| other != namespace)
-    }
+/// The namespaces of containerd in which Docker keeps its containers.
+pub(crate) fn is_dockers(namespace: &str) -> bool {
+    matches!(namespace, "moby" | "plugins.moby")
 }
 
 /// Whether an interface knows the containers of a runtime, by the runtime's name in a path. Below a pod's directory,
@@ -331,6 +380,7 @@ fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetail
         namespace: above.namespace.or(below.namespace),
         containerd_namespace: above.containerd_namespace.or(below.containerd_namespace),
         containerd_address: above.containerd_address.or(below.containerd_address),
+        realm: above.realm.or(below.realm),
         attempt: above.attempt.or(below.attempt),
         is_sandbox: above.is_sandbox.or(below.is_sandbox),
         labels,

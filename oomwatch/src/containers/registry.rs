@@ -205,12 +205,14 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::containers::container::ContainerDetails;
+    use crate::containers::{container::ContainerDetails, identity::Identity};
 
     fn container(id: &str, cgroup: u64) -> Container {
         Container {
             id: ContainerId::new(id).unwrap(),
             cgroup_id: CgroupId(cgroup),
+            identity: Identity::Manual,
+            inside: None,
             details: ContainerDetails::default(),
         }
     }

@@ -94,26 +94,87 @@ impl RuntimeSocket {
     }
 }
 
+/// Whose a runtime is: root's of the host, or that of a user who runs one without root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// Its socket is root's. It speaks for the whole host.
+    Host,
+    /// Its socket is a user's. It speaks for the cgroups below the user's own.
+    User(u32),
+}
+
+/// Within which an id is unique: a kind of runtime, and one of its namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Realm {
+    /// A namespace of containerd; its CRI plugin's is `k8s.io`.
+    Containerd(Box<str>),
+    Docker(Owner),
+    Podman(Owner),
+    CriO,
+}
+
+/// The namespace in which containerd keeps what its CRI plugin makes.
+pub(crate) const CRI_NAMESPACE: &str = "k8s.io";
+
+impl Realm {
+    /// Where an interface of root's keeps its containers, if it has no namespaces.
+    pub(crate) fn of(api: RuntimeApi) -> Self {
+        match api {
+            RuntimeApi::Docker => Self::Docker(Owner::Host),
+            RuntimeApi::Podman => Self::Podman(Owner::Host),
+            RuntimeApi::Cri | RuntimeApi::Containerd => Self::Containerd(CRI_NAMESPACE.into()),
+        }
+    }
+}
+
+/// The part of a container's key between its runtime and its id.
+impl fmt::Display for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Containerd(namespace) => f.write_str(namespace),
+            Self::Docker(Owner::User(uid)) | Self::Podman(Owner::User(uid)) => {
+                write!(f, "uid:{uid}")
+            }
+            Self::Docker(Owner::Host) | Self::Podman(Owner::Host) | Self::CriO => {
+                f.write_str("host")
+            }
+        }
+    }
+}
+
+/// A container as its runtime names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RuntimeKey {
+    pub(crate) id: String,
+    pub(crate) realm: Realm,
+}
+
 /// What a source reports, as it comes to the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sighting {
     /// A container exists, or something about it is new.
     Seen {
         api: RuntimeApi,
-        id: String,
+        key: RuntimeKey,
+        /// Its cgroup, where the source knows it on evidence.
         cgroup_id: Option<CgroupId>,
+        /// Whether it has processes, as far as the runtime says. Only then is it worth asking where.
+        is_running: bool,
         details: Box<ContainerDetails>,
     },
     /// An event's own details of a container. The source asks for the rest now.
     Details {
         api: RuntimeApi,
-        id: String,
+        key: RuntimeKey,
         details: Box<ContainerDetails>,
     },
     /// A container was removed.
-    Gone { api: RuntimeApi, id: String },
+    Gone { api: RuntimeApi, key: RuntimeKey },
     /// The listing is complete: the runtime has these containers and no others.
-    Listed { api: RuntimeApi, ids: Vec<String> },
+    Listed {
+        api: RuntimeApi,
+        keys: Vec<RuntimeKey>,
+    },
     /// The connection ended.
     Lost { api: RuntimeApi },
 }

@@ -6,8 +6,9 @@ use super::Engine;
 use crate::{
     containers::{
         container::{Container, ContainerDetails},
-        names::SourceNumber,
-        sighting::{RuntimeApi, Sighting},
+        identity::Identity,
+        names::{SourceNumber, is_runtimes_id},
+        sighting::{RuntimeApi, RuntimeKey, Sighting},
     },
     event::OomEvent,
     id::{CgroupId, ContainerId},
@@ -52,25 +53,30 @@ impl Engine {
         match sighting {
             Sighting::Seen {
                 api,
-                id,
+                key,
                 cgroup_id,
+                is_running,
                 details,
             } => {
-                let id = valid(&id, api)?;
-                let id = self.names.seen((source, api), id, *details)?;
+                let id = valid(&key.id, api)?;
+                self.names
+                    .seen((source, api), key.clone(), cgroup_id, *details);
+                if cgroup_id.is_none() && is_running {
+                    self.ask_for_place(source, &id, key);
+                }
                 cgroup_id.map(|cgroup_id| (id, cgroup_id))
             }
-            Sighting::Details { api, id, details } => {
-                let id = valid(&id, api)?;
-                self.names.told((source, api), id, *details);
+            Sighting::Details { api, key, details } => {
+                valid(&key.id, api)?;
+                self.names.told((source, api), key, *details);
                 None
             }
-            Sighting::Gone { id, .. } => {
-                self.names.gone(source, &id, now_ns);
+            Sighting::Gone { key, .. } => {
+                self.names.gone(source, &key, now_ns);
                 None
             }
-            Sighting::Listed { api, ids } => {
-                self.names.listed((source, api), &ids, now_ns);
+            Sighting::Listed { api, keys } => {
+                self.names.listed((source, api), &keys, now_ns);
                 None
             }
             Sighting::Lost { api } => {
@@ -96,6 +102,8 @@ impl Engine {
         let container = Container {
             id,
             cgroup_id,
+            identity: Identity::Runtime,
+            inside: None,
             details: ContainerDetails::default(),
         };
         if let Err(error) = self.register(container) {
@@ -103,8 +111,16 @@ impl Engine {
         }
     }
 
-    /// Containers whose cgroups appeared, and for which a source should be asked.
-    pub(crate) fn take_wanted(&mut self) -> Vec<(SourceNumber, ContainerId)> {
+    /// Asks a source where a container is, unless a path that root made has its id.
+    fn ask_for_place(&mut self, source: SourceNumber, id: &ContainerId, key: RuntimeKey) {
+        let is_placed = is_runtimes_id(&key.id) && self.registry.find(&self.tree, id).is_some();
+        if !is_placed && self.names.take_unplaced(&key) {
+            self.wanted.push((source, key));
+        }
+    }
+
+    /// Containers for which a source should be asked.
+    pub(crate) fn take_wanted(&mut self) -> Vec<(SourceNumber, RuntimeKey)> {
         std::mem::take(&mut self.wanted)
     }
 
@@ -147,8 +163,10 @@ impl Engine {
 
     pub(super) fn forget_names(&mut self, now_ns: u64) {
         let (tree, registry) = (&self.tree, &self.registry);
-        self.names
-            .expire(now_ns, |id| registry.find(tree, id).is_some());
+        self.names.expire(now_ns, |id| {
+            let id = ContainerId::new(id).ok();
+            id.is_some_and(|id| registry.find(tree, &id).is_some())
+        });
     }
 }
 

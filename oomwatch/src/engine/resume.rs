@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::Engine;
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{Kind, OomEvent},
     id::{CgroupId, ContainerId, Css},
     ledger::{Change, Ledger, Reading, Readings},
@@ -94,6 +97,8 @@ impl Engine {
         let container = Container {
             id: id.clone(),
             cgroup_id: cgroup,
+            identity: Identity::Manual,
+            inside: None,
             details: ContainerDetails::default(),
         };
         match self.register(container) {

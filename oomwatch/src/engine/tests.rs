@@ -2,7 +2,7 @@
 
 use super::{fixture::begin_at, *};
 use crate::{
-    containers::container::ContainerDetails,
+    containers::{container::ContainerDetails, identity::Identity},
     event::{Attribution, Scope},
     id::ContainerId,
     record::{
@@ -249,6 +249,8 @@ fn a_hand_registered_container_keeps_its_kills_after_its_removal() {
     let container = Container {
         id: ContainerId::new("web-1").unwrap(),
         cgroup_id: CgroupId(CONTAINER),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     engine.register(container).unwrap();

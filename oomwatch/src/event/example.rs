@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{Counter, Evidence, Kind, Limit, OomEvent, Quality, Trigger, Victim};
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{Attribution, Scope},
     id::{CgroupId, ContainerId, ContainerIdError},
     record::Constraint,
@@ -30,6 +33,8 @@ impl OomEvent {
         let container = Container {
             id: ContainerId::new(container_id)?,
             cgroup_id: CgroupId(4712),
+            identity: Identity::Runtime,
+            inside: None,
             details: details(),
         };
         let path = format!("{POD}/{container_id}");

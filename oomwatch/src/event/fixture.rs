@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::{Counter, Kind, Limit, OomEvent, Quality, Trigger, Victim};
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{Attribution, Scope},
     id::{CgroupId, ContainerId},
     record::Constraint,
@@ -49,6 +52,8 @@ pub(crate) fn event_in(second: u64, id: &str, details: ContainerDetails) -> OomE
     let container = Container {
         id: ContainerId::new(id).unwrap(),
         cgroup_id: CgroupId(3),
+        identity: Identity::Manual,
+        inside: None,
         details,
     };
     OomEvent {

@@ -14,7 +14,7 @@ use super::{
     Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, SCHEMA, Scope, Trigger, Victim,
     missing,
 };
-use crate::{id::printable, record::Constraint};
+use crate::{containers::container as containers, id::printable, record::Constraint};
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -62,10 +62,13 @@ struct Container<'a> {
     namespace: Option<String>,
     containerd_namespace: Option<String>,
     containerd_address: Option<String>,
+    realm: Option<String>,
     attempt: Option<u32>,
     is_sandbox: Option<bool>,
     node: Option<&'a str>,
     labels: BTreeMap<String, String>,
+    identity: &'static str,
+    inside: Option<Box<Self>>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,7 @@ struct Latency {
 struct Quality<'a> {
     tier: &'static str,
     attribution: &'static str,
+    identity: &'static str,
     missing: &'a [&'static str],
 }
 
@@ -119,7 +123,10 @@ impl OomEvent {
             trigger: &self.trigger,
             limit: &self.limit,
             counter: self.counter,
-            container: self.wire_container(),
+            container: self
+                .container
+                .as_deref()
+                .map(|found| self.wire_container(found)),
             node: self.node.as_deref(),
             latency: Latency {
                 delivered_ns: self.delivered_ns,
@@ -127,16 +134,16 @@ impl OomEvent {
             quality: Quality {
                 tier: self.quality.tier.as_str(),
                 attribution: self.quality.attribution.as_str(),
+                identity: self.identity().as_str(),
                 missing,
             },
         }
     }
 
-    fn wire_container(&self) -> Option<Container<'_>> {
-        let container = self.container.as_deref()?;
+    fn wire_container<'a>(&'a self, container: &'a containers::Container) -> Container<'a> {
         let details = &container.details;
         let text = |value: &Option<String>| value.as_ref().map(|value| printable(value.as_bytes()));
-        Some(Container {
+        Container {
             id: container.id.as_str(),
             cgroup_id: container.cgroup_id.0,
             name: text(&details.name),
@@ -147,6 +154,7 @@ impl OomEvent {
             namespace: text(&details.namespace),
             containerd_namespace: text(&details.containerd_namespace),
             containerd_address: text(&details.containerd_address),
+            realm: text(&details.realm),
             attempt: details.attempt,
             is_sandbox: details.is_sandbox,
             node: self.node.as_deref(),
@@ -155,7 +163,12 @@ impl OomEvent {
                 .iter()
                 .map(|(key, value)| (printable(key.as_bytes()), printable(value.as_bytes())))
                 .collect(),
-        })
+            identity: container.identity.as_str(),
+            inside: container
+                .inside
+                .as_deref()
+                .map(|outer| Box::new(self.wire_container(outer))),
+        }
     }
 }
 

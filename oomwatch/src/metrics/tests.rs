@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     containers::{
         container::{Container, ContainerDetails},
+        identity::Identity,
         sighting::{RuntimeApi, RuntimeSocket},
     },
     engine::{Totals, naming::Registered},
@@ -124,6 +125,8 @@ fn registered(id: &str, details: ContainerDetails) -> Registered {
         container: Arc::new(Container {
             id: ContainerId::new(id).unwrap(),
             cgroup_id: CgroupId(3),
+            identity: Identity::Manual,
+            inside: None,
             details,
         }),
         cgroup_path: Some(format!("/kubepods/{id}")),

@@ -13,10 +13,16 @@ use tracing::debug;
 
 use super::{
     labels::{self, label},
-    source::{ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
+    source::{
+        ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted, key,
+    },
 };
 use crate::{
-    containers::{container::ContainerDetails, names::is_runtimes_id, sighting::RuntimeApi},
+    containers::{
+        container::ContainerDetails,
+        names::is_runtimes_id,
+        sighting::{Realm, RuntimeApi, RuntimeKey},
+    },
     retry::REQUEST_LIMIT,
     runtimes::grpc::containerd::{
         Services,
@@ -93,23 +99,23 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     async fn list(&self) -> Result<(), SourceError> {
-        let mut ids = Vec::new();
+        let mut keys = Vec::new();
         for namespace in self.services.namespaces().await? {
-            self.list_namespace(&namespace, &mut ids).await?;
+            self.list_namespace(&namespace, &mut keys).await?;
         }
-        self.sightings.listed(ids).await
+        self.sightings.listed(keys).await
     }
 
     async fn list_namespace(
         &self,
         namespace: &str,
-        ids: &mut Vec<String>,
+        keys: &mut Vec<RuntimeKey>,
     ) -> Result<(), SourceError> {
         let tasks = self.services.tasks(namespace).await?;
         let pids: HashMap<_, _> = tasks.into_iter().collect();
         let mut containers = self.services.containers(namespace).await?;
         while let Some(container) = containers.next().await? {
-            ids.push(qualified(namespace, &container.id));
+            keys.push(key(&realm(namespace), container.id.clone()));
             let pid = pids.get(&container.id).copied();
             self.seen(namespace, container, pid).await?;
         }
@@ -125,9 +131,7 @@ impl Follower<'_> {
             Change::Created(task) => self.created(namespace, task).await,
             Change::Named(container) => self.named(namespace, container).await,
             Change::Removed(container) => {
-                self.sightings
-                    .gone(qualified(namespace, &container.id))
-                    .await
+                self.sightings.gone(&realm(namespace), container.id).await
             }
         }
     }
@@ -144,8 +148,13 @@ impl Follower<'_> {
             ..ContainerPlace::default()
         };
         let id = task.container_id.clone();
-        let seen = Seen { id, place, details };
-        self.sightings.seen(seen).await?;
+        let seen = Seen {
+            id,
+            place,
+            is_running: true,
+            details,
+        };
+        self.sightings.seen(&realm(namespace), seen).await?;
         let container = self.services.container(namespace, &task.container_id);
         match container.await? {
             Some(container) => self.seen(namespace, container, None).await,
@@ -171,13 +180,13 @@ impl Follower<'_> {
         pid: Option<u32>,
     ) -> Result<(), SourceError> {
         let seen = seen(self.socket, namespace, container, pid);
-        self.sightings.seen(seen).await
+        self.sightings.seen(&realm(namespace), seen).await
     }
 }
 
-/// An id with its namespace: two namespaces may have containers of one name.
-fn qualified(namespace: &str, id: &str) -> String {
-    format!("{namespace}/{id}")
+/// Two namespaces may have containers of one name.
+fn realm(namespace: &str) -> Realm {
+    Realm::Containerd(namespace.into())
 }
 
 /// A change that an event announces.
@@ -217,7 +226,12 @@ fn seen(socket: &Path, namespace: &str, container: Container, pid: Option<u32>) 
     };
     let id = container.id.clone();
     let details = details(socket, namespace, container);
-    Seen { id, place, details }
+    Seen {
+        id,
+        place,
+        is_running: pid.is_some(),
+        details,
+    }
 }
 
 fn details(socket: &Path, namespace: &str, container: Container) -> ContainerDetails {

@@ -22,10 +22,15 @@ use self::messages::{
 };
 use super::{
     labels,
-    source::{ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
+    source::{
+        ContainerPlace, FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted, key,
+    },
 };
 use crate::{
-    containers::{container::ContainerDetails, sighting::RuntimeApi},
+    containers::{
+        container::ContainerDetails,
+        sighting::{CRI_NAMESPACE, Owner, Realm, RuntimeApi},
+    },
     retry::REQUEST_LIMIT,
     runtimes::grpc::{Client, GrpcError, Subscription},
 };
@@ -84,6 +89,7 @@ async fn follow(
     let mut events = client.subscribe(EVENTS, Request::new(EventsRequest {}));
     let follower = Follower {
         client,
+        realm: realm(&runtime),
         runtime,
         sightings,
     };
@@ -108,6 +114,7 @@ struct Follower<'a> {
     client: Client,
     /// The runtime's own name for itself.
     runtime: String,
+    realm: Realm,
     sightings: &'a Sightings,
 }
 
@@ -135,7 +142,7 @@ impl Follower<'_> {
                     }
                     None => return Ok(any),
                 },
-                id = wanted.next() => self.look_at(&id).await?,
+                key = wanted.next() => self.look_at(&key.id).await?,
             }
         }
     }
@@ -147,7 +154,7 @@ impl Follower<'_> {
         loop {
             tokio::select! {
                 _ = again.tick() => self.list().await?,
-                id = wanted.next() => self.look_at(&id).await?,
+                key = wanted.next() => self.look_at(&key.id).await?,
             }
         }
     }
@@ -159,23 +166,25 @@ impl Follower<'_> {
             .into_iter()
             .map(|pod| (pod.id.clone(), pod))
             .collect();
-        let mut ids: Vec<String> = pods.keys().cloned().collect();
+        let known = |id: &String| key(&self.realm, id.clone());
+        let mut keys: Vec<_> = pods.keys().map(known).collect();
         for container in self.containers(None).await? {
-            ids.push(container.id.clone());
+            keys.push(known(&container.id));
             let pod = pods.get(&container.pod_id);
             let pod = pod.and_then(|pod| pod.metadata.clone());
-            self.sightings.seen(self.container(container, pod)).await?;
+            let seen = self.container(container, pod);
+            self.sightings.seen(&self.realm, seen).await?;
         }
         for pod in pods.into_values() {
-            self.sightings.seen(self.sandbox(pod)).await?;
+            self.sightings.seen(&self.realm, self.sandbox(pod)).await?;
         }
-        self.sightings.listed(ids).await
+        self.sightings.listed(keys).await
     }
 
     async fn changed(&self, event: Event) -> Result<(), SourceError> {
         match event.kind {
             messages::CREATED | messages::STARTED => self.look_at(&event.id).await,
-            messages::DELETED => self.sightings.gone(event.id).await,
+            messages::DELETED => self.sightings.gone(&self.realm, event.id).await,
             _ => Ok(()),
         }
     }
@@ -186,15 +195,15 @@ impl Follower<'_> {
             let pod = self.pods(Some(&container.pod_id)).await?.into_iter().next();
             let metadata = pod.as_ref().and_then(|pod| pod.metadata.clone());
             let seen = self.container(container, metadata);
-            self.sightings.seen(seen).await?;
+            self.sightings.seen(&self.realm, seen).await?;
             // The cgroup may appear before the runtime knows the sandbox.
             return match pod {
-                Some(pod) => self.sightings.seen(self.sandbox(pod)).await,
+                Some(pod) => self.sightings.seen(&self.realm, self.sandbox(pod)).await,
                 None => Ok(()),
             };
         }
         for pod in self.pods(Some(id)).await? {
-            self.sightings.seen(self.sandbox(pod)).await?;
+            self.sightings.seen(&self.realm, self.sandbox(pod)).await?;
         }
         Ok(())
     }
@@ -217,6 +226,7 @@ impl Follower<'_> {
         Seen {
             id: container.id,
             place: ContainerPlace::default(),
+            is_running: true,
             details: ContainerDetails {
                 name: name.or(details.name),
                 image: container.image.and_then(reference),
@@ -231,6 +241,7 @@ impl Follower<'_> {
         Seen {
             id: pod.id,
             place: ContainerPlace::default(),
+            is_running: true,
             details: ContainerDetails {
                 name: None,
                 is_sandbox: Some(true),
@@ -253,6 +264,15 @@ impl Follower<'_> {
             namespace: given(pod.namespace).or(details.namespace),
             ..details
         }
+    }
+}
+
+/// The realm that a CRI runtime's containers are in, by its own name.
+fn realm(runtime: &str) -> Realm {
+    match runtime {
+        "cri-o" => Realm::CriO,
+        "docker" => Realm::Docker(Owner::Host),
+        _ => Realm::Containerd(CRI_NAMESPACE.into()),
     }
 }
 

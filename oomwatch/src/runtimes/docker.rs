@@ -12,7 +12,10 @@ use super::{
     labels,
     source::{Seen, SourceError},
 };
-use crate::containers::{container::ContainerDetails, sighting::RuntimeApi};
+use crate::containers::{
+    container::ContainerDetails,
+    sighting::{Owner, Realm, RuntimeApi},
+};
 
 /// A label that cri-dockerd gives the containers of Kubernetes.
 const KUBERNETES_TYPE: &str = "io.kubernetes.docker.type";
@@ -35,6 +38,10 @@ impl Docker {
 impl Daemon for Docker {
     const API: RuntimeApi = RuntimeApi::Docker;
     const GAPLESS: bool = true;
+
+    fn realm(owner: Owner) -> Realm {
+        Realm::Docker(owner)
+    }
 
     fn client(&self) -> &Client {
         &self.client

@@ -11,7 +11,10 @@ use super::{
     http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
     source::{Seen, SourceError},
 };
-use crate::containers::{names::is_runtimes_id, sighting::RuntimeApi};
+use crate::containers::{
+    names::is_runtimes_id,
+    sighting::{Owner, Realm, RuntimeApi},
+};
 
 /// As it is in a cgroup's path.
 const RUNTIME: &str = "podman";
@@ -44,6 +47,10 @@ impl Daemon for Podman {
     const API: RuntimeApi = RuntimeApi::Podman;
     /// Podman reads its journal from the beginning if a client asks for the past.
     const GAPLESS: bool = false;
+
+    fn realm(owner: Owner) -> Realm {
+        Realm::Podman(owner)
+    }
 
     fn client(&self) -> &Client {
         &self.client

@@ -19,7 +19,7 @@ use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::{
         container::ContainerDetails,
-        sighting::{RuntimeApi, Sighting},
+        sighting::{Realm, RuntimeApi, RuntimeKey, Sighting},
     },
     log::{info, warn},
     retry::{LAST_RETRY, REQUEST_LIMIT, causes, delays},
@@ -107,6 +107,8 @@ pub(crate) struct Seen {
     pub(crate) id: String,
     /// Where its cgroup may be found. Not needed where the path holds the id.
     pub(crate) place: ContainerPlace,
+    /// Whether it has processes.
+    pub(crate) is_running: bool,
     /// Names.
     pub(crate) details: ContainerDetails,
 }
@@ -133,12 +135,13 @@ impl Sightings {
     }
 
     /// A container exists, or has new details. The source's own task looks up its cgroup here.
-    pub(crate) async fn seen(&self, seen: Seen) -> Result<(), SourceError> {
+    pub(crate) async fn seen(&self, realm: &Realm, seen: Seen) -> Result<(), SourceError> {
         let cgroup_id = seen.place.find(&self.hierarchy, &seen.id);
         self.send(Sighting::Seen {
             api: self.api,
-            id: seen.id,
+            key: key(realm, seen.id),
             cgroup_id,
+            is_running: seen.is_running,
             details: Box::new(seen.details),
         })
         .await
@@ -146,29 +149,36 @@ impl Sightings {
 
     /// Passes on a container's details from an event, before the source asks for that container. Drops them while the
     /// watcher's queue is full.
-    pub(crate) fn told(&self, seen: Seen) {
+    pub(crate) fn told(&self, realm: &Realm, seen: Seen) {
         let _ = self.sender.try_send(Sighting::Details {
             api: self.api,
-            id: seen.id,
+            key: key(realm, seen.id),
             details: Box::new(seen.details),
         });
     }
 
     /// A container was removed.
-    pub(crate) async fn gone(&self, id: String) -> Result<(), SourceError> {
-        self.send(Sighting::Gone { api: self.api, id }).await
+    pub(crate) async fn gone(&self, realm: &Realm, id: String) -> Result<(), SourceError> {
+        let (api, key) = (self.api, key(realm, id));
+        self.send(Sighting::Gone { api, key }).await
     }
 
-    /// The listing is complete, with these ids.
-    pub(crate) async fn listed(&self, ids: Vec<String>) -> Result<(), SourceError> {
-        info!(source = %self.api, containers = ids.len(), "listed");
-        self.send(Sighting::Listed { api: self.api, ids }).await
+    /// The listing is complete, with these containers.
+    pub(crate) async fn listed(&self, keys: Vec<RuntimeKey>) -> Result<(), SourceError> {
+        info!(source = %self.api, containers = keys.len(), "listed");
+        let api = self.api;
+        self.send(Sighting::Listed { api, keys }).await
     }
 
     async fn send(&self, sighting: Sighting) -> Result<(), SourceError> {
         let sent = self.sender.send(sighting).await;
         sent.map_err(|_| SourceError::Stopped)
     }
+}
+
+pub(crate) fn key(realm: &Realm, id: String) -> RuntimeKey {
+    let realm = realm.clone();
+    RuntimeKey { id, realm }
 }
 
 /// Follows a runtime for as long as the watcher runs.

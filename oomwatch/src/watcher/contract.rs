@@ -15,6 +15,7 @@ use crate::{
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
+        identity::Identity,
         registry::RegistryError,
     },
     engine::{
@@ -71,6 +72,8 @@ fn container(id: &str, cgroup: u64) -> Container {
     Container {
         id: ContainerId::new(id).unwrap(),
         cgroup_id: CgroupId(cgroup),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     }
 }

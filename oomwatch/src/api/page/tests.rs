@@ -10,7 +10,10 @@ use super::{
     *,
 };
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{Kind, Limit, OomEvent, Scope, Trigger, Victim, fixture::event_at},
     id::{CgroupId, ContainerId},
 };
@@ -94,6 +97,8 @@ fn hostile_event(number: u64) -> OomEvent {
         container: Some(Arc::new(Container {
             id: ContainerId::new(HOSTILE).unwrap(),
             cgroup_id: CgroupId(7),
+            identity: Identity::Manual,
+            inside: None,
             details,
         })),
         ..event_at(number)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::id::CgroupId;
+use crate::{containers::identity::Identity, id::CgroupId};
 
 const CONTAINERD: (SourceNumber, RuntimeApi) = (0, RuntimeApi::Containerd);
 const CRI: (SourceNumber, RuntimeApi) = (1, RuntimeApi::Cri);
@@ -30,6 +30,8 @@ fn container(id: ContainerId, runtime: Option<&str>) -> Container {
     Container {
         id,
         cgroup_id: CgroupId(9),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails {
             runtime: runtime.map(str::to_owned),
             ..ContainerDetails::default()

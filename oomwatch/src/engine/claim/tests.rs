@@ -8,6 +8,7 @@ use crate::{
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
+        identity::Identity,
     },
     engine::{
         Engine,
@@ -108,6 +109,8 @@ impl Bench {
         let container = Container {
             id: ContainerId::new("web-1").unwrap(),
             cgroup_id: C,
+            identity: Identity::Manual,
+            inside: None,
             details: ContainerDetails::default(),
         };
         self.engine.register(container).unwrap();

@@ -7,6 +7,7 @@ use crate::{
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
+        identity::Identity,
     },
     engine::{EngineConfig, compose::Origin, fixture::begin_at},
     event::{Evidence, Kind},
@@ -61,6 +62,8 @@ fn register(engine: &mut Engine, id: u64) {
     let container = Container {
         id: ContainerId::new(&id.to_string()).unwrap(),
         cgroup_id: CgroupId(id),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     engine.register(container).unwrap();

@@ -12,6 +12,7 @@ use crate::{
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
+        identity::Identity,
     },
     engine::{Engine, fixture::setting},
     event::{Now, OomEvent},
@@ -372,6 +373,8 @@ impl Model {
         let container = Container {
             id: ContainerId::new(&format!("label-{}", self.next_label)).unwrap(),
             cgroup_id: CgroupId(id),
+            identity: Identity::Manual,
+            inside: None,
             details: ContainerDetails::default(),
         };
         if daemon.engine.register(container).is_ok() {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    containers::by_path::CgroupDiscovery,
+    containers::{by_path::CgroupDiscovery, identity::Identity},
     engine::{
         EngineConfig,
         fixture::{begin_at, setting},
@@ -128,6 +128,8 @@ fn what_was_registered_by_hand_stays() {
     let mine = Container {
         id: ContainerId::new("mine").unwrap(),
         cgroup_id: WEB,
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     engine.register(mine).unwrap();

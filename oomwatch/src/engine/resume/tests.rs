@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    containers::by_path::CgroupDiscovery,
+    containers::{by_path::CgroupDiscovery, identity::Identity},
     engine::fixture::{begin_at, setting},
     event::{Now, OomEvent},
     record::{
@@ -35,6 +35,8 @@ fn register(engine: &mut Engine, cgroup: u64) {
     let container = Container {
         id: ContainerId::new(&cgroup.to_string()).unwrap(),
         cgroup_id: CgroupId(cgroup),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     engine.register(container).unwrap();

@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{Group as Membership, fixture::event_at},
     id::ContainerId,
 };
@@ -13,6 +16,8 @@ fn event(seq: u64, container: u64) -> OomEvent {
     let container = Container {
         id,
         cgroup_id: CgroupId(container),
+        identity: Identity::Manual,
+        inside: None,
         details: ContainerDetails::default(),
     };
     OomEvent {

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     event::{
         Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
         Trigger, Victim, missing,
@@ -84,9 +87,13 @@ struct WireContainer {
     namespace: Option<String>,
     containerd_namespace: Option<String>,
     containerd_address: Option<String>,
+    realm: Option<String>,
     attempt: Option<u32>,
     is_sandbox: Option<bool>,
     labels: BTreeMap<String, String>,
+    /// Not in events of the first version.
+    identity: Option<String>,
+    inside: Option<Box<Self>>,
 }
 
 #[derive(Deserialize)]
@@ -130,7 +137,7 @@ impl TryFrom<WireEvent> for OomEvent {
             scope: scope(&wire.scope)?,
             constraint: constraint(&wire.constraint)?,
             limit: wire.limit,
-            container: container(wire.container)?,
+            container: wire.container.map(container).transpose()?,
             quality: wire.quality.try_into()?,
             id: wire.id,
             seq: wire.seq,
@@ -163,13 +170,14 @@ impl TryFrom<WireQuality> for Quality {
     }
 }
 
-fn container(wire: Option<WireContainer>) -> Result<Option<Arc<Container>>, ReadError> {
-    let Some(wire) = wire else {
-        return Ok(None);
-    };
-    Ok(Some(Arc::new(Container {
+fn container(wire: WireContainer) -> Result<Arc<Container>, ReadError> {
+    let identity = wire.identity.as_deref();
+    let inside = wire.inside.map(|outer| container(*outer));
+    Ok(Arc::new(Container {
         id: ContainerId::new(&wire.id)?,
         cgroup_id: CgroupId(wire.cgroup_id),
+        identity: identity.map_or(Ok(Identity::Unknown), self::identity)?,
+        inside: inside.transpose()?,
         details: ContainerDetails {
             name: wire.name,
             runtime: wire.runtime,
@@ -179,11 +187,12 @@ fn container(wire: Option<WireContainer>) -> Result<Option<Arc<Container>>, Read
             namespace: wire.namespace,
             containerd_namespace: wire.containerd_namespace,
             containerd_address: wire.containerd_address,
+            realm: wire.realm,
             attempt: wire.attempt,
             is_sandbox: wire.is_sandbox,
             labels: wire.labels,
         },
-    })))
+    }))
 }
 
 fn unix_time_ns(text: &str) -> Result<i128, ReadError> {
@@ -225,6 +234,12 @@ fn attribution(word: &str) -> Result<Attribution, ReadError> {
     use Attribution::{Ancestor, Exact, Late, Unregistered};
     let all = [Exact, Ancestor, Late, Unregistered];
     find("attribution", &all, |found| found.as_str(), word)
+}
+
+fn identity(word: &str) -> Result<Identity, ReadError> {
+    use Identity::{Claimed, Manual, Path, Runtime, Unit, Unknown};
+    let all = [Runtime, Path, Manual, Unit, Claimed, Unknown];
+    find("identity", &all, |identity| identity.as_str(), word)
 }
 
 fn tier(word: &str) -> Result<Tier, ReadError> {

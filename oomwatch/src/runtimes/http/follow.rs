@@ -11,9 +11,12 @@ use super::{
     lines::Lines,
 };
 use crate::{
-    containers::{names::is_runtimes_id, sighting::RuntimeApi},
+    containers::{
+        names::is_runtimes_id,
+        sighting::{Owner, Realm, RuntimeApi},
+    },
     log::{info, warn},
-    runtimes::source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted},
+    runtimes::source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted, key},
 };
 
 /// A daemon answers the subscription before it subscribes. If the daemon is not [`Daemon::GAPLESS`], the source lists
@@ -24,6 +27,9 @@ const SUBSCRIBED: Duration = Duration::from_secs(2);
 pub(in crate::runtimes) trait Daemon: Send + Sync + 'static {
     /// Whose interface it is. Podman answers at Docker's socket and interface as well, but knows less there.
     const API: RuntimeApi;
+
+    /// The realm of its containers.
+    fn realm(owner: Owner) -> Realm;
 
     /// Whether the events hold everything that happened since the source asked for them.
     const GAPLESS: bool;
@@ -76,28 +82,31 @@ async fn follow<D: Daemon>(
         info!(socket = %daemon.client().socket().display(), "Podman listens at another runtime's socket: left to its own source");
         return outlast(&mut events.lines).await;
     }
+    let realm = &D::realm(Owner::Host);
     let mut feed = Feed {
         daemon,
+        realm,
         sightings,
         lines: events.lines,
         pending: Pending::default(),
         said: false,
     };
     wanted.clear();
-    feed.during(list(daemon, sightings)).await?;
+    feed.during(list(daemon, realm, sightings)).await?;
     let mut again = pin!(tokio::time::sleep(SUBSCRIBED));
     let mut is_complete = D::GAPLESS;
     loop {
         if let Some((id, changes)) = feed.pending.next() {
-            feed.during(tell(daemon, sightings, id, changes)).await?;
+            feed.during(tell(daemon, realm, sightings, id, changes))
+                .await?;
             continue;
         }
         tokio::select! {
             read = feed.read() => read?,
-            id = wanted.next() => feed.pending.ask(id),
+            key = wanted.next() => feed.pending.ask(key.id),
             () = &mut again, if !is_complete => {
                 is_complete = true;
-                feed.during(list(daemon, sightings)).await?;
+                feed.during(list(daemon, realm, sightings)).await?;
             }
         }
     }
@@ -110,18 +119,23 @@ async fn outlast(lines: &mut Lines) -> Result<(), SourceError> {
     }
 }
 
-async fn list<D: Daemon>(daemon: &D, sightings: &Sightings) -> Result<(), SourceError> {
+async fn list<D: Daemon>(
+    daemon: &D,
+    realm: &Realm,
+    sightings: &Sightings,
+) -> Result<(), SourceError> {
     let mut all = daemon.list().await?;
     all.retain(|seen| is_runtimes_id(&seen.id));
-    let ids = all.iter().map(|seen| seen.id.clone()).collect();
+    let keys = all.iter().map(|seen| key(realm, seen.id.clone())).collect();
     for seen in all {
-        sightings.seen(seen).await?;
+        sightings.seen(realm, seen).await?;
     }
-    sightings.listed(ids).await
+    sightings.listed(keys).await
 }
 
 async fn tell<D: Daemon>(
     daemon: &D,
+    realm: &Realm,
     sightings: &Sightings,
     id: String,
     changes: Changes,
@@ -135,10 +149,10 @@ async fn tell<D: Daemon>(
     let found = found.filter(|seen| seen.id == id);
     let told = || changes.new.map(|told| daemon.told(id.clone(), told));
     if let Some(seen) = found.or_else(told) {
-        sightings.seen(seen).await?;
+        sightings.seen(realm, seen).await?;
     }
     if changes.gone {
-        sightings.gone(id).await?;
+        sightings.gone(realm, id).await?;
     }
     Ok(())
 }
@@ -146,6 +160,7 @@ async fn tell<D: Daemon>(
 /// The events of a daemon, and the containers still to pass on.
 struct Feed<'a, D> {
     daemon: &'a D,
+    realm: &'a Realm,
     sightings: &'a Sightings,
     lines: Lines,
     pending: Pending,
@@ -189,7 +204,7 @@ impl<D: Daemon> Feed<'_, D> {
         if change == Change::New {
             // The event's own details come first: while Podman starts a container, it answers no question about it.
             let told = self.daemon.told(event.id.clone(), event.told.clone());
-            self.sightings.told(told);
+            self.sightings.told(self.realm, told);
         }
         let added = self.pending.add(event.id, change, event.told);
         added.map_err(|error| error.of("the events"))

@@ -47,11 +47,13 @@ impl ListedContainers {
     /// daemon's configured path may also be in systemd's form.
     pub(in crate::runtimes) fn seen(self, runtime: &str, id: String) -> Seen {
         let labels = self.labels.unwrap_or_default().into_iter();
+        let pid = self.pid.and_then(process);
         Seen {
             id,
+            is_running: pid.is_some(),
             place: ContainerPlace {
                 cgroups_path: None,
-                pid: self.pid.and_then(process),
+                pid,
             },
             details: ContainerDetails {
                 name: self.name.filter(|name| !name.is_empty()),

@@ -9,7 +9,10 @@ use super::{
     Task,
 };
 use crate::{
-    containers::container::{Container, ContainerDetails},
+    containers::{
+        container::{Container, ContainerDetails},
+        identity::Identity,
+    },
     id::ContainerId,
     publish::stream,
 };
@@ -58,6 +61,8 @@ impl Task {
         let container = Container {
             id,
             cgroup_id,
+            identity: Identity::Manual,
+            inside: None,
             details,
         };
         self.register(container)

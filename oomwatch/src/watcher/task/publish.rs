@@ -23,8 +23,8 @@ impl Task {
 
     /// Does what follows each event of the loop.
     pub(super) fn turn(&mut self) {
-        for (source, id) in self.engine.take_wanted() {
-            self.sources.ask(source, &id);
+        for (source, key) in self.engine.take_wanted() {
+            self.sources.ask(source, key);
         }
         self.publish();
         self.save();

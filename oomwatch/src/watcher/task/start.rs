@@ -26,6 +26,7 @@ use crate::{
     clock,
     containers::{
         container::{Container, ContainerDetails},
+        identity::Identity,
         registry::RegistryError,
     },
     counters::walk::CounterWalk,
@@ -383,6 +384,8 @@ fn given(hierarchy: &Hierarchy, containers: &[(String, PathBuf)]) -> Result<Vec<
             container: Container {
                 id,
                 cgroup_id,
+                identity: Identity::Manual,
+                inside: None,
                 details,
             },
             path: path.clone(),

@@ -3,7 +3,7 @@
 use proptest::{collection::btree_map, option, prelude::*, sample::select};
 
 use super::*;
-use crate::{event::fixture::event_at, id::printable};
+use crate::{containers::identity::Identity, event::fixture::event_at, id::printable};
 
 /// Text as it gets into events.
 fn text() -> impl Strategy<Value = Option<String>> {
@@ -90,6 +90,8 @@ fn containers() -> impl Strategy<Value = Option<Arc<Container>>> {
         Arc::new(Container {
             id: ContainerId::new(&id).unwrap(),
             cgroup_id: CgroupId(cgroup),
+            identity: Identity::Manual,
+            inside: None,
             details: ContainerDetails {
                 name,
                 runtime,

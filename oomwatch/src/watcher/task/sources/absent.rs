@@ -6,9 +6,8 @@ use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::{
         names::SourceNumber,
-        sighting::{RuntimeSocket, Sighting},
+        sighting::{RuntimeKey, RuntimeSocket, Sighting},
     },
-    id::ContainerId,
 };
 
 #[derive(Debug, Default)]
@@ -23,7 +22,7 @@ impl Sources {
         Ok(Self {})
     }
 
-    pub(in super::super) fn ask(&self, _source: SourceNumber, _id: &ContainerId) {}
+    pub(in super::super) fn ask(&self, _source: SourceNumber, _key: RuntimeKey) {}
 
     pub(in super::super) fn followed(
         &self,

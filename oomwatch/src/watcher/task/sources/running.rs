@@ -9,9 +9,8 @@ use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::{
         names::SourceNumber,
-        sighting::{RuntimeSocket, Sighting},
+        sighting::{RuntimeKey, RuntimeSocket, Sighting},
     },
-    id::ContainerId,
 };
 
 /// The sources that run; dropping it ends them.
@@ -55,10 +54,10 @@ impl Sources {
     }
 
     /// Asks a source for a container. If too many requests wait, the next listing has the container.
-    pub(in super::super) fn ask(&self, source: SourceNumber, id: &ContainerId) {
+    pub(in super::super) fn ask(&self, source: SourceNumber, key: RuntimeKey) {
         let number = usize::try_from(source).ok();
         if let Some(followed) = number.and_then(|number| self.followed.get(number)) {
-            let _ = followed.asker.try_send(id.as_str().to_owned());
+            let _ = followed.asker.try_send(key);
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::{
     cgroup::hierarchy::Hierarchy,
-    containers::sighting::{RuntimeSocket, Sighting},
+    containers::sighting::{RuntimeKey, RuntimeSocket, Sighting},
     runtimes::source::{self, RuntimeSource, SIGHTING_QUEUE, Sightings, Wanted},
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Followed {
     pub(super) socket: RuntimeSocket,
     pub(super) sightings: mpsc::Receiver<Sighting>,
     /// Where it is asked for a container.
-    pub(super) asker: mpsc::Sender<String>,
+    pub(super) asker: mpsc::Sender<RuntimeKey>,
 }
 
 /// A source as the thread sees it.
