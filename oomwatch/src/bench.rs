@@ -19,6 +19,7 @@ use crate::{
     probe::{Probe, ProbeConfig, ProbeError, bench},
     record::Record,
     tier::{Tier, TierChoice},
+    topology::owners::AllRoots,
 };
 
 /// As many records at a time as the watcher's task takes.
@@ -152,6 +153,7 @@ fn engine() -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     });
     // Nothing was counted before.
     engine.begin(&Readings::default());

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::{
     clock,
-    containers::container::Container,
+    containers::{container::Container, identity::Identity, names::is_runtimes_id},
     event::{Attribution, Evidence, Kind, OomEvent, Scope},
     id::ContainerId,
     record::Constraint,
@@ -62,7 +62,7 @@ impl Counts {
     }
 
     /// Learns which containers exist, and forgets those that are gone for long enough.
-    pub(crate) fn retain_live(&self, live: &HashSet<&str>, now_ns: u64) {
+    pub(crate) fn retain_live(&self, live: &HashSet<Series>, now_ns: u64) {
         self.tally().retain_live(live, now_ns);
     }
 
@@ -166,11 +166,37 @@ pub(crate) struct NodeCounts {
     pub(crate) evicted_kills: u64,
 }
 
+/// What one container's numbers are kept under: its id, and its realm where the id alone is not unique.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Series {
+    id: ContainerId,
+    realm: Option<String>,
+}
+
+impl Series {
+    pub(crate) fn of(container: &Container) -> Self {
+        let is_unique = is_runtimes_id(container.id.as_str());
+        let realm = container.details.realm.as_ref();
+        Self {
+            id: container.id.clone(),
+            realm: realm.filter(|_| !is_unique).cloned(),
+        }
+    }
+}
+
+/// Whose numbers a kill is in: a claim has none of its own.
+fn answerable(container: &Arc<Container>) -> Option<&Arc<Container>> {
+    match container.identity {
+        Identity::Claimed => container.inside.as_ref(),
+        _ => Some(container),
+    }
+}
+
 #[derive(Debug)]
 struct Tally {
-    /// By container id and not by cgroup, unlike nearly everything else. An id that comes back, such as that of a
-    /// restarted Docker container, is the same series. It must be there once.
-    containers: HashMap<ContainerId, Arc<Losses>>,
+    /// Not by cgroup, unlike nearly everything else. An id that comes back, such as that of a restarted Docker
+    /// container, is the same series. It must be there once.
+    containers: HashMap<Series, Arc<Losses>>,
     max_containers: usize,
     node: NodeCounts,
     version: u64,
@@ -191,14 +217,15 @@ impl Tally {
         if event.count == 0 {
             return;
         }
-        let Some(container) = &event.container else {
+        let Some(container) = event.container.as_ref().and_then(answerable) else {
             return;
         };
         self.version += 1;
-        if !self.containers.contains_key(&container.id) {
+        let series = Series::of(container);
+        if !self.containers.contains_key(&series) {
             self.make_room();
         }
-        let losses = self.containers.entry(container.id.clone());
+        let losses = self.containers.entry(series);
         let losses = losses.or_insert_with(|| Arc::new(Losses::new(container)));
         let losses = Arc::make_mut(losses);
         losses.enter(event, container);
@@ -214,15 +241,15 @@ impl Tally {
         order.sort_unstable_by_key(|losses| losses.eviction_order());
         let surplus = (self.max_containers / EVICTED_AT_ONCE).max(1);
         for losses in order.iter().take(surplus) {
-            self.containers.remove(&losses.container.id);
+            self.containers.remove(&Series::of(&losses.container));
             self.node.evicted_containers += 1;
             self.node.evicted_kills += losses.total();
         }
     }
 
-    fn retain_live(&mut self, live: &HashSet<&str>, now_ns: u64) {
-        self.containers.retain(|id, losses| {
-            let is_live = live.contains(id.as_str());
+    fn retain_live(&mut self, live: &HashSet<Series>, now_ns: u64) {
+        self.containers.retain(|series, losses| {
+            let is_live = live.contains(series);
             if is_live == losses.gone_since_ns.is_some() {
                 Arc::make_mut(losses).gone_since_ns = (!is_live).then_some(now_ns);
             }

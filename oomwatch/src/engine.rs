@@ -46,7 +46,10 @@ use crate::{
     ledger::{Counting, Increment, double_count::DoubleCounts, node::Reported},
     reconcile::{Judged, Reconciler, Verdict},
     record::{CgroupChanged, Charged, DoubleCount, Memcg, Record, VictimRecord},
-    topology::tree::{TOMBSTONE_NS, Tree},
+    topology::{
+        owners::{MadeBy, Owners},
+        tree::{TOMBSTONE_NS, Tree},
+    },
 };
 
 /// Levels of cgroups at most, as far as sums go.
@@ -82,6 +85,8 @@ pub(crate) struct EngineConfig {
     /// The cgroup that is mounted.
     pub(crate) root: CgroupId,
     pub(crate) counting: Counting,
+    /// Tells who made a cgroup.
+    pub(crate) owners: Arc<dyn Owners>,
 }
 
 /// The state.
@@ -99,6 +104,15 @@ pub(crate) struct Engine {
     /// Cgroups below which counters were not read at the start.
     unread: HashSet<CgroupId>,
     registry: Registry,
+    owners: Arc<dyn Owners>,
+    /// Who makes cgroups in these, as it was looked at for the batch at hand.
+    made_in: HashMap<CgroupId, MadeBy>,
+    /// Claims of what root made.
+    refused: HashSet<CgroupId>,
+    /// Containers that were registered above cgroups which were there before.
+    borders: HashSet<CgroupId>,
+    /// Cgroups whose containers a person took out.
+    taken_out: HashSet<CgroupId>,
     reconciler: Reconciler,
     waiting: Waiting,
     unclaimed: Unclaimed,
@@ -135,6 +149,11 @@ impl Engine {
             unseen: HashSet::new(),
             unread: HashSet::new(),
             registry: Registry::new(setting.units),
+            owners: setting.owners,
+            made_in: HashMap::new(),
+            refused: HashSet::new(),
+            borders: HashSet::new(),
+            taken_out: HashSet::new(),
             reconciler,
             waiting: Waiting::default(),
             unclaimed: Unclaimed::default(),
@@ -242,7 +261,16 @@ impl Engine {
         lineage.take(MAX_LEVELS).collect()
     }
 
-    /// Registers a container: from now on, kills reported in its cgroup are its own.
+    /// Registers a container by hand: from now on, kills reported in its cgroup are its own.
+    pub(crate) fn register_by_hand(&mut self, container: Container) -> Result<(), RegistryError> {
+        let cgroup = container.cgroup_id;
+        self.registry.add_by_hand(&self.tree, container)?;
+        self.taken_out.remove(&cgroup);
+        self.newly_registered = true;
+        Ok(())
+    }
+
+    /// Registers a container.
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         self.registry.add(&self.tree, container)?;
         self.newly_registered = true;
@@ -259,11 +287,20 @@ impl Engine {
     }
 
     pub(crate) fn unregister(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
-        let container = self.registry.remove(&self.tree, id)?;
-        self.numbers.remove(&container.cgroup_id);
-        self.forget_by_hand(container.cgroup_id);
-        self.double_counts.forget(container.cgroup_id);
-        Ok(container)
+        let cgroup = self.registry.meant(&self.tree, id)?;
+        self.taken_out.insert(cgroup);
+        let container = self.withdraw(cgroup);
+        self.judge_refused();
+        container.ok_or_else(|| RegistryError::Unknown(id.clone()))
+    }
+
+    /// Takes a cgroup's container out, and its numbers.
+    fn withdraw(&mut self, cgroup: CgroupId) -> Option<Arc<Container>> {
+        let container = self.registry.take(&self.tree, cgroup)?;
+        self.numbers.remove(&cgroup);
+        self.forget_by_hand(cgroup);
+        self.double_counts.forget(cgroup);
+        Some(container)
     }
 
     /// All cgroups that were there at the start are known, and so is what was counted before.
@@ -285,6 +322,7 @@ impl Engine {
     /// parent. So removals are taken in from the last one back. They are taken in before the cgroups that were
     /// created in them.
     pub(crate) fn learn_all(&mut self, records: &[Record]) {
+        self.look_anew();
         for record in records.iter().rev() {
             if let Record::CgroupRemoved(change) = record {
                 self.learn_from(change, false);
@@ -298,6 +336,8 @@ impl Engine {
             }
         }
         self.learn_placed();
+        self.judge_refused();
+        self.judge_below_borders();
     }
 
     /// Works through records in kernel order; their events are in the waiting room afterwards.
@@ -332,6 +372,7 @@ impl Engine {
         ledgers.forget_gone_before(now.boottime_ns, TOMBSTONE_NS);
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
+            self.taken_out.remove(&id);
             self.reconciler.ledgers.forget(id);
             self.numbers.remove(&id);
             self.forget_by_hand(id);
@@ -435,6 +476,7 @@ impl Engine {
         self.reconciler.ledgers.remove(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
             self.registry.cgroup_removed(&self.tree, change.cgroup_id);
+            self.refused.remove(&change.cgroup_id);
             self.forget_by_hand(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
                 && let Some(parent) = parent.filter(|&id| self.tree.is_leaf(id))
@@ -542,8 +584,9 @@ impl Engine {
             _ => self.totals.already_exiting += 1,
         }
         self.last_seq += 1;
-        if unregistered {
-            self.keep_for_claims(record, (kind, counted), now);
+        if self.may_change(attributed.container.as_deref()) {
+            let owner = attributed.container.as_deref();
+            self.keep_for_claims(record, owner, (kind, counted), now);
         }
         let mut event =
             self.event_context(now)

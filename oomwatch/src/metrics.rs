@@ -18,7 +18,7 @@ use prometheus_client::{
 use self::scrape::Scrape;
 use crate::{
     clock,
-    counts::Counts,
+    counts::{Counts, Series},
     log::warn,
     watcher::{Handle, requests::Requests},
 };
@@ -108,8 +108,8 @@ impl Metrics {
         let status = self.watched.status().await.ok();
         let containers = self.watched.containers().await.ok();
         if let Some(containers) = &containers {
-            let ids = containers.iter().map(|live| live.container.id.as_str());
-            let live: HashSet<&str> = ids.collect();
+            let live = containers.iter().map(|live| Series::of(&live.container));
+            let live: HashSet<Series> = live.collect();
             self.counts.retain_live(&live, clock::now().boottime_ns);
         }
         let scrape = Scrape {

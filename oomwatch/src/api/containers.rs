@@ -33,6 +33,10 @@ struct Container {
     cgroup_path: Option<String>,
     name: Option<String>,
     runtime: Option<String>,
+    realm: Option<String>,
+    identity: &'static str,
+    /// The container that a claimed one is in.
+    inside: Option<String>,
     image: Option<String>,
     pod: Option<String>,
     pod_uid: Option<String>,
@@ -60,6 +64,12 @@ impl Container {
             cgroup_path: registered.cgroup_path,
             name: text(&details.name),
             runtime: text(&details.runtime),
+            realm: text(&details.realm),
+            identity: container.identity.as_str(),
+            inside: container
+                .inside
+                .as_ref()
+                .map(|outer| printable(outer.id.as_str().as_bytes())),
             image: text(&details.image),
             pod: text(&details.pod),
             pod_uid: text(&details.pod_uid),

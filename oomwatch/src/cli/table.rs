@@ -22,6 +22,7 @@ struct Container {
     namespace: Option<String>,
     pod: Option<String>,
     runtime: Option<String>,
+    identity: Option<String>,
     cgroup_path: Option<String>,
     kills: Option<u64>,
     counter_only: Option<u64>,
@@ -93,8 +94,8 @@ fn text(mut table: Table) -> String {
 
 fn containers(all: &[Container], width: Option<u16>) -> String {
     let mut table = table(width);
-    table.set_header(["CONTAINER", "POD", "RUNTIME", "KILLS", "CGROUP"]);
-    if let Some(kills) = table.column_mut(3) {
+    table.set_header(["CONTAINER", "POD", "RUNTIME", "IDENTITY", "KILLS", "CGROUP"]);
+    if let Some(kills) = table.column_mut(4) {
         kills.set_cell_alignment(CellAlignment::Right);
     }
     for container in all {
@@ -104,7 +105,7 @@ fn containers(all: &[Container], width: Option<u16>) -> String {
 }
 
 impl Container {
-    fn row(&self) -> [String; 5] {
+    fn row(&self) -> [String; 6] {
         let shown = |text: &Option<String>| {
             let text = text.as_deref().unwrap_or("-");
             printable(text.as_bytes())
@@ -131,6 +132,7 @@ impl Container {
             name,
             pod,
             shown(&self.runtime),
+            shown(&self.identity),
             kills,
             shown(&self.cgroup_path),
         ]

@@ -1,7 +1,10 @@
 //! Discovery from cgroup paths alone. It needs no runtime and no socket, and works for containers that live shorter
 //! than any request would take. Pure.
 
-use super::path::{self, Kind, PathIdentity};
+use super::{
+    path::{self, Kind, PathIdentity, Runtime},
+    sighting::CRI_NAMESPACE,
+};
 use crate::{
     containers::{
         container::{Container, ContainerDetails},
@@ -64,7 +67,7 @@ pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     Some(Container {
         id: ContainerId::new(id).ok()?,
         cgroup_id,
-        identity: Identity::Path,
+        identity: Identity::Unit,
         inside: None,
         details: details(unit),
     })
@@ -79,8 +82,16 @@ pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId, units: bool) -> Option<C
 }
 
 fn details(identity: PathIdentity) -> ContainerDetails {
+    let realm = match (identity.kind, identity.runtime) {
+        (Kind::SystemdUnit, _) => Some("system"),
+        // Its CRI plugin, or nerdctl's default.
+        (_, Some(Runtime::Containerd)) => Some(CRI_NAMESPACE),
+        (_, Some(Runtime::Nerdctl) | None) => None,
+        (_, Some(_)) => Some("host"),
+    };
     ContainerDetails {
         name: identity.name,
+        realm: realm.map(str::to_owned),
         runtime: identity.runtime.map(|runtime| runtime.as_str().to_owned()),
         pod_uid: identity.pod_uid,
         ..ContainerDetails::default()

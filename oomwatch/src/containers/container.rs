@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
 use super::identity::Identity;
 use crate::id::{CgroupId, ContainerId};
 
@@ -19,6 +21,40 @@ pub struct Container {
     pub inside: Option<Arc<Container>>,
     /// What else is known.
     pub details: ContainerDetails,
+}
+
+/// What is escaped in the parts of a key.
+const IN_KEY: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
+
+impl Container {
+    /// What tells it apart from all others: `runtime/realm/id`, each percent-encoded. `None` where the first two are
+    /// unknown.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        let part = |text| utf8_percent_encode(text, IN_KEY);
+        let runtime = part(self.details.runtime.as_deref()?);
+        let realm = part(self.details.realm.as_deref()?);
+        Some(format!("{runtime}/{realm}/{}", part(self.id.as_str())))
+    }
+
+    /// The id in a key.
+    pub(crate) fn id_of_key(key: &str) -> Option<ContainerId> {
+        let mut parts = key.split('/');
+        let (_, _, id) = (parts.next()?, parts.next()?, parts.next()?);
+        let id = percent_decode_str(id).decode_utf8().ok()?;
+        ContainerId::new(&id)
+            .ok()
+            .filter(|_| parts.next().is_none())
+    }
+
+    /// Who answers for what happened here: the container that it is in, where it is only claimed to be one.
+    #[must_use]
+    pub fn answerable(&self) -> Option<&Self> {
+        match self.identity {
+            Identity::Claimed => self.inside.as_deref(),
+            _ => Some(self),
+        }
+    }
 }
 
 /// What a source of containers knows beside the id. All of it is untrusted text, made

@@ -243,6 +243,14 @@ impl Names {
         places.all(|other| other == place).then_some(place)
     }
 
+    /// Whether a runtime says that a cgroup's container with this id is a pod's sandbox.
+    pub(crate) fn is_sandbox(&self, id: &ContainerId, cgroup: CgroupId) -> bool {
+        let mut there = self
+            .with_id(id.as_str())
+            .filter(|(_, record)| record.cgroup == Some(cgroup));
+        there.any(|(_, record)| record.details.is_sandbox == Some(true))
+    }
+
     /// Whether a source is yet to be asked for a container's place. Says so once.
     pub(crate) fn take_unplaced(&mut self, key: &RuntimeKey) -> bool {
         let Some(record) = self.known.get_mut(key) else {

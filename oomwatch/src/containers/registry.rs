@@ -1,15 +1,15 @@
 //! The registered containers: which cgroup is which container, and what is known of it.
 //!
-//! Keyed by cgroup id, never by container id. The same container id may come back on a new cgroup, and kills of the
-//! old cgroup still belong to the old container. A removed container stays until its cgroup's tombstone is forgotten.
-//! Pure.
+//! Keyed by cgroup id, never by container id. Two containers may have one id: of two runtimes, or one inside another.
+//! The same id may also come back on a new cgroup, and kills of the old cgroup still belong to the old container. A
+//! removed container stays until its cgroup's tombstone is forgotten. Pure.
 
 use std::{hash::BuildHasher as _, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::{
-    containers::{by_path::by_path, container::Container},
+    containers::{by_path::by_path, container::Container, identity::Identity},
     id::{CgroupId, ContainerId},
     topology::tree::Tree,
 };
@@ -32,6 +32,14 @@ pub enum RegistryError {
     /// No container of this id is alive.
     #[error("no container {0} is registered")]
     Unknown(ContainerId),
+    /// Several containers of this id are alive.
+    #[error("several containers are called {id}: name one of {}", keys.join(", "))]
+    Ambiguous {
+        /// What they are called.
+        id: ContainerId,
+        /// Their keys, `runtime/realm/id`, or the paths of their cgroups.
+        keys: Vec<String>,
+    },
 }
 
 /// All registered containers, the dead ones that are still remembered included.
@@ -67,11 +75,23 @@ impl Registry {
         }
     }
 
-    /// Registers a container.
+    /// Registers a container on a free cgroup. Somebody may have registered its id elsewhere.
     pub(crate) fn add(&mut self, tree: &Tree, container: Container) -> Result<(), RegistryError> {
         self.admit(tree, &container)?;
         self.given.insert(container.cgroup_id, Arc::new(container));
         Ok(())
+    }
+
+    /// Registers a container by hand. No other container but a claimed one may have its id.
+    pub(crate) fn add_by_hand(
+        &mut self,
+        tree: &Tree,
+        container: Container,
+    ) -> Result<(), RegistryError> {
+        if self.find(tree, &container.id).is_some() {
+            return Err(RegistryError::DuplicateId(container.id));
+        }
+        self.add(tree, container)
     }
 
     /// Registers the container that [`by_path`] makes of its cgroup.
@@ -81,22 +101,21 @@ impl Registry {
         container: Container,
     ) -> Result<(), RegistryError> {
         // A path is forgotten with its tombstone, before the container is.
-        if !tree.is_live(container.cgroup_id) {
+        let cgroup = container.cgroup_id;
+        let is_made_again = || by_path(tree, cgroup, self.units).as_ref() == Some(&container);
+        if !tree.is_live(cgroup) || !is_made_again() {
             return self.add(tree, container);
         }
         self.admit(tree, &container)?;
-        self.by_path.insert(container.cgroup_id);
+        self.by_path.insert(cgroup);
         Ok(())
     }
 
-    /// Takes the id, if both it and the cgroup are free.
+    /// Takes the id, if the cgroup is free.
     fn admit(&mut self, tree: &Tree, container: &Container) -> Result<(), RegistryError> {
-        if self.find(tree, &container.id).is_some() {
-            return Err(RegistryError::DuplicateId(container.id.clone()));
-        }
         let cgroup = container.cgroup_id;
         if let Some(other) = self.get(tree, cgroup) {
-            if self.find(tree, &other.id).is_some() {
+            if self.is_live(&other) {
                 return Err(RegistryError::DuplicateCgroup {
                     id: container.id.clone(),
                     other: other.id.clone(),
@@ -110,7 +129,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Adds a container whose cgroup is gone, for late events. Its id may be in use again.
+    /// Adds a container whose cgroup is gone, for late events.
     pub(crate) fn add_removed(&mut self, container: Container) {
         let cgroup = container.cgroup_id;
         if !self.contains(cgroup) {
@@ -118,26 +137,19 @@ impl Registry {
         }
     }
 
-    /// Removes a container at its owner's wish; its kills count as unregistered from now on.
-    pub(crate) fn remove(
-        &mut self,
-        tree: &Tree,
-        id: &ContainerId,
-    ) -> Result<Arc<Container>, RegistryError> {
-        let container = self
-            .find(tree, id)
-            .and_then(|cgroup| self.get(tree, cgroup))
-            .ok_or_else(|| RegistryError::Unknown(id.clone()))?;
+    /// Takes a cgroup's container out; its kills count as unregistered from now on.
+    pub(crate) fn take(&mut self, tree: &Tree, cgroup: CgroupId) -> Option<Arc<Container>> {
+        let container = self.get(tree, cgroup)?;
         self.free_id(&container);
-        self.drop_container(container.cgroup_id);
-        Ok(container)
+        self.drop_container(cgroup);
+        Some(container)
     }
 
-    /// The cgroup is gone: frees the id for reuse, and keeps the container for late events.
-    pub(crate) fn cgroup_removed(&mut self, tree: &Tree, cgroup: CgroupId) {
-        if let Some(container) = self.get(tree, cgroup) {
-            self.free_id(&container);
-        }
+    /// The cgroup is gone: frees the id for reuse, and keeps the container for late events. Returns the id.
+    pub(crate) fn cgroup_removed(&mut self, tree: &Tree, cgroup: CgroupId) -> Option<ContainerId> {
+        let container = self.get(tree, cgroup)?;
+        let was_live = self.free_id(&container);
+        was_live.then(|| container.id.clone())
     }
 
     /// Forgets a removed cgroup for good.
@@ -174,22 +186,84 @@ impl Registry {
         self.live.len()
     }
 
-    /// The cgroup of the living container with this id.
-    pub(crate) fn find(&self, tree: &Tree, id: &ContainerId) -> Option<CgroupId> {
+    /// The living containers with this id.
+    pub(crate) fn with_id(&self, tree: &Tree, id: &ContainerId) -> Vec<Arc<Container>> {
         let hash = self.hash(id);
-        let has_id = |live: &Live| {
-            let found = (live.hash == hash).then(|| self.get(tree, live.cgroup));
-            found.flatten().is_some_and(|found| found.id == *id)
-        };
-        self.live.find(hash, has_id).map(|live| live.cgroup)
+        let alike = self.live.iter_hash(hash).filter(|live| live.hash == hash);
+        let found = alike.filter_map(|live| self.get(tree, live.cgroup));
+        found.filter(|found| found.id == *id).collect()
     }
 
-    fn free_id(&mut self, container: &Container) {
+    /// The cgroup of a living container with this id that has it on evidence.
+    pub(crate) fn find(&self, tree: &Tree, id: &ContainerId) -> Option<CgroupId> {
+        let mut found = self.with_id(tree, id).into_iter();
+        let on_evidence = found.find(|found| found.identity != Identity::Claimed)?;
+        Some(on_evidence.cgroup_id)
+    }
+
+    /// The living container that a person means: by its id, its key `runtime/realm/id`, or its cgroup's path. Of
+    /// several with one id, a single one on evidence is meant.
+    pub(crate) fn meant(&self, tree: &Tree, id: &ContainerId) -> Result<CgroupId, RegistryError> {
+        let alike = self.with_id(tree, id);
+        let on_evidence = |found: &&Arc<Container>| found.identity != Identity::Claimed;
+        let better: Vec<_> = alike.iter().filter(on_evidence).collect();
+        match (better.as_slice(), alike.as_slice()) {
+            ([one], _) => Ok(one.cgroup_id),
+            ([], [one]) => Ok(one.cgroup_id),
+            ([], []) => self
+                .by_key(tree, id.as_str())
+                .ok_or_else(|| RegistryError::Unknown(id.clone())),
+            _ => {
+                let keys = alike.iter().map(|found| self.key(tree, found)).collect();
+                Err(RegistryError::Ambiguous {
+                    id: id.clone(),
+                    keys,
+                })
+            }
+        }
+    }
+
+    /// How a person names one of several with one id.
+    fn key(&self, tree: &Tree, container: &Container) -> String {
+        let key = container.key();
+        let mut alike = self.with_id(tree, &container.id).into_iter();
+        let is_unique =
+            alike.all(|other| other.cgroup_id == container.cgroup_id || other.key() != key);
+        let path = || {
+            tree.path(container.cgroup_id)
+                .map(|path| crate::id::printable(&path))
+        };
+        key.filter(|_| is_unique).or_else(path).unwrap_or_default()
+    }
+
+    fn by_key(&self, tree: &Tree, key: &str) -> Option<CgroupId> {
+        if let Some(id) = Container::id_of_key(key) {
+            let mut alike = self.with_id(tree, &id).into_iter();
+            let meant = alike.find(|found| found.key().as_deref() == Some(key));
+            return meant.map(|found| found.cgroup_id);
+        }
+        let mut live = self.live.iter();
+        let is_at = |live: &&Live| {
+            tree.path(live.cgroup)
+                .is_some_and(|path| path == key.as_bytes())
+        };
+        live.find(is_at)
+            .filter(|_| key.starts_with('/'))
+            .map(|live| live.cgroup)
+    }
+
+    fn is_live(&self, container: &Container) -> bool {
+        let hash = self.hash(&container.id);
+        let is_this = |live: &Live| live.cgroup == container.cgroup_id;
+        self.live.find(hash, is_this).is_some()
+    }
+
+    /// Tells whether the container was alive.
+    fn free_id(&mut self, container: &Container) -> bool {
         let hash = self.hash(&container.id);
         let cgroup = container.cgroup_id;
-        if let Ok(entry) = self.live.find_entry(hash, |live| live.cgroup == cgroup) {
-            entry.remove();
-        }
+        let entry = self.live.find_entry(hash, |live| live.cgroup == cgroup);
+        entry.map(|entry| entry.remove()).is_ok()
     }
 
     fn drop_container(&mut self, cgroup: CgroupId) {
@@ -248,7 +322,7 @@ mod tests {
         let (tree, mut registry) = (tree(), Registry::default());
         registry.add(&tree, container("a", 2)).unwrap();
         assert!(matches!(
-            registry.add(&tree, container("a", 3)),
+            registry.add_by_hand(&tree, container("a", 3)),
             Err(RegistryError::DuplicateId(_))
         ));
         assert!(matches!(
@@ -270,9 +344,64 @@ mod tests {
         assert_eq!(registry.live_count(), 1);
     }
 
+    /// Of two realms.
+    fn of_realm(realm: &str, cgroup: u64) -> Container {
+        let details = ContainerDetails {
+            runtime: Some("containerd".to_owned()),
+            realm: Some(realm.to_owned()),
+            ..ContainerDetails::default()
+        };
+        Container {
+            identity: Identity::Runtime,
+            details,
+            ..container("web", cgroup)
+        }
+    }
+
+    #[test]
+    fn two_of_one_id_are_told_apart_by_their_keys() {
+        let (tree, mut registry) = (tree(), Registry::default());
+        registry.add(&tree, of_realm("a", 2)).unwrap();
+        registry.add(&tree, of_realm("b/c", 3)).unwrap();
+        let id = |text: &str| ContainerId::new(text).unwrap();
+        let error = registry.meant(&tree, &id("web")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("containerd/a/web") && text.contains("containerd/b%2Fc/web"),
+            "{text}"
+        );
+        assert_eq!(registry.meant(&tree, &id("containerd/a/web")), Ok(POD));
+        assert_eq!(
+            registry.meant(&tree, &id("containerd/b%2Fc/web")),
+            Ok(OTHER)
+        );
+        assert_eq!(registry.meant(&tree, &id("/b")), Ok(OTHER));
+        for unknown in ["containerd/x/web", "/c", "a/b/c/web"] {
+            assert!(matches!(
+                registry.meant(&tree, &id(unknown)),
+                Err(RegistryError::Unknown(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_claim_stands_in_nobodys_way() {
+        let (tree, mut registry) = (tree(), Registry::default());
+        let claim = Container {
+            identity: Identity::Claimed,
+            ..container("a", 2)
+        };
+        registry.add(&tree, claim).unwrap();
+        let a = ContainerId::new("a").unwrap();
+        assert_eq!(registry.find(&tree, &a), None);
+        assert_eq!(registry.meant(&tree, &a), Ok(POD));
+        registry.add_by_hand(&tree, container("a", 3)).unwrap();
+        assert_eq!(registry.meant(&tree, &a), Ok(OTHER));
+    }
+
     #[test]
     fn removing_an_unknown_id_names_it() {
-        let error = Registry::default().remove(&tree(), &ContainerId::new("x").unwrap());
+        let error = Registry::default().meant(&tree(), &ContainerId::new("x").unwrap());
         assert_eq!(
             error.unwrap_err().to_string(),
             "no container x is registered"
@@ -289,11 +418,9 @@ mod tests {
             registry.get(&tree, POD).as_deref(),
             Some(&found(&tree, POD))
         );
-        let again = registry.add(&tree, container("/a", 9));
+        let again = registry.add_by_hand(&tree, container("/a", 9));
         assert!(matches!(again, Err(RegistryError::DuplicateId(_))));
-        registry
-            .remove(&tree, &ContainerId::new("/a").unwrap())
-            .unwrap();
+        registry.take(&tree, POD).unwrap();
         assert!(!registry.contains(POD));
         assert_eq!(registry.live_count(), 1);
     }

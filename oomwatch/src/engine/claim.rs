@@ -1,12 +1,14 @@
-//! Containers that are registered after a kill of theirs. The engine reports the kill once more, under the same id,
-//! and counts it among the container's numbers. No ledger moves.
+//! Containers that are registered after a kill of theirs, or that turn out to be another. The engine reports the kill
+//! once more, under the same id, and counts it among the container's numbers. No ledger moves.
+
+use std::collections::HashSet;
 
 use super::Engine;
 use crate::{
-    attribute::{Attributed, attribute},
-    engine::unclaimed::UnclaimedVictim,
+    attribute::attribute,
+    containers::{container::Container, identity::Identity},
+    engine::unclaimed::{ReportedOwner, UnclaimedVictim},
     event::{Attribution, Kind, Now, OomEvent},
-    id::CgroupId,
     record::VictimRecord,
 };
 
@@ -16,19 +18,21 @@ impl Engine {
         self.newly_registered && !self.unclaimed.is_empty()
     }
 
-    /// The events of victims that have a container now and had none when they were published. They follow the events
+    /// The events of victims that have another container now than when they were published. They follow the events
     /// that are still held back, which are older.
     pub(crate) fn claim(&mut self, now: Now) -> Vec<OomEvent> {
         self.newly_registered = false;
         let (tree, registry) = (&self.tree, &self.registry);
-        let mut claimed = self.unclaimed.claim(now.boottime_ns, |record| {
-            attribute(tree, registry, record).container.is_some()
+        let mut claimed = self.unclaimed.claim(now.boottime_ns, |kept| {
+            let container = attribute(tree, registry, &kept.record).container;
+            container.is_some_and(|found| Some(ReportedOwner::of(&found)) != kept.owner)
         });
         if claimed.is_empty() {
             return Vec::new();
         }
-        // The event without a container goes first, and has the same group.
-        self.waiting.let_go_unregistered();
+        // The first event goes first, and has the same group.
+        let seqs: HashSet<u64> = claimed.iter().map(|kept| kept.seq).collect();
+        self.waiting.let_go(&seqs);
         self.release(now.boottime_ns);
         for kept in &mut claimed {
             let mut waiting = self.waiting.events();
@@ -38,13 +42,28 @@ impl Engine {
             }
         }
         let claimed = claimed.iter();
-        claimed.filter_map(|kept| self.claimed(kept, now)).collect()
+        claimed.map(|kept| self.claimed(kept, now)).collect()
     }
 
-    /// Keeps a victim without a container.
+    /// Whether a victim's container may turn out to be another: it has none, or one for which a runtime has yet to
+    /// answer.
+    pub(super) fn may_change(&self, container: Option<&Container>) -> bool {
+        let Some(container) = container else {
+            return true;
+        };
+        let runtime = container.details.runtime.as_deref();
+        match container.identity {
+            Identity::Path | Identity::Claimed => self.names.follows(runtime),
+            Identity::Unit => self.names.follows(None),
+            _ => false,
+        }
+    }
+
+    /// Keeps a victim that another container may claim.
     pub(super) fn keep_for_claims(
         &mut self,
         record: &VictimRecord,
+        owner: Option<&Container>,
         (kind, counted): (Kind, bool),
         now: Now,
     ) {
@@ -56,6 +75,7 @@ impl Engine {
             .filter(|(_, doubles)| *doubles > 0);
         let waiting = UnclaimedVictim {
             seq: self.last_seq,
+            owner: owner.map(ReportedOwner::of),
             record: record.clone(),
             kind,
             counted,
@@ -67,18 +87,17 @@ impl Engine {
         self.unclaimed.keep(waiting, now.boottime_ns);
     }
 
-    fn claimed(&mut self, waiting: &UnclaimedVictim, now: Now) -> Option<OomEvent> {
+    fn claimed(&mut self, waiting: &UnclaimedVictim, now: Now) -> OomEvent {
         let record = &waiting.record;
-        let attributed = Attributed {
-            attribution: Attribution::Late,
-            ..attribute(&self.tree, &self.registry, record)
-        };
-        let container = attributed.container.clone()?;
-        if waiting.kind == Kind::Kill {
-            self.totals.unregistered -= 1;
-            self.totals.late += 1;
-            let before = |id: CgroupId| waiting.double_counts_before(id);
-            self.count_claimed(container.cgroup_id, before);
+        let mut attributed = attribute(&self.tree, &self.registry, record);
+        if waiting.owner.is_none() {
+            attributed.attribution = Attribution::Late;
+        }
+        let container = attributed.container.clone();
+        if waiting.kind == Kind::Kill
+            && let Some(container) = container.as_deref()
+        {
+            self.count_change(waiting, container);
         }
         self.last_seq += 1;
         let mut event = self.event_context(now).event(
@@ -93,7 +112,24 @@ impl Engine {
         // The time of the event it replaces, to the nanosecond: the clocks are read anew for each event.
         event.unix_time_ns = waiting.unix_time_ns.unwrap_or(event.unix_time_ns);
         event.supersedes = Some(waiting.seq);
-        Some(event)
+        if self.may_change(container.as_deref()) {
+            let kept = UnclaimedVictim {
+                seq: self.last_seq,
+                owner: container.as_deref().map(ReportedOwner::of),
+                ..waiting.clone()
+            };
+            self.unclaimed.keep(kept, now.boottime_ns);
+        }
+        event
+    }
+
+    /// Moves a kill to the container that it turned out to be of.
+    fn count_change(&mut self, waiting: &UnclaimedVictim, container: &Container) {
+        if waiting.owner.is_none() {
+            self.totals.unregistered -= 1;
+            self.totals.late += 1;
+        }
+        self.count_claimed(container.cgroup_id, waiting);
     }
 }
 

@@ -1,13 +1,22 @@
-//! Containers that are found by the paths of their cgroups: when they are registered, and when not.
+//! Containers that are found by the paths of their cgroups: when they are registered, and on what evidence.
+//!
+//! A path is evidence if root made it and no other container is above it. All else is a claim: it is registered and
+//! shown as one, gets nobody's name and takes nobody's place. What root made is only a claim too while another
+//! container has the id, or while its runtime says that it is elsewhere. Such a claim is looked at again as soon as
+//! that changes.
+
+use std::sync::Arc;
 
 use super::Engine;
 use crate::{
     containers::{
         by_path::{CgroupDiscovery, container_at, leaf_at, unit_at},
-        container::Container,
+        container::{Container, ContainerDetails},
+        identity::Identity,
     },
-    id::{CgroupId, printable},
+    id::{CgroupId, ContainerId, printable},
     log::warn,
+    topology::owners::MadeBy,
 };
 
 /// Levels below the root within which a container is recognised by its path. Runtimes inside of runtimes make some 20
@@ -21,21 +30,10 @@ impl Engine {
         self.units || self.discovery != CgroupDiscovery::Off
     }
 
-    /// A container may have come back under an id that seemed taken.
-    pub(super) fn discover_refused(&mut self) {
-        if !self.discovers() {
-            return;
-        }
-        let live = self.tree.live();
-        let unknown: Vec<CgroupId> = live.filter(|&id| !self.registry.contains(id)).collect();
-        for id in unknown {
-            self.discover(id);
-        }
-    }
-
-    /// Registers a cgroup as a container, if its path says so.
+    /// Registers a cgroup as a container, if its path says so and nobody took it out.
     pub(super) fn discover(&mut self, id: CgroupId) {
         if self.discovers()
+            && !self.taken_out.contains(&id)
             && let Some(container) = self.container_at(id)
             && let Err(error) = self.register_found(container)
         {
@@ -59,13 +57,142 @@ impl Engine {
     }
 
     /// The container that a cgroup's path makes of it.
-    pub(super) fn container_at(&self, id: CgroupId) -> Option<Container> {
+    pub(super) fn container_at(&mut self, id: CgroupId) -> Option<Container> {
         let path = printable(&self.tree.path_within(id, DISCOVERY_LEVELS)?);
-        let by_form = || container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
-        let unit = || unit_at(id, &path).filter(|_| self.units);
+        let by_form = container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
+        if let Some(found) = by_form {
+            return Some(self.judged(found));
+        }
+        if self.units
+            && let Some(unit) = unit_at(id, &path)
+            && self.outer(id).is_none()
+        {
+            return Some(self.judged_unit(unit, &path));
+        }
         let is_leaf = self.discovery == CgroupDiscovery::Leaves && self.tree.is_leaf(id);
-        let leaf = || leaf_at(id, &path).filter(|_| is_leaf);
-        by_form().or_else(unit).or_else(leaf)
+        leaf_at(id, &path).filter(|_| is_leaf)
+    }
+
+    /// Decides on what evidence a path's container has its id.
+    fn judged(&mut self, found: Container) -> Container {
+        if let Some(outer) = self.outer(found.cgroup_id) {
+            let realm = format!("in:{}", outer.cgroup_id);
+            let inside = match outer.identity {
+                Identity::Claimed => outer.inside.clone(),
+                _ => Some(outer),
+            };
+            return claimed(found, Some(realm), inside);
+        }
+        match self.made_by(found.cgroup_id) {
+            MadeBy::Root if self.is_free(&found) => found,
+            MadeBy::Root => {
+                self.refused.insert(found.cgroup_id);
+                claimed(found, None, None)
+            }
+            MadeBy::User(uid) => claimed(found, Some(format!("uid:{uid}")), None),
+            MadeBy::Unknown => claimed(found, None, None),
+        }
+    }
+
+    /// A unit's name is its own only where root made its cgroup; elsewhere it has its path's.
+    fn judged_unit(&mut self, unit: Container, path: &str) -> Container {
+        match (self.made_by(unit.cgroup_id), ContainerId::new(path)) {
+            (MadeBy::Root, _) | (_, Err(_)) => unit,
+            (_, Ok(id)) => Container { id, ..unit },
+        }
+    }
+
+    /// The nearest container above a cgroup. What a person registered may be anything, such as a pod.
+    fn outer(&self, id: CgroupId) -> Option<Arc<Container>> {
+        let above = self.tree.lineage(id).skip(1);
+        let mut containers = above
+            .filter(|&id| self.registry.contains(id))
+            .filter_map(|id| self.container(id));
+        containers.find(|outer| is_border(outer))
+    }
+
+    /// Whether nobody else has the id, and its runtime does not say that it is elsewhere.
+    fn is_free(&self, found: &Container) -> bool {
+        let (cgroup, runtime) = (found.cgroup_id, found.details.runtime.as_deref());
+        let place = self.names.place(&found.id, runtime);
+        let is_elsewhere = place.is_some_and(|place| place != cgroup && self.tree.is_live(place));
+        let is_same = |other: &Container| {
+            let others = other.details.runtime.as_deref();
+            others == runtime || others.is_none() || runtime.is_none()
+        };
+        let mut alike = self.registry.with_id(&self.tree, &found.id).into_iter();
+        !is_elsewhere
+            && !alike.any(|other| {
+                other.cgroup_id != cgroup && other.identity.is_evidence() && is_same(&other)
+            })
+    }
+
+    /// Who made a cgroup. Within a batch of records a directory is looked at once: all of them are older.
+    fn made_by(&mut self, cgroup: CgroupId) -> MadeBy {
+        let Some(parent) = self.tree.parent(cgroup) else {
+            return MadeBy::Unknown;
+        };
+        if let Some(&known) = self.made_in.get(&parent) {
+            return known;
+        }
+        let path = self.tree.path(parent);
+        let made_by = path.map_or(MadeBy::Unknown, |path| self.owners.made_in(&path));
+        self.made_in.insert(parent, made_by);
+        made_by
+    }
+
+    /// Judges a container again that is registered by its path.
+    pub(super) fn judge_again(&mut self, cgroup: CgroupId) {
+        let Some(there) = self.container(cgroup) else {
+            return;
+        };
+        let is_by_path = matches!(there.identity, Identity::Path | Identity::Claimed);
+        if !is_by_path || is_makeshift(&there) || !self.tree.is_live(cgroup) {
+            return;
+        }
+        if let Some(container) = self.container_at(cgroup).filter(|new| *new != *there) {
+            self.registry.take(&self.tree, cgroup);
+            // The cgroup is free.
+            let _ = self.register_found(container);
+        }
+    }
+
+    /// An id may have become free, or its runtime may say something else: claims of what root made are judged again.
+    pub(super) fn judge_refused(&mut self) {
+        for cgroup in std::mem::take(&mut self.refused) {
+            self.judge_again(cgroup);
+        }
+    }
+
+    /// Containers were registered above cgroups that were there before: what is below them is judged again.
+    pub(crate) fn judge_below_borders(&mut self) {
+        if self.borders.is_empty() {
+            return;
+        }
+        let borders = std::mem::take(&mut self.borders);
+        let below = |&id: &CgroupId| {
+            self.tree
+                .lineage(id)
+                .skip(1)
+                .any(|id| borders.contains(&id))
+        };
+        let inner: Vec<_> = self.registry.live_cgroups();
+        let inner: Vec<_> = inner.into_iter().filter(below).collect();
+        for cgroup in inner {
+            self.judge_again(cgroup);
+        }
+    }
+
+    /// A runtime has named a cgroup's container: whatever is below it is in that container.
+    pub(super) fn note_border(&mut self, cgroup: CgroupId) {
+        if !self.tree.is_leaf(cgroup) {
+            self.borders.insert(cgroup);
+        }
+    }
+
+    /// Forgets what a batch of records was judged by.
+    pub(super) fn look_anew(&mut self) {
+        self.made_in.clear();
     }
 
     /// A cgroup with a child is no leaf; a container that was recognised stays one.
@@ -81,9 +208,35 @@ impl Engine {
             .path(former.cgroup_id)
             .map(|path| printable(&path));
         if path.as_deref() == Some(former.id.as_str()) {
-            let id = former.id.clone();
-            // It was found a line ago.
-            let _ = self.unregister(&id);
+            self.withdraw(parent);
         }
     }
 }
+
+/// Whether what is below a container is in it.
+fn is_border(container: &Container) -> bool {
+    use Identity::{Claimed, Path, Runtime};
+    matches!(container.identity, Runtime | Path | Claimed) && !is_makeshift(container)
+}
+
+/// A leaf under its path, or a systemd unit: registered for want of something better.
+pub(super) fn is_makeshift(container: &Container) -> bool {
+    container.id.as_str().starts_with('/') || container.identity == Identity::Unit
+}
+
+/// A claim says no more than which id somebody gave it, and by which runtime's manner.
+fn claimed(found: Container, realm: Option<String>, inside: Option<Arc<Container>>) -> Container {
+    Container {
+        identity: Identity::Claimed,
+        inside,
+        details: ContainerDetails {
+            runtime: found.details.runtime,
+            realm,
+            ..ContainerDetails::default()
+        },
+        ..found
+    }
+}
+
+#[cfg(test)]
+mod tests;

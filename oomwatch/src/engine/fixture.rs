@@ -1,5 +1,7 @@
 //! What the tests of the engine begin with.
 
+use std::sync::Arc;
+
 use super::{Engine, EngineConfig};
 use crate::{
     containers::by_path::CgroupDiscovery,
@@ -7,6 +9,7 @@ use crate::{
     id::{CgroupId, Css},
     ledger::{Counting, Reading, Readings},
     tier::Tier,
+    topology::owners::AllRoots,
 };
 
 /// A host with hierarchical counters, seen in full, without a name.
@@ -21,6 +24,7 @@ pub(super) fn setting(discovery: CgroupDiscovery) -> EngineConfig {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     }
 }
 

@@ -50,6 +50,18 @@ impl Engine {
         now_ns: u64,
     ) -> Option<(ContainerId, CgroupId)> {
         self.waiting.names_changed();
+        self.look_anew();
+        let seen = self.take_in_sighting(source, sighting, now_ns);
+        self.judge_refused();
+        seen
+    }
+
+    fn take_in_sighting(
+        &mut self,
+        source: SourceNumber,
+        sighting: Sighting,
+        now_ns: u64,
+    ) -> Option<(ContainerId, CgroupId)> {
         match sighting {
             Sighting::Seen {
                 api,
@@ -86,21 +98,21 @@ impl Engine {
         }
     }
 
-    /// Registers a container that a source reported, if nobody did so before. A leaf or a unit, registered for want
-    /// of something better, gives way.
-    pub(crate) fn register_seen(&mut self, id: ContainerId, cgroup_id: CgroupId) {
-        if !self.tree.is_live(cgroup_id) || self.registry.find(&self.tree, &id).is_some() {
+    /// Registers a container on the cgroup that its runtime names. What a path made of the cgroup gives way, and so
+    /// does a path elsewhere that has the id. What a person registered or took out stands.
+    pub(crate) fn register_seen(&mut self, id: &ContainerId, cgroup_id: CgroupId) {
+        if !self.tree.is_live(cgroup_id) || self.taken_out.contains(&cgroup_id) {
             return;
         }
-        if let Some(other) = self.container(cgroup_id) {
-            if !is_makeshift(&other) {
+        if let Some(there) = self.container(cgroup_id) {
+            if !self.gives_way(&there, id) {
                 return;
             }
-            let _ = self.unregister(&other.id);
+            self.replace(&there, id);
         }
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         let container = Container {
-            id,
+            id: id.clone(),
             cgroup_id,
             identity: Identity::Runtime,
             inside: None,
@@ -108,6 +120,31 @@ impl Engine {
         };
         if let Err(error) = self.register(container) {
             warn!(%error, "cannot register a runtime's container");
+        }
+        for other in self.registry.with_id(&self.tree, id) {
+            self.judge_again(other.cgroup_id);
+        }
+        self.note_border(cgroup_id);
+    }
+
+    /// Whether a registration gives way to a runtime's word on the same cgroup.
+    fn gives_way(&self, there: &Container, id: &ContainerId) -> bool {
+        match there.identity {
+            Identity::Manual => false,
+            // The id is right, and its names come by themselves.
+            Identity::Path => there.id != *id,
+            // Several containers in one cgroup, as with Kata: it is the sandbox's.
+            Identity::Runtime => there.id != *id && self.names.is_sandbox(id, there.cgroup_id),
+            _ => true,
+        }
+    }
+
+    fn replace(&mut self, there: &Container, id: &ContainerId) {
+        if there.id == *id {
+            self.registry.take(&self.tree, there.cgroup_id);
+        } else {
+            self.withdraw(there.cgroup_id);
+            self.begin_numbers(there.cgroup_id);
         }
     }
 
@@ -130,7 +167,7 @@ impl Engine {
             return false;
         };
         let awaited = self.names.awaits(container);
-        if let Some(named) = self.names.name(container) {
+        if let Some(named) = self.named(container) {
             event.container = Some(named);
         }
         let details = event.container.as_ref().map(|known| &known.details);
@@ -147,13 +184,24 @@ impl Engine {
         awaited && !event.while_down
     }
 
+    /// The container with all its known details, and so is the one that it is in.
+    fn named(&self, container: &Container) -> Option<Arc<Container>> {
+        let Some(outer) = &container.inside else {
+            return self.names.name(container);
+        };
+        Some(Arc::new(Container {
+            inside: self.names.name(outer).or_else(|| Some(Arc::clone(outer))),
+            ..container.clone()
+        }))
+    }
+
     /// A registered container as it is now, by its cgroup.
     pub(crate) fn describe(&self, cgroup: CgroupId) -> Option<Registered> {
         let container = self.container(cgroup)?;
         let numbers = self.numbers_of(cgroup);
         let path = self.tree.path(cgroup);
         Some(Registered {
-            container: self.names.name(&container).unwrap_or(container),
+            container: self.named(&container).unwrap_or(container),
             cgroup_path: path.map(|path| crate::id::printable(&path)),
             kills: numbers.kills,
             counter_only: numbers.counter_only,
@@ -178,12 +226,6 @@ fn valid(id: &str, api: RuntimeApi) -> Option<ContainerId> {
             None
         }
     }
-}
-
-/// A leaf under its path, or a systemd unit.
-fn is_makeshift(container: &Container) -> bool {
-    container.id.as_str().starts_with('/')
-        || container.details.runtime.as_deref() == Some("systemd")
 }
 
 #[cfg(test)]

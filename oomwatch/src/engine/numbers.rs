@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::Engine;
-use crate::{containers::container::Container, id::CgroupId, ledger::Increment};
+use crate::{
+    containers::container::Container, engine::unclaimed::UnclaimedVictim, id::CgroupId,
+    ledger::Increment,
+};
 
 /// One container's numbers in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub(crate) struct Numbers {
     pub(crate) double_counts: u64,
     /// How far its hierarchical counter, as last read, exceeds what was reported.
     pub(crate) residual: i64,
+    /// Number of the last event before they began, if another container was on the cgroup then.
+    since_seq: u64,
 }
 
 impl Numbers {
@@ -50,17 +55,34 @@ impl Engine {
     }
 
     /// A container was registered after a kill that it claims, and after the double counts that followed the kill. So
-    /// were the containers above it that were not there either.
-    pub(super) fn count_claimed(&mut self, cgroup: CgroupId, before: impl Fn(CgroupId) -> u64) {
+    /// were the containers above it that were not there either. The container that the kill was reported of has counted
+    /// it, and so have those above that one, unless another container has taken its place since.
+    pub(super) fn count_claimed(&mut self, cgroup: CgroupId, kill: &UnclaimedVictim) {
+        let owner = kill.owner.as_ref().map(|owner| owner.cgroup);
         for id in self.tree.lineage(cgroup) {
+            if Some(id) == owner && self.numbers_of(id).since_seq < kill.seq {
+                return;
+            }
             if self.registry.contains(id) {
                 let since = self.reconciler.ledgers.double_counts_of(id);
-                let since = since.saturating_sub(before(id));
+                let since = since.saturating_sub(kill.double_counts_before(id));
                 let numbers = self.numbers.entry(id).or_default();
                 numbers.kills = numbers.kills.saturating_add(1);
                 numbers.double_counts = numbers.double_counts.max(since);
             }
+            if Some(id) == owner {
+                return;
+            }
         }
+    }
+
+    /// Another container takes a cgroup's place: its numbers begin here.
+    pub(super) fn begin_numbers(&mut self, cgroup: CgroupId) {
+        let numbers = Numbers {
+            since_seq: self.last_seq,
+            ..Numbers::default()
+        };
+        self.numbers.insert(cgroup, numbers);
     }
 
     /// The numbers of a container.
@@ -71,6 +93,7 @@ impl Engine {
     /// The numbers of all containers that lost a process in this run, by id.
     pub(crate) fn numbers(&self) -> Vec<(Arc<Container>, Numbers)> {
         let numbers = self.numbers.iter();
+        let numbers = numbers.filter(|(_, numbers)| numbers.increase() > 0);
         let mut numbers: Vec<_> = numbers
             .filter_map(|(&cgroup, numbers)| {
                 Some((self.registry.get(&self.tree, cgroup)?, *numbers))

@@ -111,6 +111,7 @@ impl Engine {
         now: Now,
         mut learn: impl FnMut(&mut Self, &LiveCgroup) -> bool,
     ) -> Walked {
+        self.look_anew();
         let any_gone = self.mark_gone(&self.gone(walk), now);
         let mut new = Vec::new();
         for found in &walk.found {
@@ -122,7 +123,7 @@ impl Engine {
         }
         self.learn_placed();
         if any_gone {
-            self.discover_refused();
+            self.judge_refused();
         }
         Walked {
             is_outdated: !new.is_empty() && self.tree.has_forgotten_since(walk.began_ns),

@@ -101,7 +101,7 @@ impl Engine {
             inside: None,
             details: ContainerDetails::default(),
         };
-        match self.register(container) {
+        match self.register_by_hand(container) {
             Ok(()) => {
                 self.by_hand.restored.insert(cgroup);
                 info!(container = %id, cgroup = cgroup.0, "registered again from the store");

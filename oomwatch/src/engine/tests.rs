@@ -1,5 +1,7 @@
 //! Whole paths through the engine: records in kernel order in, events out.
 
+use std::sync::Arc;
+
 use super::{fixture::begin_at, *};
 use crate::{
     containers::{container::ContainerDetails, identity::Identity},
@@ -10,6 +12,7 @@ use crate::{
         fixture::{change, charged, memcg, victim},
     },
     tier::Tier,
+    topology::owners::AllRoots,
 };
 
 const SYSTEM: u64 = 2;
@@ -30,6 +33,7 @@ fn engine(discovery: CgroupDiscovery) -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     });
     begin_at(&mut engine, &[]);
     engine.learn(CgroupId(SYSTEM), CgroupId::ROOT, b"system.slice");

@@ -1,13 +1,14 @@
-//! Victims of no registered container, kept for 30 s. A container may be registered a moment after the kill, and then
-//! claims them.
+//! Victims whose container may turn out to be another, kept for 30 s: of no registered container, or of one for which
+//! its runtime has not answered yet. A container that is registered a moment after the kill claims them.
 //!
 //! Bounded in time and number. Knows no registry: who claims is asked, entry by entry. Pure.
 
 use std::collections::VecDeque;
 
 use crate::{
+    containers::container::Container,
     event::{Group, Kind, OomEvent},
-    id::CgroupId,
+    id::{CgroupId, ContainerId},
     record::VictimRecord,
 };
 
@@ -16,11 +17,31 @@ pub(crate) const CLAIM_NS: u64 = 30_000_000_000;
 /// Most victims kept; beyond that the oldest can be claimed no longer.
 pub(crate) const MAX_WAITING: usize = 1024;
 
-/// A victim that was published without a container.
+/// Whose a victim was in its event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReportedOwner {
+    pub(crate) cgroup: CgroupId,
+    id: ContainerId,
+    is_evidence: bool,
+}
+
+impl ReportedOwner {
+    pub(crate) fn of(container: &Container) -> Self {
+        Self {
+            cgroup: container.cgroup_id,
+            id: container.id.clone(),
+            is_evidence: container.identity.is_evidence(),
+        }
+    }
+}
+
+/// A victim that was published, and may be another container's.
 #[derive(Clone, Debug)]
 pub(crate) struct UnclaimedVictim {
     /// Number of its event.
     pub(crate) seq: u64,
+    /// `None` for no container.
+    pub(crate) owner: Option<ReportedOwner>,
     pub(crate) record: VictimRecord,
     pub(crate) kind: Kind,
     /// Whether a counter confirmed it.
@@ -53,6 +74,10 @@ impl Unclaimed {
     pub(crate) fn keep(&mut self, waiting: UnclaimedVictim, now_ns: u64) {
         self.expire(now_ns);
         if self.0.len() >= MAX_WAITING {
+            if waiting.owner.is_some() {
+                // Most of these are somebody's claims: they displace no victim that has no container at all.
+                return;
+            }
             self.0.pop_front();
         }
         self.0.push_back(Box::new(waiting));
@@ -60,9 +85,7 @@ impl Unclaimed {
 
     /// An event is being published: its group and time now hold for its successor too.
     pub(crate) fn published(&mut self, event: &OomEvent) {
-        if event.container.is_none()
-            && let Some(waiting) = self.0.iter_mut().rfind(|kept| kept.seq == event.seq)
-        {
+        if let Some(waiting) = self.0.iter_mut().rfind(|kept| kept.seq == event.seq) {
             waiting.group = event.group;
             waiting.while_down = event.while_down;
             waiting.unix_time_ns = Some(event.unix_time_ns);
@@ -73,13 +96,13 @@ impl Unclaimed {
     pub(crate) fn claim(
         &mut self,
         now_ns: u64,
-        mut is_claimed: impl FnMut(&VictimRecord) -> bool,
+        mut is_claimed: impl FnMut(&UnclaimedVictim) -> bool,
     ) -> Vec<UnclaimedVictim> {
         self.expire(now_ns);
         let mut claimed = Vec::new();
         let mut rest = VecDeque::with_capacity(self.0.len());
         for waiting in self.0.drain(..) {
-            if is_claimed(&waiting.record) {
+            if is_claimed(&waiting) {
                 claimed.push(*waiting);
             } else {
                 rest.push_back(waiting);
@@ -112,6 +135,7 @@ mod tests {
     fn waiting(seq: u64, at_ns: u64) -> UnclaimedVictim {
         UnclaimedVictim {
             seq,
+            owner: None,
             record: victim(seq as u32, at_ns, &[]),
             kind: Kind::Kill,
             counted: true,
@@ -131,7 +155,7 @@ mod tests {
         let mut late = Unclaimed::default();
         late.keep(waiting(1, 10), 10);
         late.keep(waiting(2, 11), 11);
-        let claimed = late.claim(12, |record| record.victim.tid == 1);
+        let claimed = late.claim(12, |kept| kept.record.victim.tid == 1);
         assert_eq!(seqs(&claimed), [1]);
         assert_eq!(seqs(&late.claim(12, |_| true)), [2]);
         assert!(late.is_empty());

@@ -6,7 +6,7 @@
 //! meanwhile ([`Waiting::take_pending`]). Pure: time is an argument.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -188,11 +188,11 @@ impl Waiting {
         }
     }
 
-    /// Events without a container wait no longer: one of them is about to be reported with its container.
-    pub(crate) fn let_go_unregistered(&mut self) {
+    /// These events wait no longer: they are about to be reported again with another container.
+    pub(crate) fn let_go(&mut self, seqs: &HashSet<u64>) {
         self.break_group();
         for entry in self.lines.values_mut().flatten() {
-            if entry.event.container.is_none() {
+            if seqs.contains(&entry.event.seq) {
                 entry.deadline_ns = 0;
             }
         }

@@ -15,13 +15,16 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    pub(super) fn of(container: &Container) -> Self {
+    /// Of several containers with one id, each has its key in the place of the id.
+    pub(super) fn of(container: &Container, is_unique: bool) -> Self {
+        let key = container.key().filter(|_| !is_unique);
+        let id = key.unwrap_or_else(|| container.id.as_str().to_owned());
         let details = &container.details;
         Self {
             namespace: text(details.namespace.as_deref()),
             pod: text(details.pod.as_deref()),
             container: text(details.name.as_deref()),
-            container_id: printable(container.id.as_str().as_bytes()),
+            container_id: printable(id.as_bytes()),
         }
     }
 

@@ -13,8 +13,8 @@ use prometheus_client::{
 use self::lines::Lines;
 use super::labels::{Labels, Pairs, text};
 use crate::{
-    containers::container::Container,
-    counts::{Losses, Snapshot},
+    containers::{container::Container, identity::Identity},
+    counts::{Losses, Series, Snapshot},
     engine::naming::Registered,
     event::Scope,
     publish::PublisherReport,
@@ -53,15 +53,42 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// A row of an existing container has its current names.
-    fn new(live: Option<&'a Registered>, losses: Option<&'a Arc<Losses>>) -> Option<Self> {
+    fn new(
+        live: Option<&'a Registered>,
+        losses: Option<&'a Arc<Losses>>,
+        ids: &Ids<'a>,
+    ) -> Option<Self> {
         let of_losses = losses.map(|losses| &losses.container);
         let container = live.map(|live| &live.container).or(of_losses)?;
         Some(Self {
             container,
-            labels: Labels::of(container),
+            labels: Labels::of(container, ids.is_unique(container)),
             live,
             losses,
         })
+    }
+}
+
+/// Which ids several containers have.
+struct Ids<'a>(HashMap<&'a str, Option<Series>>);
+
+impl<'a> Ids<'a> {
+    fn of(containers: impl Iterator<Item = &'a Container>) -> Self {
+        let mut ids = HashMap::new();
+        for container in containers {
+            let series = Some(Series::of(container));
+            let first = ids.entry(container.id.as_str()).or_insert(series.clone());
+            if *first != series {
+                *first = None;
+            }
+        }
+        Self(ids)
+    }
+
+    fn is_unique(&self, container: &Container) -> bool {
+        self.0
+            .get(container.id.as_str())
+            .is_none_or(Option::is_some)
     }
 }
 
@@ -101,28 +128,35 @@ impl Scrape {
     /// The containers to write, by id, and the number left out. Containers that lost no process are left out first.
     fn rows(&self) -> (Vec<Row<'_>>, usize) {
         let losses = &self.snapshot.losses;
-        let mut others: HashMap<&str, &Arc<Losses>> = losses
-            .iter()
-            .map(|losses| (losses.container.id.as_str(), losses))
+        let of_losses = losses.iter();
+        let mut others: HashMap<Series, &Arc<Losses>> = of_losses
+            .map(|losses| (Series::of(&losses.container), losses))
             .collect();
         let mut room = self.max_containers.saturating_sub(losses.len());
         let mut left_out = 0;
         let mut rows = Vec::with_capacity(self.containers.len() + losses.len());
-        let mut live: Vec<_> = self.containers.iter().collect();
+        // A claim has no series of its own, and takes nobody's place.
+        let is_series = |live: &&Registered| live.container.identity != Identity::Claimed;
+        let mut live: Vec<_> = self.containers.iter().filter(is_series).collect();
+        let ids = Ids::of(
+            live.iter()
+                .map(|live| &*live.container)
+                .chain(losses.iter().map(|losses| &*losses.container)),
+        );
         live.sort_unstable_by(|left, right| left.container.id.cmp(&right.container.id));
         for live in live {
-            let lost = others.remove(live.container.id.as_str());
+            let lost = others.remove(&Series::of(&live.container));
             if lost.is_none() && room == 0 {
                 left_out += 1;
                 continue;
             }
             room -= usize::from(lost.is_none());
-            rows.extend(Row::new(Some(live), lost));
+            rows.extend(Row::new(Some(live), lost, &ids));
         }
         rows.extend(
             others
                 .into_values()
-                .filter_map(|lost| Row::new(None, Some(lost))),
+                .filter_map(|lost| Row::new(None, Some(lost), &ids)),
         );
         rows.sort_unstable_by(|left, right| left.container.id.cmp(&right.container.id));
         (rows, left_out)

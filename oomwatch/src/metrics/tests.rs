@@ -444,6 +444,56 @@ async fn a_late_claim_moves_the_kill_and_adds_none() {
     );
 }
 
+fn live(ids: &[&str]) -> HashSet<Series> {
+    let series = |id: &&str| Series::of(&registered(id, web()).container);
+    ids.iter().map(series).collect()
+}
+
+/// Two of containerd's namespaces.
+#[tokio::test]
+async fn two_containers_of_one_id_have_series_of_their_own() {
+    let of = |realm: &str| {
+        let mut one = registered("web", web());
+        let container = Arc::make_mut(&mut one.container);
+        container.details.runtime = Some("containerd".to_owned());
+        container.details.realm = Some(realm.to_owned());
+        one
+    };
+    let node = Node::of(vec![of("a"), of("b"), registered("other", web())]);
+    let mut event = kill(1, "web");
+    event.container = Some(of("b").container);
+    node.counts.enter(&event);
+    let lines = node.lines("container_oom_kills_total").await;
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let with = |id: &str, kills: &str| {
+        let mut lines = lines.iter();
+        lines.any(|line| line.contains(&format!(r#"container_id="{id}""#)) && line.contains(&format!("}}{kills}")))
+    };
+    assert!(
+        with("containerd/a/web", " 0") && with("containerd/b/web", " 1"),
+        "{lines:?}"
+    );
+    assert!(with("other", " 0"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_claims_kills_are_those_of_the_container_that_it_is_in() {
+    let node = Node::of(vec![registered("outer", web())]);
+    let claim = |inside: Option<&str>| {
+        let mut event = kill(1, "outer");
+        let container = event.container.as_mut().map(Arc::make_mut).unwrap();
+        container.identity = Identity::Claimed;
+        container.inside = inside.map(|id| registered(id, web()).container);
+        event
+    };
+    node.counts.enter(&claim(None));
+    node.counts.enter(&claim(Some("outer")));
+    let lines = node.lines("container_oom_kills_total").await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("} 1"), "{lines:?}");
+    assert_eq!(value(&node, "node_oom_kills_total").await, 2);
+}
+
 #[tokio::test]
 async fn a_removed_containers_series_stay_for_a_while() {
     let node = Node::of(vec![registered("a", web()), registered("b", web())]);
@@ -489,7 +539,7 @@ async fn an_id_that_comes_back_is_one_series() {
     assert_eq!(value(&node, "container_oom_kills_total").await, 2);
     // It lives again, and so for longer than those that are gone.
     let now_ns = clock::now().boottime_ns;
-    let live = HashSet::from(["a"]);
+    let live = live(&["a"]);
     node.counts
         .retain_live(&live, now_ns + 2 * crate::counts::KEPT_NS);
     assert_eq!(value(&node, "container_oom_kills_total").await, 2);
@@ -524,7 +574,6 @@ async fn a_crash_loop_makes_no_more_series_than_there_is_room_for() {
 #[tokio::test]
 async fn the_longest_removed_go_first() {
     let node = Node::with(Counts::with_limit(4), Vec::new());
-    let live = |ids: &[&'static str]| -> HashSet<&str> { ids.iter().copied().collect() };
     for (second, id) in (1..).zip(["old", "gone-first", "gone-second", "new"]) {
         node.counts.enter(&kill(second, id));
     }

@@ -108,7 +108,7 @@ impl ContainerdPublisher {
             return None;
         }
         Some(Kill {
-            task: task(event.container.as_ref()?, &self.socket)?,
+            task: task(event.answerable()?, &self.socket)?,
             unix_ns: event.unix_time_ns,
             is_exact: event.kind == Kind::Kill,
         })

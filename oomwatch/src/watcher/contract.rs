@@ -31,6 +31,7 @@ use crate::{
         fixture::{change, charged, memcg, victim},
     },
     tier::Tier,
+    topology::owners::AllRoots,
 };
 
 const POD: u64 = 2;
@@ -56,6 +57,7 @@ fn engine(tier: Tier, oom_kill: u64) -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     });
     let both = oom_kill * 2;
     begin_at(
@@ -81,8 +83,8 @@ fn container(id: &str, cgroup: u64) -> Container {
 /// As [`engine`], with `Add("web", …)` and `Add("other", …)`.
 fn watching(tier: Tier, oom_kill: u64) -> Engine {
     let mut engine = engine(tier, oom_kill);
-    engine.register(container("web", WEB)).unwrap();
-    engine.register(container("other", OTHER)).unwrap();
+    engine.register_by_hand(container("web", WEB)).unwrap();
+    engine.register_by_hand(container("other", OTHER)).unwrap();
     engine
 }
 
@@ -165,7 +167,7 @@ fn adding_what_is_no_cgroup_is_an_error_that_names_it() {
 #[test]
 fn adding_an_id_again_is_an_error_and_the_first_is_watched_on() {
     let mut engine = watching(Tier::Btf, 0);
-    let again = engine.register(container("web", OTHER));
+    let again = engine.register_by_hand(container("web", OTHER));
     assert!(matches!(again, Err(RegistryError::DuplicateId(_))));
     let events = engine.apply(&[mark(7, 5, WEB, 1, 1)], now(6));
     assert_eq!(told(&events), [("web", 1)]);
@@ -224,7 +226,7 @@ fn an_id_that_is_used_again_begins_anew() {
         Record::CgroupCreated(change(9, POD, "web", 7)),
     ];
     engine.apply(&again, now(7));
-    engine.register(container("web", 9)).unwrap();
+    engine.register_by_hand(container("web", 9)).unwrap();
     let events = engine.apply(&[mark(8, 8, 9, 1, 2)], now(8));
     assert_eq!(told(&events), [("web", 1)]);
     assert_eq!(events[0].container.as_ref().unwrap().cgroup_id, CgroupId(9));
@@ -253,7 +255,7 @@ fn a_kill_from_before_it_was_added_is_claimed() {
     let mut engine = engine(Tier::Btf, 0);
     let events = engine.apply(&[mark(7, 5, WEB, 1, 1)], now(5));
     assert_eq!(told(&events), [("(none)", 1)]);
-    engine.register(container("web", WEB)).unwrap();
+    engine.register_by_hand(container("web", WEB)).unwrap();
     let events = engine.claim(now(50_000_000));
     assert_eq!(told(&events), [("web", 1)]);
     assert_eq!(events[0].quality.attribution, Attribution::Late);

@@ -1,5 +1,7 @@
 //! Containers of which only the counters are known.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -18,6 +20,7 @@ use crate::{
         fixture::{change, victim},
     },
     tier::Tier,
+    topology::owners::AllRoots,
 };
 
 const POD: u64 = 2;
@@ -42,6 +45,7 @@ fn empty_engine() -> Engine {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     })
 }
 

@@ -377,7 +377,7 @@ impl Model {
             inside: None,
             details: ContainerDetails::default(),
         };
-        if daemon.engine.register(container).is_ok() {
+        if daemon.engine.register_by_hand(container).is_ok() {
             self.labels.insert(id);
             self.claim();
         }

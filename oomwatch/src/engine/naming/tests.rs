@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    containers::{by_path::CgroupDiscovery, identity::Identity},
+    containers::{by_path::CgroupDiscovery, identity::Identity, sighting::Realm},
     engine::{
         EngineConfig,
         fixture::{begin_at, setting},
@@ -25,6 +25,13 @@ fn engine(discovery: CgroupDiscovery, units: bool) -> Engine {
     engine
 }
 
+fn key(namespace: &str, id: &str) -> RuntimeKey {
+    RuntimeKey {
+        id: id.to_owned(),
+        realm: Realm::Containerd(namespace.into()),
+    }
+}
+
 fn seen(id: &str, cgroup_id: Option<CgroupId>, name: &str) -> Sighting {
     let details = ContainerDetails {
         name: Some(name.to_owned()),
@@ -32,8 +39,9 @@ fn seen(id: &str, cgroup_id: Option<CgroupId>, name: &str) -> Sighting {
     };
     Sighting::Seen {
         api: CONTAINERD,
-        id: id.to_owned(),
+        key: key("default", id),
         cgroup_id,
+        is_running: true,
         details: Box::new(details),
     }
 }
@@ -41,7 +49,7 @@ fn seen(id: &str, cgroup_id: Option<CgroupId>, name: &str) -> Sighting {
 /// As the watcher does.
 fn sight(engine: &mut Engine, sighting: Sighting) {
     if let Some((id, cgroup)) = engine.sighted(0, sighting, 1) {
-        engine.register_seen(id, cgroup);
+        engine.register_seen(&id, cgroup);
     }
 }
 
@@ -110,7 +118,7 @@ fn what_was_lost_before_the_name_came_is_told_under_it() {
     let (id, cgroup) = engine
         .sighted(0, seen("web", Some(WEB), "shop"), 1)
         .unwrap();
-    engine.register_seen(id, cgroup);
+    engine.register_seen(&id, cgroup);
     let record = victim(8, 11, &[memcg(WEB.0, 3)]);
     let events = engine.apply(&[Record::Victim(Box::new(record))], now);
     let counts: Vec<u64> = events.iter().map(|event| event.count).collect();
@@ -146,12 +154,12 @@ fn an_event_waits_only_for_a_source_that_is_there() {
     let mut event = killed(&mut engine, WEB);
     assert!(!engine.name(&mut event));
     assert!(!event.quality.missing.contains(&NAME));
-    let ids = Vec::new();
+    let keys = Vec::new();
     sight(
         &mut engine,
         Sighting::Listed {
             api: CONTAINERD,
-            ids,
+            keys,
         },
     );
     assert!(engine.name(&mut event));
@@ -172,11 +180,14 @@ fn a_source_is_asked_for_a_container_whose_cgroup_comes_first() {
     // Who does not follow yet has a listing to come.
     assert_eq!(engine.take_wanted(), []);
     for (source, api) in [(0, CONTAINERD), (1, RuntimeApi::Docker)] {
-        let ids = Vec::new();
-        engine.sighted(source, Sighting::Listed { api, ids }, 1);
+        let keys = Vec::new();
+        engine.sighted(source, Sighting::Listed { api, keys }, 1);
     }
     engine.learn(CgroupId(4), SYSTEM, named("b").as_bytes());
-    let wanted = ContainerId::new(&"b".repeat(64)).unwrap();
+    let wanted = RuntimeKey {
+        id: "b".repeat(64),
+        realm: Realm::of(RuntimeApi::Docker),
+    };
     assert_eq!(engine.take_wanted(), [(1, wanted)]);
     assert_eq!(engine.take_wanted(), []);
 }
@@ -186,8 +197,12 @@ fn an_event_says_that_only_anothers_words_are_known() {
     let mut engine = engine(CgroupDiscovery::Containers, false);
     let id = "a".repeat(64);
     let api = RuntimeApi::Podman;
-    let ids = Vec::new();
-    sight(&mut engine, Sighting::Listed { api, ids });
+    let podmans = RuntimeKey {
+        id: id.clone(),
+        realm: Realm::of(api),
+    };
+    let keys = Vec::new();
+    sight(&mut engine, Sighting::Listed { api, keys });
     engine.learn(WEB, SYSTEM, format!("libpod-{id}.scope").as_bytes());
     let details = Box::new(ContainerDetails {
         name: Some("web".to_owned()),
@@ -195,7 +210,7 @@ fn an_event_says_that_only_anothers_words_are_known() {
     });
     let told = Sighting::Details {
         api,
-        id: id.clone(),
+        key: podmans.clone(),
         details: details.clone(),
     };
     sight(&mut engine, told);
@@ -210,8 +225,9 @@ fn an_event_says_that_only_anothers_words_are_known() {
     assert_eq!(missing(&event), [POD]);
     let seen = Sighting::Seen {
         api,
-        id,
+        key: podmans,
         cgroup_id: None,
+        is_running: true,
         details,
     };
     sight(&mut engine, seen);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    containers::by_path::CgroupDiscovery,
+    containers::{by_path::CgroupDiscovery, identity::Identity},
     engine::fixture::{begin_at, setting},
     record::{
         Record,
@@ -126,10 +126,12 @@ fn what_came_and_went_meanwhile_is_known_from_its_records() {
 fn an_id_that_was_taken_by_a_cgroup_that_is_gone_is_given_after_the_walk() {
     let mut engine = engine();
     engine.apply(&[created(A, 'a', 1), created(B, 'a', 4)], now(4));
-    assert!(!engine.registry().contains(CgroupId(B)));
+    let identity = |engine: &Engine| engine.container(CgroupId(B)).map(|found| found.identity);
+    assert_eq!(identity(&engine), Some(Identity::Claimed));
     let walk = walk(vec![found(B, SYSTEM, &docker('a'))], &[A]);
     engine.walked_again(&walk, now(20));
     assert!(!engine.tree().is_live(CgroupId(A)));
+    assert_eq!(identity(&engine), Some(Identity::Path));
     assert_eq!(container_of_a_kill(&mut engine, B), Some("a".repeat(64)));
 }
 

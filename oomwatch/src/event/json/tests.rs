@@ -1,5 +1,7 @@
 //! The schema as others see it.
 
+use std::sync::Arc;
+
 use crate::{
     containers::by_path::CgroupDiscovery,
     engine::{Engine, EngineConfig, compose::Origin, fixture::begin_at},
@@ -11,6 +13,7 @@ use crate::{
         fixture::{memcg, victim},
     },
     tier::Tier,
+    topology::owners::AllRoots,
 };
 
 fn event_of(record: VictimRecord) -> OomEvent {
@@ -25,6 +28,7 @@ fn event_of(record: VictimRecord) -> OomEvent {
         units: false,
         root: CgroupId::ROOT,
         counting: Counting::Hierarchical,
+        owners: Arc::new(AllRoots),
     });
     engine.learn(CgroupId(2), CgroupId::ROOT, b"crio-a");
     let id = format!("docker-{}.scope", "0123456789abcdef".repeat(4));

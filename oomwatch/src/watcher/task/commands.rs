@@ -72,7 +72,7 @@ impl Task {
     pub(super) fn register(&mut self, container: Container) -> Result<(), AddError> {
         let (id, cgroup_id) = (container.id.clone(), container.cgroup_id);
         self.read_before(cgroup_id);
-        self.engine.register(container)?;
+        self.engine.register_by_hand(container)?;
         self.watch_counter(cgroup_id);
         self.claim();
         info!(container = %id, cgroup = cgroup_id.0, "registered");

@@ -27,28 +27,23 @@ impl Task {
         self.sighted(source, sighting);
         for _ in 1..TURN {
             let Some((source, sighting)) = self.sources.told() else {
-                return;
+                break;
             };
             self.sighted(source, sighting);
         }
+        self.engine.judge_below_borders();
     }
 
     /// Takes in one sighting.
     fn sighted(&mut self, source: SourceNumber, sighting: Sighting) {
         let now_ns = clock::now().boottime_ns;
-        if let Some((id, cgroup_id)) = self.engine.sighted(source, sighting, now_ns)
-            && self
-                .engine
-                .registry()
-                .find(self.engine.tree(), &id)
-                .is_none()
-        {
+        if let Some((id, cgroup_id)) = self.engine.sighted(source, sighting, now_ns) {
             if !self.engine.tree().contains(cgroup_id) {
                 // Created a moment ago: its record is still in the ring.
                 self.drain();
             }
             self.read_before(cgroup_id);
-            self.engine.register_seen(id, cgroup_id);
+            self.engine.register_seen(&id, cgroup_id);
             self.watch_counter(cgroup_id);
             self.claim();
         }

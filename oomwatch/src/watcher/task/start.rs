@@ -207,6 +207,7 @@ impl Task {
             units: options.units,
             root,
             counting: counting(&hierarchy),
+            owners: Arc::new(hierarchy.clone()),
         });
         Self {
             engine,
@@ -270,7 +271,7 @@ impl Task {
         if !self.engine.tree().contains(cgroup_id) {
             return Err(CgroupError::NotFound { path: given.path }.into());
         }
-        self.engine.register(given.container)?;
+        self.engine.register_by_hand(given.container)?;
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(cgroup_id)
     }

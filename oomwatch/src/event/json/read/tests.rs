@@ -101,6 +101,7 @@ fn containers() -> impl Strategy<Value = Option<Arc<Container>>> {
                 namespace,
                 containerd_namespace,
                 containerd_address,
+                realm: None,
                 attempt: numbers.0,
                 is_sandbox: numbers.1,
                 labels,
