@@ -31,7 +31,9 @@ pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container>
     let identity = path::identify(path)?;
     match identity.kind {
         Kind::Container | Kind::Sandbox | Kind::Machine => {}
-        Kind::Pod | Kind::SystemdUnit => return None,
+        Kind::Pod | Kind::Build | Kind::Monitor | Kind::Overhead | Kind::SystemdUnit => {
+            return None;
+        }
     }
     Some(Container {
         id: ContainerId::new(&identity.id).ok()?,
@@ -54,16 +56,18 @@ pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
 }
 
 /// The systemd service or scope whose cgroup this is, by its path. Not the units that a container makes of itself. A
-/// unit of a user's manager is registered under its path, because the name may not be unique.
+/// unit of a user's or capsule's manager is registered under its path, because the name may not be unique.
 pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     let unit = path::identify(path).filter(|found| found.kind == Kind::SystemdUnit)?;
     let innermost = path::innermost(path)?;
     if innermost.kind != Kind::SystemdUnit {
         return None;
     }
-    // `user@1000.service` itself is the system's.
-    let of_user = path.contains("/user@") && !unit.id.starts_with("user@");
-    let id = if of_user { path } else { &unit.id };
+    // The managers themselves, such as `user@1000.service`, are the system's.
+    let of_manager = ["/user@", "/capsule@"].iter().any(|manager| {
+        path.contains(manager) && !unit.id.starts_with(manager.trim_start_matches('/'))
+    });
+    let id = if of_manager { path } else { &unit.id };
     Some(Container {
         id: ContainerId::new(id).ok()?,
         cgroup_id,
@@ -95,5 +99,40 @@ fn details(identity: PathIdentity) -> ContainerDetails {
         runtime: identity.runtime.map(|runtime| runtime.as_str().to_owned()),
         pod_uid: identity.pod_uid,
         ..ContainerDetails::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f4e8a0b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b";
+
+    #[test]
+    fn builds_monitors_and_overhead_are_no_containers() {
+        for path in [
+            "/docker/buildkit/tz1q5vkxw0b7c3r2m9n8p6y4d".to_owned(),
+            "/system.slice/crun-buildah-buildah7.scope".to_owned(),
+            format!("/crio/crio-conmon-{ID}"),
+            format!("/kata_overhead/{ID}"),
+        ] {
+            assert!(container_at(CgroupId(1), &path).is_none(), "{path}");
+            assert!(unit_at(CgroupId(1), &path).is_none(), "{path}");
+        }
+        let sandbox = container_at(CgroupId(1), &format!("/kata_sandboxed_pod/{ID}"));
+        assert_eq!(sandbox.unwrap().id.as_str(), ID);
+    }
+
+    #[test]
+    fn units_of_a_manager_below_systemd_go_by_their_path() {
+        let unit = |path: &str| unit_at(CgroupId(1), path).unwrap().id.to_string();
+        for (manager, own) in [
+            ("/user.slice/user-7.slice/user@7.service", "user@7.service"),
+            ("/capsule.slice/capsule@web.service", "capsule@web.service"),
+        ] {
+            assert_eq!(unit(manager), own);
+            let below = format!("{manager}/app.slice/db.service");
+            assert_eq!(unit(&below), below);
+        }
     }
 }

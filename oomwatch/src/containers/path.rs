@@ -30,12 +30,18 @@ use component::{PathMatch, Place};
 pub(crate) enum Kind {
     /// The outermost cgroup of one container. A Kubernetes pause container looks the same.
     Container,
-    /// CRI-O's cgroup for a pod sandbox that has no pause container.
+    /// A pod sandbox without a pause container: CRI-O's own cgroup for it, or Kata's for the virtual machine.
     Sandbox,
     /// A Kubernetes or podman pod, the parent of its containers.
     Pod,
     /// A machine known to systemd-machined: an nspawn container or a libvirt guest.
     Machine,
+    /// A step of an image build. Its engine lists it nowhere as a container.
+    Build,
+    /// conmon, which watches over one container from outside.
+    Monitor,
+    /// The part of a sandbox's virtual machine that no limit of the pod holds.
+    Overhead,
     /// A systemd service or scope that is none of the above. A fallback, not a container.
     SystemdUnit,
 }
@@ -53,6 +59,10 @@ pub(crate) enum Runtime {
     CriO,
     /// podman, including Quadlet units.
     Podman,
+    /// buildah, also through `podman build`.
+    Buildah,
+    /// Kata Containers' runtime itself.
+    Kata,
     /// youki used directly, not through an engine.
     Youki,
     /// LXC, LXD, Incus and Proxmox containers.
@@ -74,6 +84,8 @@ impl Runtime {
             Self::Nerdctl => "nerdctl",
             Self::CriO => "cri-o",
             Self::Podman => "podman",
+            Self::Buildah => "buildah",
+            Self::Kata => "kata",
             Self::Youki => "youki",
             Self::Lxc => "lxc",
             Self::Nspawn => "systemd-nspawn",
@@ -100,7 +112,7 @@ pub(crate) struct PathIdentity {
     /// What owns the cgroup.
     pub(crate) kind: Kind,
     /// The owner's own id: 64 hex digits for most runtimes, or the pod's UID. Or a name where the path holds one
-    /// (LXC, youki, machines, systemd units).
+    /// (LXC, youki, machines, systemd units). A monitor has the id of its container, an overhead that of its sandbox.
     pub(crate) id: String,
     /// Who named the cgroup. `None` where several runtimes use the same form, as below a pod
     /// directory of the cgroupfs driver.
@@ -121,8 +133,8 @@ pub(crate) struct PathIdentity {
 /// Identifies exactly this cgroup from its last component and the ones above it.
 ///
 /// `path` is relative to the hierarchy root, as in the `0::` line of `/proc/<pid>/cgroup`; the
-/// kernel's ` (deleted)` mark is ignored. Directories below a container's own cgroup, monitors
-/// (conmon, `lxc.monitor`, nspawn's `supervisor`) and mount units are `None`.
+/// kernel's ` (deleted)` mark is ignored. Directories below a container's own cgroup, `lxc.monitor`,
+/// nspawn's `supervisor` and mount units are `None`.
 pub(crate) fn identify(path: &str) -> Option<PathIdentity> {
     let place = Place::of(hierarchy_path(path)?)?;
     Some(component::classify(place)?.into_identity(place))

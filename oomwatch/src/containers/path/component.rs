@@ -69,7 +69,7 @@ impl<'a> PathMatch<'a> {
 
     fn name(&self) -> Option<&str> {
         match (self.kind, self.runtime) {
-            (Kind::Pod | Kind::Sandbox, _) => None,
+            (Kind::Pod | Kind::Sandbox | Kind::Build | Kind::Monitor | Kind::Overhead, _) => None,
             (_, Some(Runtime::Libvirt)) => libvirt_guest(&self.id).or(Some(&self.id)),
             _ => (!is_container_id(&self.id)).then_some(&self.id),
         }
@@ -82,26 +82,99 @@ pub(super) fn classify(place: Place<'_>) -> Option<PathMatch<'_>> {
         return None;
     }
     pod(place)
+        .or_else(|| monitor(place.name))
+        .or_else(|| buildah(place.name))
+        .or_else(|| kata(place))
         .or_else(|| engine_scope(place.name))
         .or_else(|| unexpanded_slice(place.name))
         .or_else(|| prefixed_directory(place))
         .or_else(|| lxc(place))
         .or_else(|| bare_id(place))
+        .or_else(|| buildkit(place))
         .or_else(|| machine(place))
         .or_else(|| systemd_unit(place.name))
 }
 
-/// Helpers that live beside a container but are not it, and mount units, which hold no process.
+/// LXC's helpers, which live beside a container but are not it, and mount units, which hold no process.
 fn is_excluded(name: &str) -> bool {
-    name.ends_with(".mount") || name.starts_with("lxc.monitor.") || is_conmon(name)
+    name.ends_with(".mount") || name.starts_with("lxc.monitor.")
+}
+
+/// A unit's or directory's name without the suffix of a scope.
+fn stem(name: &str) -> &str {
+    name.strip_suffix(".scope").unwrap_or(name)
 }
 
 /// `libpod-conmon-ID.scope`, `crio-conmon-ID`. The id is required so that a service which merely
 /// has `-conmon-` in its name stays a service.
-fn is_conmon(name: &str) -> bool {
-    let stem = name.strip_suffix(".scope").unwrap_or(name);
-    let id = stem.rsplit_once("-conmon-").map(|(_, id)| id);
-    id.is_some_and(is_container_id)
+fn monitor(name: &str) -> Option<PathMatch<'_>> {
+    let (prefix, id) = stem(name).rsplit_once("-conmon-")?;
+    let runtime = match prefix {
+        "crio" => Runtime::CriO,
+        "libpod" => Runtime::Podman,
+        _ => return None,
+    };
+    is_container_id(id).then(|| PathMatch::new(Kind::Monitor, runtime, id))
+}
+
+/// `crun-buildah-buildahN.scope`, `buildah-buildahN`. buildah makes an id of its name and its temporary directory's
+/// (`run_linux.go`). It asks for no path, so the low-level runtime chooses parent and prefix.
+fn buildah(name: &str) -> Option<PathMatch<'_>> {
+    const ID: &str = "buildah-buildah";
+    let stem = stem(name);
+    let start = stem.rfind(ID)?;
+    let (prefix, id) = stem.split_at_checked(start)?;
+    let own = prefix.is_empty() || prefix.ends_with('-');
+    let numbered = id.strip_prefix(ID).is_some_and(is_number);
+    (own && numbered).then(|| PathMatch::new(Kind::Build, Runtime::Buildah, id))
+}
+
+/// `PARENT/buildkit/ID`, as BuildKit makes it for any parent but a systemd form (`executor/oci/spec.go`). A
+/// standalone buildkitd on containerd has `/buildkit/ID`, after its namespace.
+fn buildkit(place: Place<'_>) -> Option<PathMatch<'_>> {
+    let parent = place.parent().filter(|parent| parent.name == "buildkit")?;
+    let runtime = (parent.parent_name() == "docker").then_some(Runtime::Docker);
+    is_build_id(place.name).then(|| PathMatch::new(Kind::Build, runtime, place.name))
+}
+
+/// Kata's cgroups for a sandbox. The virtual machine is in `kata_ID`, beside the path that the engine asked for
+/// (`RenameCgroupPath`). What is not to be limited is below `kata_overhead`. The runtime in Rust writes the latter as
+/// `kata-overhead.slice:runtime-rs:ID` for systemd (`cgroups/utils.rs`).
+fn kata(place: Place<'_>) -> Option<PathMatch<'_>> {
+    let (kind, runtime, id) = match place.parent_name() {
+        "kata_overhead" => (Kind::Overhead, Some(Runtime::Kata), place.name),
+        "kata_sandboxed_pod" => (Kind::Sandbox, None, place.name),
+        parent => match kata_overhead_scope(parent, place.name) {
+            Some(id) => (Kind::Overhead, Some(Runtime::Kata), id),
+            None => kata_sandbox(place.name)?,
+        },
+    };
+    is_container_id(id).then(|| PathMatch::new(kind, runtime, id))
+}
+
+fn kata_overhead_scope<'a>(parent: &str, name: &'a str) -> Option<&'a str> {
+    if parent == "kata-overhead.slice" {
+        return name.strip_prefix("runtime-rs-")?.strip_suffix(".scope");
+    }
+    name.strip_prefix("kata-overhead.slice:runtime-rs:")
+}
+
+/// `kata_ID`, `kata_crio-ID`, and `kata_ID` as the name in an engine's systemd form.
+fn kata_sandbox(name: &str) -> Option<(Kind, Option<Runtime>, &str)> {
+    let (before, id) = stem(name).rsplit_once("kata_")?;
+    let crio = id.strip_prefix("crio-");
+    let engine = match before {
+        "" if crio.is_some() => "crio",
+        "" => "",
+        _ => before.strip_suffix(['-', ':'])?.rsplit(':').next()?,
+    };
+    let runtime = match engine {
+        "" => None,
+        "cri-containerd" => Some(Runtime::Containerd),
+        "crio" => Some(Runtime::CriO),
+        _ => return None,
+    };
+    Some((Kind::Sandbox, runtime, crio.unwrap_or(id)))
 }
 
 /// `docker-ID.scope` and its relatives: the systemd driver under any slice.
@@ -136,7 +209,13 @@ fn engine_container<'a>(prefix: &str, id: &'a str) -> Option<PathMatch<'a>> {
         }
         _ => return None,
     };
-    is_container_id(id).then(|| PathMatch::new(Kind::Container, runtime, id))
+    // dockerd gives its BuildKit `SLICE:docker:` for a parent, and BuildKit appends its own id.
+    let kind = match runtime {
+        Runtime::Docker if is_build_id(id) => Kind::Build,
+        _ if is_container_id(id) => Kind::Container,
+        _ => return None,
+    };
+    Some(PathMatch::new(kind, runtime, id))
 }
 
 /// Directories with an engine's prefix but no unit suffix: the cgroupfs driver and podman's split mode. Also CRI-O's
@@ -160,6 +239,8 @@ fn bare_id(place: Place<'_>) -> Option<PathMatch<'_>> {
         "docker" => (Kind::Container, Some(Runtime::Docker)),
         "libpod_parent" => (Kind::Pod, Some(Runtime::Podman)),
         name if is_old_podman_scope(name) => (Kind::Container, Some(Runtime::Podman)),
+        // The ECS agent's cgroup of a task, which it passes to Docker (`task_linux.go`).
+        _ if parent.above == "ecs" => (Kind::Container, Some(Runtime::Docker)),
         _ if kube_pod(parent).is_some() => (Kind::Container, None),
         name if parent.above.is_empty() && is_namespace(name) => {
             (Kind::Container, namespace_runtime(name))
@@ -375,6 +456,12 @@ fn is_uuid(text: &str, separator: char) -> bool {
 
 fn is_container_id(text: &str) -> bool {
     text.len() == 64 && is_hex(text)
+}
+
+/// BuildKit's random ids: 25 digits to the base 36 (`identity/randomid.go`).
+fn is_build_id(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    text.len() == 25 && text.bytes().all(is_digit)
 }
 
 /// Lower case only: every runtime and systemd write it so, and ids are compared as text.

@@ -9,9 +9,10 @@ const ID2: &str = "00aa11bb22cc33dd44ee55ff66778899aabbccddeeff00112233445566778
 const UID: &str = "d0c1f8aa-3b52-4a7e-9d0f-5e1b2c3d4e5f";
 const UID_: &str = "d0c1f8aa_3b52_4a7e_9d0f_5e1b2c3d4e5f";
 const MD5: &str = "8f2c1d0e9b7a6c5d4e3f2a1b0c9d8e7f";
+const STEP: &str = "tz1q5vkxw0b7c3r2m9n8p6y4d";
 
 /// `path => innermost identity`, written as [`shown`] does. `{ID}`, `{UID}` (dashes), `{UID_}`
-/// (underscores) and `{MD5}` (a static pod) stand for the constants above.
+/// (underscores), `{MD5}` (a static pod) and `{STEP}` (a build's) stand for the constants above.
 const INNERMOST: &str = r"
 # Docker
 /system.slice/docker-{ID}.scope => Container docker {ID} @2
@@ -25,9 +26,75 @@ const INNERMOST: &str = r"
 /docker/{ID}/init => Container docker {ID} @2
 /system.slice/docker-{ID}.scope/docker/{ID2} => Container docker {ID2} @4
 /tenant-a/{ID} => Container - {ID} @2
+/mydocker/{ID} => Container - {ID} @2
+/my.slice/docker-{ID}.scope => Container docker {ID} @2
+/ecs/{MD5}/{ID} => Container docker {ID} @3
+/ecs/task-1/{ID}/init.scope => Container docker {ID} @3
+/ecstasks.slice/ecstasks-{MD5}.slice/docker-{ID}.scope => Container docker {ID} @3
+/ecs/task-1 => none
+/ecs/a/b/{ID} => none
+/x/ecs/task-1/{ID} => none
 /system.slice:docker:{ID} => Container docker {ID} @1
 /kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope => Container docker {ID} @3 pod={UID} Guaranteed
 /system.slice/docker.service => SystemdUnit systemd docker.service name=docker.service @2
+
+# Docker in Docker: Sysbox, kind, k3d
+/docker/{ID}/syscont-cgroup-root/docker/{ID2} => Container docker {ID2} @5
+/docker/{ID}/syscont-cgroup-root/init.scope => Container docker {ID} @2
+/system.slice/docker-{ID}.scope/syscont-cgroup-root/system.slice/docker-{ID2}.scope => Container docker {ID2} @5
+/system.slice/docker-{ID}.scope/init.scope/system.slice/docker-{ID2}.scope/init.scope => Container docker {ID2} @5
+/docker/{ID}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UID_}.slice/cri-containerd-{ID2}.scope => Container containerd {ID2} @7 pod={UID} BestEffort
+/docker/{ID}/kubelet/kubepods/burstable/pod{UID}/{ID2} => Container - {ID2} @7 pod={UID} Burstable
+/docker/{ID}/kubelet/kubepods/pod{MD5} => Pod - {MD5} @5 pod={MD5} Guaranteed
+/docker/{ID}/kubelet.slice/kubelet.service => Container docker {ID} @2
+/docker/{ID}/k3s => Container docker {ID} @2
+/docker/{ID}/k3s/kubepods/burstable/pod{UID}/{ID2} => Container - {ID2} @7 pod={UID} Burstable
+
+# BuildKit's steps
+/system.slice/system.slice:docker:{STEP} => Build docker {STEP} @2
+/user.slice/user-1000.slice/user@1000.service/user.slice:docker:{STEP}/x => Build docker {STEP} @4
+/system.slice/docker-{STEP}.scope => Build docker {STEP} @2
+/docker/buildkit/{STEP} => Build docker {STEP} @3
+/docker/{ID}/docker/buildkit/{STEP} => Build docker {STEP} @5
+/tenant-a/buildkit/{STEP} => Build - {STEP} @3
+/buildkit/{STEP} => Build - {STEP} @2
+/docker/{ID}/buildkit/{STEP}x => Container docker {ID} @2
+/system.slice/buildkit.service => SystemdUnit systemd buildkit.service name=buildkit.service @2
+
+# buildah's steps
+/system.slice/crun-buildah-buildah2365838308.scope => Build buildah buildah-buildah2365838308 @2
+/user.slice/user-1000.slice/user@1000.service/app.slice/runc-buildah-buildah1059824916.scope/container => Build buildah buildah-buildah1059824916 @5
+/user.slice/user-1000.slice/user@1000.service/user.slice/buildah-buildah7.scope => Build buildah buildah-buildah7 @5
+/system.slice/youki-buildah-buildah7.scope => Build buildah buildah-buildah7 @2
+/buildah-buildah7 => Build buildah buildah-buildah7 @1
+/system.slice/xbuildah-buildah7.scope => SystemdUnit systemd xbuildah-buildah7.scope name=xbuildah-buildah7.scope @2
+/system.slice/buildah-buildah.scope => SystemdUnit systemd buildah-buildah.scope name=buildah-buildah.scope @2
+/system.slice/buildah-buildah7x.scope => SystemdUnit systemd buildah-buildah7x.scope name=buildah-buildah7x.scope @2
+
+# Kata
+/kubepods/burstable/pod{UID}/kata_{ID} => Sandbox - {ID} @4 pod={UID} Burstable
+/kubepods/burstable/pod{UID}/kata_{ID}/vcpu => Sandbox - {ID} @4 pod={UID} Burstable
+/kubepods/pod{MD5}/kata_crio-{ID} => Sandbox cri-o {ID} @3 pod={MD5} Guaranteed
+/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/kata_{ID} => Sandbox - {ID} @4 pod={UID} Burstable
+/kubepods.slice/kubepods-pod{UID_}.slice/kata_{ID}.scope => Sandbox - {ID} @3 pod={UID} Guaranteed
+/kubepods.slice/kubepods-pod{UID_}.slice/cri-containerd-kata_{ID}.scope => Sandbox containerd {ID} @3 pod={UID} Guaranteed
+/kubepods-besteffort-pod{UID_}.slice:cri-containerd:kata_{ID} => Sandbox containerd {ID} @1 pod={UID} BestEffort
+/kubepods-pod{UID_}.slice:crio:kata_{ID} => Sandbox cri-o {ID} @1 pod={UID} Guaranteed
+/kata_sandboxed_pod/{ID} => Sandbox - {ID} @2
+/docker/kata_{ID} => Sandbox - {ID} @2
+/kata_overhead/{ID} => Overhead kata {ID} @2
+/kata_overhead/{ID}/x => Overhead kata {ID} @2
+/system.slice/kata_overhead/{ID} => Overhead kata {ID} @3
+/kata.slice/kata-overhead.slice/runtime-rs-{ID}.scope => Overhead kata {ID} @3
+/kata-overhead.slice:runtime-rs:{ID} => Overhead kata {ID} @1
+/kata_overhead => none
+/kata_overhead/web => none
+/kubepods/burstable/pod{UID}/kata_web => Pod - {UID} @3 pod={UID} Burstable
+/system.slice/runtime-rs-{ID}.scope => SystemdUnit systemd runtime-rs-{ID}.scope name=runtime-rs-{ID}.scope @2
+
+# gVisor: runsc takes the path that the engine asks for, its sandbox's process included
+/kubepods/burstable/pod{UID}/{ID}/sandbox => Container - {ID} @4 pod={UID} Burstable
+/system.slice/docker-{ID}.scope/runsc => Container docker {ID} @2
 
 # containerd CRI, systemd driver
 /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice/cri-containerd-{ID}.scope => Container containerd {ID} @4 pod={UID} Burstable
@@ -83,12 +150,14 @@ const INNERMOST: &str = r"
 /kubepods/besteffort/pod{UID}/crio-{ID} => Container cri-o {ID} @4 pod={UID} BestEffort
 /kubepods/pod{UID}/crio-{ID}/container => Container cri-o {ID} @3 pod={UID} Guaranteed
 /kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID} => Sandbox cri-o {ID} @3 pod={UID} Guaranteed
-/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope => Pod - {UID} @2 pod={UID} Guaranteed
+/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope => Monitor cri-o {ID} @3 pod={UID} Guaranteed
 /kubepods/burstable/pod{UID}/crio-{ID} => Container cri-o {ID} @4 pod={UID} Burstable
 /crio/crio-{ID} => Container cri-o {ID} @2
-/crio/crio-conmon-{ID} => none
+/crio/crio-conmon-{ID} => Monitor cri-o {ID} @2
+/kubepods/besteffort/pod{UID}/crio-conmon-{ID} => Monitor cri-o {ID} @4 pod={UID} BestEffort
 /system.slice/crio-{ID}.scope => Container cri-o {ID} @2
-/system.slice/crio-conmon-{ID}.scope => none
+/system.slice/crio-conmon-{ID}.scope => Monitor cri-o {ID} @2
+/system.slice/mycrio-conmon-{ID}.scope => SystemdUnit systemd mycrio-conmon-{ID}.scope name=mycrio-conmon-{ID}.scope @2
 
 # podman
 /machine.slice/libpod-{ID}.scope => Container podman {ID} @2
@@ -98,7 +167,8 @@ const INNERMOST: &str = r"
 /machine.slice/machine-libpod_pod_{ID2}.slice => Pod podman {ID2} @2
 /machine.slice/machine-libpod_pod_{ID2}.slice/libpod-{ID}.scope => Container podman {ID} @3
 /user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_{ID2}.slice/libpod-{ID}.scope => Container podman {ID} @6
-/machine.slice/libpod-conmon-{ID}.scope => none
+/machine.slice/libpod-conmon-{ID}.scope => Monitor podman {ID} @2
+/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-{ID}.scope => Monitor podman {ID} @5
 /system.slice/nginx.service/libpod-payload-{ID} => Container podman {ID} @3
 /user.slice/user-1000.slice/user@1000.service/app.slice/redis.service/libpod-payload-{ID}/x => Container podman {ID} @6
 /system.slice/nginx.service/libpod-payload-{ID}/container => Container podman {ID} @3
@@ -106,7 +176,7 @@ const INNERMOST: &str = r"
 /libpod_parent/libpod-{ID} => Container podman {ID} @2
 /libpod_parent/{ID2} => Pod podman {ID2} @2
 /libpod_parent/{ID2}/libpod-{ID} => Container podman {ID} @3
-/libpod_parent/libpod-conmon-{ID} => none
+/libpod_parent/libpod-conmon-{ID} => Monitor podman {ID} @2
 /user.slice/podman-4711.scope/{ID} => Container podman {ID} @3
 /user.slice/podman-4711.scope => SystemdUnit systemd podman-4711.scope name=podman-4711.scope @2
 
@@ -117,6 +187,11 @@ const INNERMOST: &str = r"
 
 # LXC, LXD, Incus, Proxmox
 /lxc.payload.web => Container lxc web name=web @1
+/lxc.payload.outer/lxc.payload.db => Container lxc db name=db @2
+/lxc.payload.outer/.lxc/system.slice/a.service => Container lxc outer name=outer @1
+/lxc.payload.outer/lxc.monitor.db => Container lxc outer name=outer @1
+/lxc.payload.outer/machine.slice/machine-in.scope/payload => Machine systemd-nspawn in name=in @3
+/machine.slice/machine-out.scope/payload/lxc.payload.in => Container lxc in name=in @4
 /lxc.payload.web-1/system.slice/nginx.service => Container lxc web-1 name=web-1 @1
 /lxc.payload.proj_db/lxc.payload.inner => Container lxc inner name=inner @2
 /lxc.payload.web/system.slice/docker-{ID}.scope => Container docker {ID} @3
@@ -152,6 +227,10 @@ const INNERMOST: &str = r"
 /system.slice/my-conmon-reader.service => SystemdUnit systemd my-conmon-reader.service name=my-conmon-reader.service @2
 /user.slice/user-1000.slice/user@1000.service/app.slice/_io.podman.service => SystemdUnit systemd io.podman.service name=io.podman.service @5
 /user.slice/user-1000.slice/session-3.scope => SystemdUnit systemd session-3.scope name=session-3.scope @3
+/capsule.slice/capsule@web.service => SystemdUnit systemd capsule@web.service name=capsule@web.service @2
+/capsule.slice/capsule@web.service/app.slice/db.service => SystemdUnit systemd db.service name=db.service @4
+/capsule.slice/capsule@web.service/init.scope => SystemdUnit systemd init.scope name=init.scope @3
+/capsule.slice/capsule@web.service/user.slice/libpod-{ID}.scope/container => Container podman {ID} @4
 /system.slice/boot-efi.mount => none
 /system.slice => none
 / => none
@@ -170,7 +249,13 @@ const IDENTIFY: &str = r"
 /machine.slice/machine-web.scope/payload => none
 /machine.slice/machine-web.scope => Machine systemd-nspawn web name=web @2
 /kubepods/burstable/pod{UID} => Pod - {UID} @3 pod={UID} Burstable
-/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope => none
+/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope => Monitor cri-o {ID} @3 pod={UID} Guaranteed
+/kubepods.slice/kubepods-pod{UID_}.slice/crio-conmon-{ID}.scope/x => none
+/docker/{ID}/buildkit/{STEP} => Build - {STEP} @4
+/kata_overhead/{ID}/vcpu => none
+/kata_overhead => none
+/buildkit => none
+/ecs/task-1 => none
 /kubepods.slice/kubepods-pod{UID_}.slice/cri-containerd-{ID}.scope/system.slice/a.service => SystemdUnit systemd a.service name=a.service @5 pod={UID} Guaranteed
 /lxc/101/ns => none
 /system.slice/nginx.service/runtime => none
@@ -199,6 +284,35 @@ const NOTHING: &[&str] = &[
     "/a--b/{ID}",
     "/kubepods/burstable/pod{UID_}x/a",
     "/kubepods/burstable/pod/a",
+    // static pods: 31 and 33 digits, upper case
+    "/kubepods/pod8f2c1d0e9b7a6c5d4e3f2a1b0c9d8e7",
+    "/kubepods/pod{MD5}0",
+    "/kubepods/pod8F2C1D0E9B7A6C5D4E3F2A1B0C9D8E7F",
+    "/kubepods-pod{MD5}0.slice",
+    "/ecs/two words/x/{ID}",
+    "/ecs/{ID}x",
+    "/crio-conmon-web",
+    "/xcrio-conmon-{ID}",
+    "/docker-conmon-{ID}",
+    "/docker/{STEP}0",
+    "/docker/{STEP}",
+    "/buildkit/{STEP}0",
+    "/buildkit/TZ1Q5VKXW0B7C3R2M9N8P6Y4D",
+    "/xbuildkit/{STEP}",
+    "/system.slice:docker:{STEP}0",
+    "/system.slice:nerdctl:{STEP}",
+    "/system:docker:{STEP}",
+    "/buildah-buildah",
+    "/buildah-buildah7/..",
+    "/xbuildah-buildah7",
+    "/kata_{ID}0",
+    "/xkata_{ID}",
+    "/kata-{ID}",
+    "/cri-containerdkata_{ID}",
+    "/a.slice:docker:kata_{ID}",
+    "/kata_overheads/x/{ID}",
+    "/kata-overhead.slice/runtime-rs-{ID}",
+    "/kata-overhead.slice:runtime-go:{ID}",
     "/pods/burstable/pod{UID}",
     "/xkubepods-pod{UID_}.slice",
     "/kubepods-podd0c1f8aa_3b52-4a7e_9d0f_5e1b2c3d4e5f.slice",
@@ -230,6 +344,10 @@ const ONLY_UNITS: &[&str] = &[
     "/xdocker-{ID}.scope",
     "/docker--{ID}.scope",
     "/libpod-payload-{ID}.scope",
+    "/docker-{STEP}0.scope",
+    "/crio-conmon-{STEP}.scope",
+    "/xkata_{ID}.scope",
+    "/kata-overhead.slice/runtime-go-{ID}.scope",
     "/podman-x.scope/{ID}",
     "/machine.slice/machine-.scope",
     "/machine.slice/machine-a\\x0ab.scope",
@@ -249,6 +367,7 @@ fn filled(text: &str) -> String {
         ("{UID}", UID),
         ("{UID_}", UID_),
         ("{MD5}", MD5),
+        ("{STEP}", STEP),
     ]
     .iter()
     .fold(text.to_owned(), |text, (hole, value)| {
@@ -366,6 +485,13 @@ fn fragment() -> impl Strategy<Value = String> {
         "libpod-",
         "libpod-payload-",
         "-conmon-",
+        "buildkit",
+        "buildah-buildah",
+        "kata_",
+        "kata_overhead",
+        "runtime-rs-",
+        "ecs",
+        "{STEP}",
         "youki-",
         "lxc",
         "lxc.payload",
