@@ -316,7 +316,7 @@ pub(crate) struct HistoryArgs {
     #[arg(long, value_name = "WHEN", value_parser = time::parse_since)]
     pub(crate) since: Option<i128>,
 
-    /// Show only this container: its id, the first digits of a hexadecimal one, or its name.
+    /// Show only this container: its id, the first digits of a hexadecimal one, its name, or `runtime/realm/id`.
     #[arg(long, value_name = "ID")]
     pub(crate) container: Option<String>,
 

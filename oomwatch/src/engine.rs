@@ -111,6 +111,8 @@ pub(crate) struct Engine {
     refused: HashSet<CgroupId>,
     /// Containers that were registered above cgroups which were there before.
     borders: HashSet<CgroupId>,
+    /// Cgroups of pods and engines, made by root, that are no containers.
+    places: HashSet<CgroupId>,
     /// Cgroups whose containers a person took out.
     taken_out: HashSet<CgroupId>,
     reconciler: Reconciler,
@@ -153,6 +155,7 @@ impl Engine {
             made_in: HashMap::new(),
             refused: HashSet::new(),
             borders: HashSet::new(),
+            places: HashSet::new(),
             taken_out: HashSet::new(),
             reconciler,
             waiting: Waiting::default(),
@@ -373,6 +376,7 @@ impl Engine {
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
             self.taken_out.remove(&id);
+            self.places.remove(&id);
             self.reconciler.ledgers.forget(id);
             self.numbers.remove(&id);
             self.forget_by_hand(id);
@@ -592,6 +596,9 @@ impl Engine {
             self.event_context(now)
                 .event(self.last_seq, record, attributed, kind, counted);
         event.while_down = self.is_while_down(record.boottime_ns);
+        if unregistered {
+            event.place = record.victim.cgroup_id.and_then(|id| self.place_of(id));
+        }
         event
     }
 }

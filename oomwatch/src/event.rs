@@ -176,6 +176,39 @@ pub struct Counter {
     pub recounts: Option<u64>,
 }
 
+/// Where a victim of no container was: in the cgroup of a pod or an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Place {
+    /// What the cgroup is.
+    pub kind: PlaceKind,
+    /// Whose it is: the id of the sandbox, the container or the build.
+    pub id: Option<String>,
+    /// Runtime or engine, where the path names it.
+    pub runtime: Option<String>,
+    /// As a container's.
+    pub realm: Option<String>,
+    /// Kubernetes pod UID.
+    pub pod_uid: Option<String>,
+}
+
+/// What a cgroup is that is no container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PlaceKind {
+    /// A pod, outside of its containers.
+    Pod,
+    /// A pod's sandbox.
+    Sandbox,
+    /// A step of an image build.
+    Build,
+    /// The process that watches over a container.
+    Monitor,
+    /// What a virtual machine needs beside its pod.
+    Overhead,
+}
+
 /// How good the event is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -229,6 +262,8 @@ pub struct OomEvent {
     pub counter: Counter,
     /// The container, if one is registered.
     pub container: Option<Arc<Container>>,
+    /// Where the victim was, if no container is registered and the place is known.
+    pub place: Option<Place>,
     /// Name of the node: the configured name, or else the host name.
     pub node: Option<Arc<str>>,
     /// Time from the kernel's time stamp to the hand-over to the publishers, in ns.

@@ -86,13 +86,14 @@ pub use self::{
     containers::{
         by_path::CgroupDiscovery,
         container::{Container, ContainerDetails},
+        identity::Identity,
         registry::RegistryError,
         sighting::{RuntimeApi, RuntimeSocket},
     },
     engine::{Totals, naming::Registered},
     event::{
-        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
-        Trigger, Victim, json::read::ReadError,
+        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Place, PlaceKind, Quality,
+        SCHEMA, Scope, Trigger, Victim, json::read::ReadError,
     },
     id::{CgroupId, ContainerId, ContainerIdError, MAX_CONTAINER_ID_BYTES, printable},
     memory_events::MemoryEventsError,

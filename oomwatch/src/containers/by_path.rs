@@ -44,6 +44,27 @@ pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container>
     })
 }
 
+/// The place that this cgroup is, if it is a pod's or an engine's and no container.
+pub(crate) fn place_at(path: &str) -> Option<PathPlace> {
+    let identity = path::identify(path)?;
+    matches!(
+        identity.kind,
+        Kind::Pod | Kind::Build | Kind::Monitor | Kind::Overhead
+    )
+    .then(|| PathPlace {
+        kind: identity.kind,
+        id: (identity.kind != Kind::Pod).then(|| identity.id.clone()),
+        details: details(identity),
+    })
+}
+
+/// A cgroup that is no container, by its path.
+pub(crate) struct PathPlace {
+    pub(crate) kind: Kind,
+    pub(crate) id: Option<String>,
+    pub(crate) details: ContainerDetails,
+}
+
 /// A leaf registered under its own path.
 pub(crate) fn leaf_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
     Some(Container {

@@ -73,6 +73,7 @@ impl EventContext<'_> {
             victim,
             counter: self.counter(record, &attributed),
             container: attributed.container,
+            place: None,
             node: self.origin.node.clone(),
             delivered_ns: None,
             quality: Quality {
@@ -129,6 +130,7 @@ impl EventContext<'_> {
             limit: Limit::default(),
             counter: Counter::default(),
             container: None,
+            place: None,
             node: self.origin.node.clone(),
             delivered_ns: None,
             quality: Quality {

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use super::Engine;
 use crate::{
     containers::{
-        by_path::{CgroupDiscovery, container_at, leaf_at, unit_at},
+        by_path::{CgroupDiscovery, container_at, leaf_at, place_at, unit_at},
         container::{Container, ContainerDetails},
         identity::Identity,
+        path::Kind,
     },
+    event::{Place, PlaceKind},
     id::{CgroupId, ContainerId, printable},
     log::warn,
     topology::owners::MadeBy,
@@ -63,6 +65,7 @@ impl Engine {
         if let Some(found) = by_form {
             return Some(self.judged(found));
         }
+        self.note_place(id, &path);
         if self.units
             && let Some(unit) = unit_at(id, &path)
             && self.outer(id).is_none()
@@ -71,6 +74,34 @@ impl Engine {
         }
         let is_leaf = self.discovery == CgroupDiscovery::Leaves && self.tree.is_leaf(id);
         leaf_at(id, &path).filter(|_| is_leaf)
+    }
+
+    /// Remembers a pod's or an engine's cgroup that root made.
+    fn note_place(&mut self, id: CgroupId, path: &str) {
+        if place_at(path).is_some() && self.outer(id).is_none() && self.made_by(id) == MadeBy::Root
+        {
+            self.places.insert(id);
+        }
+    }
+
+    /// The place that a victim of no container was in.
+    pub(super) fn place_of(&self, victim: CgroupId) -> Option<Place> {
+        let mut above = self.tree.lineage(victim);
+        let id = above.find(|id| self.places.contains(id))?;
+        let found = place_at(&printable(&self.tree.path(id)?))?;
+        Some(Place {
+            kind: match found.kind {
+                Kind::Build => PlaceKind::Build,
+                Kind::Monitor => PlaceKind::Monitor,
+                Kind::Overhead => PlaceKind::Overhead,
+                Kind::Sandbox => PlaceKind::Sandbox,
+                _ => PlaceKind::Pod,
+            },
+            id: found.id,
+            runtime: found.details.runtime,
+            realm: found.details.realm,
+            pod_uid: found.details.pod_uid,
+        })
     }
 
     /// Decides on what evidence a path's container has its id.

@@ -75,6 +75,7 @@ impl OomEvent {
                 recounts: Some(0),
             },
             container: Some(Arc::new(container)),
+            place: None,
             node: Some("node-1".into()),
             delivered_ns: Some(41_000),
             quality: Quality {

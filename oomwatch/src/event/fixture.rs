@@ -37,6 +37,7 @@ pub(crate) fn event_at(second: u64) -> OomEvent {
         limit: Limit::default(),
         counter: Counter::default(),
         container: None,
+        place: None,
         node: None,
         delivered_ns: None,
         quality: Quality {

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, SCHEMA, Scope, Trigger, Victim,
-    missing,
+    Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Place, SCHEMA, Scope, Trigger,
+    Victim, missing,
 };
 use crate::{containers::container as containers, id::printable, record::Constraint};
 
@@ -37,6 +37,7 @@ struct Event<'a> {
     limit: &'a Limit,
     counter: Counter,
     container: Option<Container<'a>>,
+    place: Option<&'a Place>,
     node: Option<&'a str>,
     latency: Latency,
     quality: Quality<'a>,
@@ -127,6 +128,7 @@ impl OomEvent {
                 .container
                 .as_deref()
                 .map(|found| self.wire_container(found)),
+            place: self.place.as_ref(),
             node: self.node.as_deref(),
             latency: Latency {
                 delivered_ns: self.delivered_ns,

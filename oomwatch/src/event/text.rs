@@ -7,7 +7,11 @@
 use std::fmt::{self, Write as _};
 
 use super::{Kind, OomEvent, json::format_time};
-use crate::{event::Scope, id::printable};
+use crate::{
+    containers::{container::Container, identity::Identity},
+    event::Scope,
+    id::printable,
+};
 
 /// Colours of a terminal.
 const RED: &str = "\x1b[1;31m";
@@ -76,7 +80,8 @@ impl OomEvent {
                 printable(pod.as_bytes())
             ),
             _ => line.write_str(&name),
-        }
+        }?;
+        write_claim(line, container)
     }
 
     fn write_victim(&self, line: &mut String) -> fmt::Result {
@@ -127,6 +132,23 @@ fn short_id(id: &str) -> &str {
     match id.get(..12) {
         Some(short) if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => short,
         _ => id,
+    }
+}
+
+/// Of a claim: who it is inside of, or who made it.
+fn write_claim(line: &mut String, container: &Container) -> fmt::Result {
+    if container.identity != Identity::Claimed {
+        return Ok(());
+    }
+    let made_by = container.details.realm.as_deref();
+    match (&container.inside, made_by) {
+        (Some(outer), _) => {
+            let name = outer.details.name.as_deref();
+            let name = name.unwrap_or(short_id(outer.id.as_str()));
+            write!(line, " (claimed, in {})", printable(name.as_bytes()))
+        }
+        (None, Some(made_by)) => write!(line, " (claimed, by {})", printable(made_by.as_bytes())),
+        (None, None) => line.write_str(" (claimed)"),
     }
 }
 

@@ -467,7 +467,10 @@ async fn two_containers_of_one_id_have_series_of_their_own() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     let with = |id: &str, kills: &str| {
         let mut lines = lines.iter();
-        lines.any(|line| line.contains(&format!(r#"container_id="{id}""#)) && line.contains(&format!("}}{kills}")))
+        lines.any(|line| {
+            line.contains(&format!(r#"container_id="{id}""#))
+                && line.contains(&format!("}}{kills}"))
+        })
     };
     assert!(
         with("containerd/a/web", " 0") && with("containerd/b/web", " 1"),

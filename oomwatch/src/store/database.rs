@@ -366,8 +366,8 @@ fn insert_events(
     let mut insert = transaction.prepare(
         "INSERT INTO event
          (id, time_ns, kind, count, container_id, container_name, pod, namespace, json, text,
-          superseded, kept_ns)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11
+          superseded, kept_ns, container_key)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12
          WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ?1 AND superseded = 0)",
     )?;
     for event in events {
@@ -394,6 +394,7 @@ fn insert_events(
             event.to_json(),
             event.to_text(false),
             kept_ns.cast_signed(),
+            container.and_then(|container| container.key()),
         ])?;
     }
     Ok(())

@@ -25,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(2);
 pub struct HistoryFilter {
     /// Not before this time, ns since 1970.
     pub since_unix_time_ns: Option<i128>,
-    /// Only of this container: its id, the first digits of a hexadecimal one, or its name.
+    /// Only of this container: its id, the first digits of a hexadecimal one, its name, or its key `runtime/realm/id`.
     pub container: Option<String>,
     /// Only of this Kubernetes pod.
     pub pod: Option<String>,
@@ -205,7 +205,7 @@ impl History {
 const WANTED: &str = "
     superseded = 0
     AND time_ns >= ?1
-    AND (?2 IS NULL OR container_id = ?2 OR container_name = ?2
+    AND (?2 IS NULL OR container_id = ?2 OR container_name = ?2 OR container_key = ?2
          OR (length(container_id) = 64 AND container_id NOT GLOB '*[^0-9a-f]*'
              AND ?2 <> '' AND substr(container_id, 1, length(?2)) = ?2))
     AND (?3 IS NULL OR pod = ?3)

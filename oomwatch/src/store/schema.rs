@@ -121,6 +121,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
         below INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    -- `runtime/realm/id`: two containers may have one id.
+    ALTER TABLE event ADD COLUMN container_key TEXT;
+",
 ];
 
 /// Nanoseconds since 1970 as they are stored: in 64 bits, from 1677 until 2262.

@@ -182,7 +182,7 @@ fn a_store_of_a_newer_version_is_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 99,
-                known: 5,
+                known: 6,
                 ..
             }
         ),

@@ -14,8 +14,8 @@ use crate::{
         identity::Identity,
     },
     event::{
-        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Quality, SCHEMA, Scope,
-        Trigger, Victim, missing,
+        Attribution, Counter, Evidence, Group, Kind, Limit, OomEvent, Place, Quality, SCHEMA,
+        Scope, Trigger, Victim, missing,
     },
     id::{CgroupId, ContainerId, ContainerIdError},
     record::Constraint,
@@ -70,6 +70,7 @@ struct WireEvent {
     limit: Limit,
     counter: Counter,
     container: Option<WireContainer>,
+    place: Option<Place>,
     node: Option<String>,
     latency: WireLatency,
     quality: WireQuality,
@@ -149,6 +150,7 @@ impl TryFrom<WireEvent> for OomEvent {
             victim: wire.victim,
             trigger: wire.trigger,
             counter: wire.counter,
+            place: wire.place,
             node: wire.node.map(Arc::from),
             delivered_ns: wire.latency.delivered_ns,
         })

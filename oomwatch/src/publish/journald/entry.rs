@@ -50,6 +50,8 @@ fn add_container(entry: &mut Entry, event: &OomEvent) {
     };
     let details = &container.details;
     entry.add("OOMWATCH_CONTAINER_ID", container.id.as_str());
+    entry.add("OOMWATCH_IDENTITY", container.identity.as_str());
+    entry.text("OOMWATCH_REALM", details.realm.as_deref());
     entry.text("OOMWATCH_CONTAINER", details.name.as_deref());
     entry.text("OOMWATCH_NAMESPACE", details.namespace.as_deref());
     entry.text("OOMWATCH_POD", details.pod.as_deref());

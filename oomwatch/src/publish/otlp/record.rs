@@ -83,6 +83,11 @@ impl Attributes {
     fn container(&mut self, container: &Container) {
         let details = &container.details;
         self.text("container.id", Some(container.id.as_str()));
+        self.text(
+            "oomwatch.container.identity",
+            Some(container.identity.as_str()),
+        );
+        self.text("oomwatch.container.realm", details.realm.as_deref());
         self.text("container.name", details.name.as_deref());
         self.text("container.runtime.name", details.runtime.as_deref());
         match details.image.as_deref() {

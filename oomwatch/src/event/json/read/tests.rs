@@ -186,6 +186,7 @@ fn events() -> impl Strategy<Value = OomEvent> {
             limit: who.2,
             counter: who.3,
             container: place.0,
+            place: None,
             node: place.1.map(Arc::from),
             delivered_ns: numbers.5,
             quality,
