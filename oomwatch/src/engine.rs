@@ -113,8 +113,6 @@ pub(crate) struct Engine {
     borders: HashSet<CgroupId>,
     /// Cgroups of pods and engines, made by root, that are no containers.
     places: HashSet<CgroupId>,
-    /// Cgroups whose containers a person took out.
-    taken_out: HashSet<CgroupId>,
     reconciler: Reconciler,
     waiting: Waiting,
     unclaimed: Unclaimed,
@@ -156,7 +154,6 @@ impl Engine {
             refused: HashSet::new(),
             borders: HashSet::new(),
             places: HashSet::new(),
-            taken_out: HashSet::new(),
             reconciler,
             waiting: Waiting::default(),
             unclaimed: Unclaimed::default(),
@@ -268,7 +265,9 @@ impl Engine {
     pub(crate) fn register_by_hand(&mut self, container: Container) -> Result<(), RegistryError> {
         let cgroup = container.cgroup_id;
         self.registry.add_by_hand(&self.tree, container)?;
-        self.taken_out.remove(&cgroup);
+        if self.is_taken_out(cgroup) {
+            self.forget_by_hand(cgroup);
+        }
         self.newly_registered = true;
         Ok(())
     }
@@ -291,8 +290,8 @@ impl Engine {
 
     pub(crate) fn unregister(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
         let cgroup = self.registry.meant(&self.tree, id)?;
-        self.taken_out.insert(cgroup);
         let container = self.withdraw(cgroup);
+        self.take_out(cgroup);
         self.judge_refused();
         container.ok_or_else(|| RegistryError::Unknown(id.clone()))
     }
@@ -375,7 +374,6 @@ impl Engine {
         ledgers.forget_gone_before(now.boottime_ns, TOMBSTONE_NS);
         for id in self.tree.expire(now.boottime_ns) {
             self.registry.forget(id);
-            self.taken_out.remove(&id);
             self.places.remove(&id);
             self.reconciler.ledgers.forget(id);
             self.numbers.remove(&id);

@@ -44,8 +44,9 @@ pub use self::error::StoreError;
 #[cfg(feature = "store")]
 pub(crate) use self::handle::Store;
 use crate::{
+    containers::identity::Word,
     event::OomEvent,
-    id::{CgroupId, ContainerId},
+    id::CgroupId,
     ledger::{Change, Ledger},
 };
 
@@ -82,7 +83,7 @@ impl Default for Limits {
 pub(crate) struct Saved {
     /// All ledgers; `None` where the store has none to continue with.
     pub(crate) ledgers: Option<Vec<(CgroupId, Ledger)>>,
-    pub(crate) by_hand: Vec<(CgroupId, ContainerId)>,
+    pub(crate) by_hand: Vec<(CgroupId, Word)>,
     /// Numbers of the node by name; of this boot too.
     pub(crate) meta: HashMap<String, u64>,
     /// Events that are in the ledgers and were not published.
@@ -100,7 +101,7 @@ pub(crate) struct Batch {
     /// Ledgers and registrations are complete: stored ones that are not among them go.
     pub(crate) is_whole: bool,
     pub(crate) ledgers: Vec<Change>,
-    pub(crate) registrations: Vec<(CgroupId, Option<ContainerId>)>,
+    pub(crate) registrations: Vec<(CgroupId, Option<Word>)>,
     pub(crate) meta: Vec<(&'static str, u64)>,
     /// Events that are in these ledgers and wait to be published. `gone` has the numbers of those that no longer
     /// wait.

@@ -109,7 +109,7 @@ fn a_scan_that_has_no_descriptor_is_made_again() {
         let mut lines = output.errors.iter();
         lines.any(|line| line.contains(message))
     };
-    let failed = |output: &Output| says(output, "the cgroup hierarchy cannot be scanned");
+    let failed = |output: &Output| says(output, "cannot scan the cgroup hierarchy");
     assert!(
         daemon.wait_for_output(LIMIT, failed),
         "{:?}",
@@ -131,7 +131,7 @@ fn a_scan_that_has_no_descriptor_is_made_again() {
         .unwrap();
     let output = daemon.stop().unwrap();
     assert!(
-        says(&output, "found no room in the ring"),
+        says(&output, "the ring dropped records"),
         "{:?}",
         output.errors
     );

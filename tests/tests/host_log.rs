@@ -159,7 +159,7 @@ fn a_command_waits_a_moment_for_whoever_reads_why_it_fails() {
     assert_eq!(why.lines().count(), 1, "{why:?}");
 }
 
-/// Each of them left a line.
+/// Each of them left a line once. The test makes them as root, under a name that is taken.
 #[test]
 fn a_user_who_makes_cgroups_with_a_containers_name_leaves_a_few_lines() {
     let oomwatch = host::oomwatch().unwrap();
@@ -185,9 +185,5 @@ fn a_user_who_makes_cgroups_with_a_containers_name_leaves_a_few_lines() {
     // Its record comes after all of theirs.
     kill_one(&last, &daemon);
     let lines = daemon.stop().unwrap().errors;
-    let refused = lines
-        .iter()
-        .filter(|line| line.contains("cannot be registered"));
-    assert!((1..=20).contains(&refused.count()), "{lines:#?}");
-    assert!(lines.len() <= 100, "{} lines", lines.len());
+    assert!(lines.len() <= 20, "{} lines: {lines:#?}", lines.len());
 }

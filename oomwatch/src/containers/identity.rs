@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::id::ContainerId;
+
 /// On what a container's identity rests, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -44,4 +46,13 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// A person's word on a cgroup. It stands until a person says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It is this container's.
+    Is(ContainerId),
+    /// Its container was taken out.
+    TakenOut,
 }

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::{
     event::{Counter, Kind, Now, OomEvent, Scope},
     id::CgroupId,
-    ledger::Increment,
+    ledger::{Increment, Reading},
     memory_events::MemoryEvents,
     reconcile::Verdict,
     record::VictimRecord,
@@ -167,6 +167,14 @@ impl Engine {
         self.reconciler.ledgers.sum(cgroup)
     }
 
+    /// A cgroup below a container is about to be registered. What was reported there as the container's goes to the
+    /// cgroups that counted it. `readings` are of the cgroups above it, the highest first.
+    pub(crate) fn place(&mut self, readings: &[Reading]) {
+        for reading in readings {
+            self.reconciler.ledgers.place(reading);
+        }
+    }
+
     /// Takes in the last counter of a container, as its parent's counter shows it.
     pub(crate) fn read_last(
         &mut self,
@@ -204,11 +212,9 @@ impl Engine {
         let lineage = self.charged_lineage(cgroup, |_| None);
         let Some(container) = self.container(cgroup) else {
             // It is no container. A container above has the increments in its own counter, and reports them.
-            let owner = self.owner(cgroup);
-            let own = lineage.split(|id| Some(*id) == owner).next();
-            let own = own.unwrap_or_default();
-            self.reconciler.ledgers.enter(own, missing, None);
-            self.reconciler.ledgers.hold(&lineage, own.len(), missing);
+            if self.owner(cgroup).is_none() {
+                self.reconciler.ledgers.enter(&lineage, missing, None);
+            }
             return None;
         };
         let groups = reading.serial.zip(reading.events.oom_group_kill);

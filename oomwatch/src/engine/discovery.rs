@@ -35,7 +35,7 @@ impl Engine {
     /// Registers a cgroup as a container, if its path says so and nobody took it out.
     pub(super) fn discover(&mut self, id: CgroupId) {
         if self.discovers()
-            && !self.taken_out.contains(&id)
+            && !self.is_taken_out(id)
             && let Some(container) = self.container_at(id)
             && let Err(error) = self.register_found(container)
         {

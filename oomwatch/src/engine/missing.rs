@@ -66,7 +66,7 @@ impl Engine {
         }
         for reading in readings {
             self.reconciler.ledgers.met(reading);
-            self.reconciler.ledgers.own_up(reading);
+            self.reconciler.ledgers.place(reading);
         }
         self.compare_all(readings, true, now)
     }

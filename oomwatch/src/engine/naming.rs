@@ -101,7 +101,7 @@ impl Engine {
     /// Registers a container on the cgroup that its runtime names. What a path made of the cgroup gives way, and so
     /// does a path elsewhere that has the id. What a person registered or took out stands.
     pub(crate) fn register_seen(&mut self, id: &ContainerId, cgroup_id: CgroupId) {
-        if !self.tree.is_live(cgroup_id) || self.taken_out.contains(&cgroup_id) {
+        if !self.tree.is_live(cgroup_id) || self.is_taken_out(cgroup_id) {
             return;
         }
         if let Some(there) = self.container(cgroup_id) {

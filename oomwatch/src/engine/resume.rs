@@ -7,7 +7,7 @@ use super::Engine;
 use crate::{
     containers::{
         container::{Container, ContainerDetails},
-        identity::Identity,
+        identity::{Identity, Word},
     },
     event::{Kind, OomEvent},
     id::{CgroupId, ContainerId, Css},
@@ -16,13 +16,13 @@ use crate::{
     reconcile::UpTo,
 };
 
-/// A registration by hand; `None` if it was taken back.
-pub(crate) type Registration = (CgroupId, Option<ContainerId>);
+/// What a person said of a cgroup; `None` if it no longer holds.
+pub(crate) type Registration = (CgroupId, Option<Word>);
 
-/// Registrations by hand: nothing finds them again by itself.
+/// What persons said: nothing finds it again by itself.
 #[derive(Debug, Default)]
 pub(super) struct ByHand {
-    containers: HashMap<CgroupId, ContainerId>,
+    words: HashMap<CgroupId, Word>,
     /// Cgroups that only the store has registered so far in this run.
     restored: HashSet<CgroupId>,
     changed: HashSet<CgroupId>,
@@ -34,13 +34,13 @@ impl Engine {
     pub(crate) fn resume(
         &mut self,
         ledgers: Option<Vec<(CgroupId, Ledger)>>,
-        by_hand: Vec<(CgroupId, ContainerId)>,
+        by_hand: Vec<(CgroupId, Word)>,
     ) {
         self.reconciler.ledgers.keep();
         if let Some(ledgers) = ledgers {
             self.reconciler.ledgers.resume(ledgers);
         }
-        self.by_hand.containers = by_hand.into_iter().collect();
+        self.by_hand.words = by_hand.into_iter().collect();
     }
 
     /// An earlier run has reported all up to then.
@@ -80,7 +80,7 @@ impl Engine {
     /// After the first scan: adds up the ledgers, and registers again what was registered by hand.
     pub(crate) fn settle_resumed(&mut self) {
         self.add_up();
-        let known: Vec<CgroupId> = self.by_hand.containers.keys().copied().collect();
+        let known: Vec<CgroupId> = self.by_hand.words.keys().copied().collect();
         for cgroup in known {
             if self.tree.is_live(cgroup) {
                 self.register_again(cgroup);
@@ -91,8 +91,13 @@ impl Engine {
     }
 
     fn register_again(&mut self, cgroup: CgroupId) {
-        let Some(id) = self.by_hand.containers.get(&cgroup).cloned() else {
-            return;
+        let id = match self.by_hand.words.get(&cgroup) {
+            Some(Word::Is(id)) => id.clone(),
+            Some(Word::TakenOut) => {
+                self.withdraw(cgroup);
+                return;
+            }
+            None => return,
         };
         let container = Container {
             id: id.clone(),
@@ -116,16 +121,27 @@ impl Engine {
     /// A registration by hand is to outlive this run.
     pub(crate) fn keep_registration(&mut self, cgroup: CgroupId) {
         if let Some(container) = self.container(cgroup) {
-            self.by_hand.containers.insert(cgroup, container.id.clone());
+            let word = Word::Is(container.id.clone());
+            self.by_hand.words.insert(cgroup, word);
             self.by_hand.changed.insert(cgroup);
         }
     }
 
     pub(super) fn forget_by_hand(&mut self, cgroup: CgroupId) {
         self.by_hand.restored.remove(&cgroup);
-        if self.by_hand.containers.remove(&cgroup).is_some() {
+        if self.by_hand.words.remove(&cgroup).is_some() {
             self.by_hand.changed.insert(cgroup);
         }
+    }
+
+    /// A person took a cgroup's container out.
+    pub(super) fn take_out(&mut self, cgroup: CgroupId) {
+        self.by_hand.words.insert(cgroup, Word::TakenOut);
+        self.by_hand.changed.insert(cgroup);
+    }
+
+    pub(super) fn is_taken_out(&self, cgroup: CgroupId) -> bool {
+        self.by_hand.words.get(&cgroup) == Some(&Word::TakenOut)
     }
 
     /// Whether a container is registered because an earlier run had registered it. Returns true once, to its owner
@@ -138,8 +154,8 @@ impl Engine {
     /// What changed since the last call.
     pub(crate) fn take_changes(&mut self) -> (Vec<Change>, Vec<Registration>) {
         let changed = std::mem::take(&mut self.by_hand.changed).into_iter();
-        let containers = &self.by_hand.containers;
-        let registrations = changed.map(|id| (id, containers.get(&id).cloned()));
+        let words = &self.by_hand.words;
+        let registrations = changed.map(|id| (id, words.get(&id).cloned()));
         let registrations = registrations.collect();
         (self.reconciler.ledgers.take_changed(), registrations)
     }
@@ -148,12 +164,10 @@ impl Engine {
     pub(crate) fn all_kept(&mut self) -> (Vec<Change>, Vec<Registration>) {
         self.by_hand.changed.clear();
         let ledgers = self.reconciler.ledgers.all().into_iter();
-        let containers = self.by_hand.containers.iter();
+        let words = self.by_hand.words.iter();
         (
             ledgers.map(|(id, ledger)| (id, Some(ledger))).collect(),
-            containers
-                .map(|(id, container)| (*id, Some(container.clone())))
-                .collect(),
+            words.map(|(id, word)| (*id, Some(word.clone()))).collect(),
         )
     }
 

@@ -181,16 +181,27 @@ impl Ledgers {
         }
     }
 
-    /// Increments that an earlier run entered below a cgroup may turn out to be its own. A tier that reads
-    /// hierarchical counters alone cannot tell. Call it before anything else is entered in this run.
-    pub(crate) fn own_up(&mut self, reading: &Reading) {
+    /// A tier that reads hierarchical counters alone enters increments somewhere below a cgroup. They turn out to be
+    /// its own, or its children's. Call it for cgroups above before those below, and before anything else is entered
+    /// that the reading counted.
+    pub(crate) fn place(&mut self, reading: &Reading) {
         let id = reading.cgroup_id;
         let (Some(below), Some(entry)) = (reading.below(), self.entries.get(&id).copied()) else {
             return;
         };
         let own = reading.own.saturating_sub(entry.ledger.counter);
         let known_below = self.below_then(id, &entry, reading);
-        let moved = own.min(known_below.saturating_sub(below));
+        let mut unplaced = known_below.saturating_sub(below);
+        self.place_own(id, own.min(unplaced));
+        unplaced = unplaced.saturating_sub(own);
+        for &(child, sum) in &reading.children {
+            let moved = self.beyond(child, sum).min(unplaced);
+            unplaced -= moved;
+            self.place_in_child(id, child, moved);
+        }
+    }
+
+    fn place_own(&mut self, id: CgroupId, moved: u64) {
         if moved > 0
             && let Some(Entry { ledger, .. }) = self.entries.get_mut(&id)
         {
@@ -199,6 +210,21 @@ impl Ledgers {
             ledger.reported = ledger.reported.saturating_add(moved);
             self.touch(id);
         }
+    }
+
+    fn place_in_child(&mut self, id: CgroupId, child: CgroupId, moved: u64) {
+        if moved == 0 {
+            return;
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.ledger.below = entry.ledger.below.saturating_sub(moved);
+            self.touch(id);
+        }
+        let entry = self.entries.entry(child).or_default();
+        entry.ledger.parent = Some(id);
+        entry.ledger.below = entry.ledger.below.saturating_add(moved);
+        entry.sum = entry.sum.saturating_add(moved);
+        self.touch(child);
     }
 
     /// The increments known below a cgroup when its counters were read, in cgroups that were gone then. A cgroup that
@@ -245,20 +271,5 @@ impl Ledgers {
         }
         self.raise(lineage, count, doubles);
         self.add_below(lineage.first().copied(), count);
-    }
-
-    /// Increments entered in the first `own` cgroups of a lineage are part of what the cgroup above them has below
-    /// it.
-    pub(crate) fn hold(&mut self, lineage: &[CgroupId], own: usize, count: u64) {
-        let top = own.checked_sub(1).and_then(|last| lineage.get(last));
-        let (Some(&top), Some(&above)) = (top, lineage.get(own)) else {
-            return;
-        };
-        if count > 0 {
-            self.raise_above(&[top, above], 0, 0);
-            if let Some(entry) = self.entries.get_mut(&above) {
-                entry.ledger.below = entry.ledger.below.saturating_sub(count);
-            }
-        }
     }
 }

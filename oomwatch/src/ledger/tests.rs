@@ -456,7 +456,7 @@ fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_
     };
     let mut entered_below = resumed(vec![(top, kept(1))], |_| true);
     let reading = read(1, 1, &[]);
-    entered_below.own_up(&reading);
+    entered_below.place(&reading);
     assert_eq!(entered_below.compare(&[top], &reading), Missing::default());
 
     let of_child = Ledger {
@@ -469,7 +469,7 @@ fn what_an_earlier_run_entered_below_may_be_its_own_but_not_what_a_living_child_
         id != CgroupId(11)
     });
     let reading = read(1, 2, &[(child, 1)]);
-    went.own_up(&reading);
+    went.place(&reading);
     assert_eq!(went.compare(&[top], &reading), own(1));
 }
 

@@ -494,7 +494,8 @@ async fn a_claims_kills_are_those_of_the_container_that_it_is_in() {
     let lines = node.lines("container_oom_kills_total").await;
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("} 1"), "{lines:?}");
-    assert_eq!(value(&node, "node_oom_kills_total").await, 2);
+    let node_kills = value(&node, r#"node_oom_kills_total{scope="container"}"#).await;
+    assert_eq!(node_kills, 2);
 }
 
 #[tokio::test]

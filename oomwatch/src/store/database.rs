@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     clock,
+    containers::identity::Word,
     event::OomEvent,
     id::{CgroupId, ContainerId, Css, printable},
     ledger::Ledger,
@@ -279,20 +280,28 @@ fn load_ledgers(connection: &Connection) -> Result<Vec<(CgroupId, Ledger)>, rusq
     rows.collect()
 }
 
+/// Stands for a container that was taken out: no id is empty.
+const TAKEN_OUT: &str = "";
+
 /// Only a changed file has an id that is none.
-fn load_registrations(
-    connection: &Connection,
-) -> Result<Vec<(CgroupId, ContainerId)>, rusqlite::Error> {
+fn load_registrations(connection: &Connection) -> Result<Vec<(CgroupId, Word)>, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT cgroup_id, container_id FROM registration")?;
     let rows = statement.query_map([], |row| {
         let cgroup = CgroupId(row.get::<_, i64>(0)?.cast_unsigned());
-        Ok((cgroup, ContainerId::new(&row.get::<_, String>(1)?)))
+        Ok((cgroup, word(&row.get::<_, String>(1)?)))
     })?;
     let known = rows.filter_map(|row| {
-        let valid = row.map(|(cgroup, id)| Some((cgroup, id.ok()?)));
+        let valid = row.map(|(cgroup, word)| Some((cgroup, word?)));
         valid.transpose()
     });
     known.collect()
+}
+
+fn word(id: &str) -> Option<Word> {
+    match id {
+        TAKEN_OUT => Some(Word::TakenOut),
+        id => ContainerId::new(id).ok().map(Word::Is),
+    }
 }
 
 fn load_meta(connection: &Connection) -> Result<HashMap<String, u64>, rusqlite::Error> {
@@ -441,11 +450,12 @@ fn keep_registrations(transaction: &Transaction<'_>, batch: &Batch) -> Result<()
     let mut delete = transaction.prepare("DELETE FROM registration WHERE cgroup_id = ?1")?;
     let mut insert = transaction
         .prepare("INSERT OR REPLACE INTO registration (cgroup_id, container_id) VALUES (?1, ?2)")?;
-    for (cgroup, container) in &batch.registrations {
+    for (cgroup, word) in &batch.registrations {
         let cgroup = cgroup.0.cast_signed();
-        match container {
+        match word {
             None => delete.execute([cgroup])?,
-            Some(container) => insert.execute(params![cgroup, container.as_str()])?,
+            Some(Word::Is(container)) => insert.execute(params![cgroup, container.as_str()])?,
+            Some(Word::TakenOut) => insert.execute(params![cgroup, TAKEN_OUT])?,
         };
     }
     Ok(())

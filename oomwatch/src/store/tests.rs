@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     event::fixture::{BOOT, event_at},
+    id::ContainerId,
     store::history::{History, HistoryFilter},
 };
 
@@ -85,13 +86,17 @@ fn ledgers_registrations_and_numbers_come_back() {
     assert_eq!(saved, Saved::default());
     assert!(store.wants_whole());
     let web = ContainerId::new("web").unwrap();
-    let registered = |cgroup| (CgroupId(cgroup), Some(web.clone()));
+    let registered = |cgroup| (CgroupId(cgroup), Some(Word::Is(web.clone())));
     hand_over(
         &mut store,
         Batch {
             is_whole: true,
             ledgers: vec![changed(3, 1), changed(4, 2), changed(u64::MAX, 9)],
-            registrations: vec![registered(3), registered(6)],
+            registrations: vec![
+                registered(3),
+                registered(6),
+                (CgroupId(7), Some(Word::TakenOut)),
+            ],
             meta: vec![("oom_kill", u64::MAX)],
             ..Batch::default()
         },
@@ -110,7 +115,8 @@ fn ledgers_registrations_and_numbers_come_back() {
     let mut ledgers = saved.ledgers.take().unwrap();
     ledgers.sort_by_key(|(cgroup, _)| *cgroup);
     assert_eq!(ledgers, [ledger(4, 5), ledger(u64::MAX, 9)]);
-    assert_eq!(saved.by_hand, [(CgroupId(6), web)]);
+    let words = [(CgroupId(6), Word::Is(web)), (CgroupId(7), Word::TakenOut)];
+    assert_eq!(saved.by_hand, words);
     assert_eq!(saved.meta["oom_kill"], u64::MAX);
     assert_eq!(stored(dir.path()), 3);
 }

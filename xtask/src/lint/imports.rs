@@ -41,7 +41,10 @@ const LIBRARY: &[Row] = &[
     ("host", &["cgroup", "probe"]),
     ("runtimes", &["containers", "cgroup", "retry"]),
     ("counts", &["record", "containers", "event", "clock"]),
-    ("store", &["event", "ledger", "clock", "retry"]),
+    (
+        "store",
+        &["containers", "event", "ledger", "clock", "retry"],
+    ),
     (
         "publish",
         &["containers", "event", "clock", "retry", "counts", "store"],

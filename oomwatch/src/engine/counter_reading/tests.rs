@@ -13,8 +13,8 @@ use crate::{
     },
     engine::{EngineConfig, compose::Origin, fixture::begin_at},
     event::{Evidence, Kind},
-    id::ContainerId,
-    ledger::Counting,
+    id::{ContainerId, Css},
+    ledger::{Counting, Reading},
     record::{
         Record,
         fixture::{change, victim},
@@ -149,6 +149,10 @@ fn what_a_pod_told_of_a_container_not_found_yet_is_told_once() {
     let events = engine.read(&[reading(POD, 1, Some(0))], now(5));
     assert_eq!(told(&events), [(POD, 1)]);
     // As the watcher does before it registers a container.
+    engine.place(&[Reading {
+        children: vec![(CgroupId(C), 1)],
+        ..Reading::of(CgroupId(POD), Css::default(), 0, Some(1))
+    }]);
     assert!(engine.read(&[reading(C, 1, Some(0))], now(6)).is_empty());
     register(&mut engine, C);
     assert!(engine.read(&[reading(C, 1, Some(0))], now(7)).is_empty());
@@ -417,4 +421,68 @@ proptest! {
         }
         model.check();
     }
+}
+
+/// A kill in a child was reported of the container above it, whose counter alone was read. The next run reads the
+/// child's own counter, and reports nothing; nor does it take the next kill for an old one.
+#[test]
+fn what_was_told_of_a_container_is_not_told_of_its_child_by_the_next_run() {
+    let mut first = empty_engine();
+    first.resume(None, Vec::new());
+    begin_at(&mut first, &[(POD, 1, 0)]);
+    first.learn(CgroupId(POD), CgroupId::ROOT, b"pod");
+    register(&mut first, POD);
+    assert_eq!(
+        told(&first.read(&[reading(POD, 2, Some(0))], now(5))),
+        [(POD, 2)]
+    );
+    let (ledgers, _) = first.all_kept();
+    let ledgers = ledgers
+        .into_iter()
+        .map(|(id, ledger)| (id, ledger.unwrap()));
+
+    let mut next = empty_engine();
+    next.resume(Some(ledgers.collect()), Vec::new());
+    for (id, parent, name) in [(POD, 1, "pod"), (C, POD, "c")] {
+        next.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
+    }
+    next.settle_resumed();
+    register(&mut next, POD);
+    let of_pod = Reading {
+        parent: Some(CgroupId::ROOT),
+        children: vec![(CgroupId(C), 2)],
+        ..Reading::of(CgroupId(POD), Css::default(), 0, Some(2))
+    };
+    let of_child = Reading {
+        parent: Some(CgroupId(POD)),
+        ..Reading::of(CgroupId(C), Css::default(), 2, Some(2))
+    };
+    assert_eq!(told(&next.compare_past(&[of_pod, of_child], now(9))), []);
+    assert_eq!(
+        told(&next.read(&[reading(POD, 3, Some(0))], now(10))),
+        [(POD, 1)]
+    );
+}
+
+/// It is registered between a kill that was reported of the container above it and one that was not yet.
+#[test]
+fn a_container_inside_another_begins_with_what_was_told_there() {
+    let mut engine = empty_engine();
+    begin_at(&mut engine, &[(POD, 1, 0)]);
+    for (id, parent, name) in [(POD, 1, "pod"), (C, POD, "c")] {
+        engine.learn(CgroupId(id), CgroupId(parent), name.as_bytes());
+    }
+    register(&mut engine, POD);
+    let told_of_pod = engine.read(&[reading(POD, 1, Some(0))], now(5));
+    assert_eq!(told(&told_of_pod), [(POD, 1)]);
+    let of_pod = Reading {
+        children: vec![(CgroupId(C), 2)],
+        ..Reading::of(CgroupId(POD), Css::default(), 0, Some(2))
+    };
+    engine.place(&[of_pod]);
+    assert!(engine.read(&[reading(C, 2, Some(0))], now(6)).is_empty());
+    register(&mut engine, C);
+    let both = [reading(POD, 2, Some(0)), reading(C, 2, Some(0))];
+    assert_eq!(told(&engine.read(&both, now(7))), [(C, 1)]);
+    assert!(engine.read(&both, now(8)).is_empty());
 }

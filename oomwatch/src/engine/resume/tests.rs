@@ -43,7 +43,7 @@ fn register(engine: &mut Engine, cgroup: u64) {
 }
 
 /// What a run leaves.
-type Left = (Vec<(CgroupId, Ledger)>, Vec<(CgroupId, ContainerId)>);
+type Left = (Vec<(CgroupId, Ledger)>, Vec<(CgroupId, Word)>);
 
 /// A run that has seen kills in the container, and ends.
 fn first_run(kills: u64) -> Left {
@@ -162,9 +162,18 @@ fn a_registration_of_a_cgroup_that_went_away_is_forgotten() {
 }
 
 #[test]
-fn what_is_taken_out_by_hand_is_not_kept() {
+fn what_is_taken_out_by_hand_stays_out() {
     let mut engine = second_run(first_run(0), &[(POD, 1), (C, POD)]);
     engine.take_changes();
     engine.unregister(&ContainerId::new("3").unwrap()).unwrap();
-    assert_eq!(engine.take_changes().1, [(CgroupId(C), None)]);
+    let word = Some(Word::TakenOut);
+    assert_eq!(engine.take_changes().1, [(CgroupId(C), word.clone())]);
+    engine.all_kept();
+    let mut engine = second_run(
+        (Vec::new(), vec![(CgroupId(C), word.unwrap())]),
+        &[(POD, 1), (C, POD)],
+    );
+    assert!(engine.container(CgroupId(C)).is_none());
+    engine.discover(CgroupId(C));
+    assert!(engine.container(CgroupId(C)).is_none());
 }

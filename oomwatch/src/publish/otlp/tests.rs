@@ -66,6 +66,7 @@ fn a_kill_has_the_conventions_names() {
     oomwatch.oom.usage_bytes = 268435456
     oomwatch.oom.limit.cgroup = "/kubepods/pod0f2a5c1e-8a3b-4d6f-9e10-1234567890ab"
     container.id = "c0ffee"
+    oomwatch.container.identity = "runtime"
     container.name = "app"
     container.runtime.name = "containerd"
     container.image.name = "registry:5000/shop/web"

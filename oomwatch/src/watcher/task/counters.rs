@@ -11,7 +11,8 @@ use crate::{
     clock,
     counters::{CounterWatch, Read, file::CounterFile},
     engine::counter_reading::CounterReading,
-    id::CgroupId,
+    id::{CgroupId, Css},
+    ledger::Reading,
     log::warn,
 };
 
@@ -41,8 +42,29 @@ impl Task {
     pub(super) fn read_before(&mut self, id: CgroupId) {
         self.with_counters(|task, watch| {
             task.open(watch, id);
+            task.place_above(id);
             task.tell(watch, &[id]);
         });
+    }
+
+    /// Reads the families above a cgroup that is inside a container, whose kills were reported as the container's.
+    fn place_above(&mut self, id: CgroupId) {
+        let mut above: Vec<CgroupId> = self.engine.tree().lineage(id).skip(1).collect();
+        if !above.iter().any(|&id| self.engine.registry().contains(id)) {
+            return;
+        }
+        above.reverse();
+        let readings = above.into_iter().filter_map(|parent| {
+            let (family, _) = self.read_family(parent)?;
+            let living = family.living.into_iter().collect();
+            let of = Reading::of(parent, Css::default(), family.own, Some(family.total));
+            Some(Reading {
+                children: living,
+                ..of
+            })
+        });
+        let readings: Vec<_> = readings.collect();
+        self.engine.place(&readings);
     }
 
     /// Watches the counter of a cgroup that was registered.

@@ -27,6 +27,7 @@ use crate::{
     wait::wait_until,
 };
 
+mod children;
 mod churn;
 mod clock;
 mod deep;
@@ -35,6 +36,7 @@ mod registered;
 mod runs;
 mod toggled;
 
+pub(super) use children::{child_added, child_counters, child_pid, child_tiers};
 pub(super) use churn::storm_of_cgroups;
 pub(super) use clock::clock_steps;
 pub(super) use deep::{chain, outer};

@@ -117,7 +117,7 @@ pub(super) fn store_in_trouble(context: &Context) -> Result<Outcome> {
     }
     let (first, second) = (first.stop()?, second.stop()?);
     let said = |errors: &[String], what: &str| errors.iter().any(|line| line.contains(what));
-    ensure!(said(&first.errors, "moved aside"), "{:?}", first.errors);
+    ensure!(said(&first.errors, "moved it aside"), "{:?}", first.errors);
     ensure!(
         said(&second.errors, "without history"),
         "{:?}",
