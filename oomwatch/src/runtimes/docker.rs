@@ -1,16 +1,16 @@
 //! Containers by Docker's HTTP API.
 //!
-//! The paths have no version, so each daemon serves its own. All versions have the fields that we read. The listing
-//! has every name, and the cgroup's path has the id.
+//! The paths have no version, so each daemon serves its own. All versions have the fields that we read. The listing has
+//! every name. Only the answer about one container has its place, and the tag of an image that has another tag by now.
 
 use std::{path::PathBuf, time::SystemTime};
 
 use serde::Deserialize;
 
 use super::{
-    http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
+    http::{self, Change, Client, Daemon, KnownContainer, Labels, State, Told},
     labels,
-    source::{Seen, SourceError},
+    source::{Asked, ContainerPlace, Seen, SourceError},
 };
 use crate::containers::{
     container::ContainerDetails,
@@ -23,19 +23,70 @@ const KUBERNETES_TYPE: &str = "io.kubernetes.docker.type";
 const KUBERNETES_NAME: &str = "k8s_";
 
 /// One runtime's socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Docker {
     client: Client,
+    driver: Driver,
+}
+
+/// What makes the daemon's cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Driver {
+    #[default]
+    Unknown,
+    Systemd,
+    Cgroupfs,
+    /// The daemon makes none.
+    None,
+}
+
+/// What the daemon says of itself.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Info {
+    cgroup_driver: Option<String>,
+}
+
+impl Driver {
+    fn of(info: &Info) -> Self {
+        match info.cgroup_driver.as_deref() {
+            Some("systemd") => Self::Systemd,
+            Some("cgroupfs") => Self::Cgroupfs,
+            Some("none") => Self::None,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The paths that the daemon configures for a container. Both forms where the driver is not known.
+    fn configured(self, parent: &str, id: &str) -> Vec<String> {
+        let parent_path = match parent {
+            "" => "/docker".to_owned(),
+            parent => format!("/{}", parent.trim_matches('/')),
+        };
+        let (unit, path) = (
+            format!("{parent}:docker:{id}"),
+            format!("{parent_path}/{id}"),
+        );
+        match self {
+            Self::Unknown => vec![unit, path],
+            Self::Systemd => vec![unit],
+            Self::Cgroupfs => vec![path],
+            Self::None => Vec::new(),
+        }
+    }
 }
 
 impl Docker {
     pub(crate) fn new(socket: PathBuf) -> Self {
         let client = Client::new(socket);
-        Self { client }
+        let driver = Driver::default();
+        Self { client, driver }
     }
 }
 
 impl Daemon for Docker {
+    type Listed = Listed;
+
     const API: RuntimeApi = RuntimeApi::Docker;
     const GAPLESS: bool = true;
 
@@ -67,17 +118,30 @@ impl Daemon for Docker {
         }
     }
 
-    async fn list(&self) -> Result<Vec<Seen>, SourceError> {
-        let path = "/containers/json?all=true";
-        let all: Option<Vec<Listed>> = self.client.get("the listing", path).await?;
-        let all = all.unwrap_or_default().into_iter();
-        Ok(all.filter_map(Listed::seen).collect())
+    async fn begin(&mut self) -> Result<(), SourceError> {
+        let info: Option<Info> = self.client.find("the daemon's driver", "/info").await?;
+        self.driver = Driver::of(&info.unwrap_or_default());
+        Ok(())
+    }
+
+    fn listing(&self) -> String {
+        "/containers/json?all=true".to_owned()
+    }
+
+    fn listed(&self, listed: Listed) -> Option<http::Listed> {
+        let lacks_names = listed.image.as_deref().is_some_and(is_id);
+        Some(http::Listed {
+            seen: listed.seen()?,
+            pid: None,
+            lacks_names,
+        })
     }
 
     async fn look(&self, id: &str) -> Result<Option<Seen>, SourceError> {
         let path = format!("/containers/{id}/json");
+        let asked = Asked::now();
         let found: Option<Inspected> = self.client.find("a container", &path).await?;
-        Ok(found.and_then(Inspected::seen))
+        Ok(found.and_then(|found| found.seen(self.driver, asked)))
     }
 
     fn told(&self, id: String, told: Told) -> Seen {
@@ -88,11 +152,12 @@ impl Daemon for Docker {
 /// A container in the listing.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+pub(crate) struct Listed {
     id: Option<String>,
     names: Option<Vec<String>>,
     image: Option<String>,
     labels: Option<Labels>,
+    state: Option<String>,
 }
 
 impl Listed {
@@ -103,11 +168,12 @@ impl Listed {
             .iter()
             .position(|name| name.rfind('/').unwrap_or_default() == 0);
         let name = own.map(|own| names.swap_remove(own));
-        let known = ListedContainers {
+        let known = KnownContainer {
             name,
-            image: self.image,
+            image: self.image.filter(|image| !is_id(image)),
             labels: self.labels,
-            ..ListedContainers::default()
+            is_running: self.state.as_deref().is_some_and(http::is_running),
+            ..KnownContainer::default()
         };
         Some(seen(self.id?, known))
     }
@@ -121,6 +187,13 @@ struct Inspected {
     name: Option<String>,
     config: Option<Config>,
     state: Option<State>,
+    host_config: Option<HostConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroup_parent: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,21 +204,42 @@ struct Config {
 }
 
 impl Inspected {
-    fn seen(self) -> Option<Seen> {
+    fn seen(self, driver: Driver, asked: Asked) -> Option<Seen> {
+        let id = self.id?;
         let config = self.config.unwrap_or_default();
-        let known = ListedContainers {
+        let state = self.state.unwrap_or_default();
+        let parent = self.host_config.unwrap_or_default().cgroup_parent;
+        let is_running = state.is_running();
+        let place = ContainerPlace {
+            configured: driver.configured(&parent.unwrap_or_default(), &id),
+            process: state.process(asked),
+        };
+        let known = KnownContainer {
             name: self.name,
             image: config.image,
             labels: config.labels,
-            pid: self.state.unwrap_or_default().pid,
-            ..ListedContainers::default()
+            is_running,
+            // A container that does not run has no cgroup. Another may have been made at its path.
+            place: if is_running {
+                place
+            } else {
+                ContainerPlace::default()
+            },
+            ..KnownContainer::default()
         };
-        Some(seen(self.id?, known))
+        Some(seen(id, known))
     }
 }
 
+/// Whether an image has no name in the listing: another image has its tag by now.
+fn is_id(image: &str) -> bool {
+    let digits = image.strip_prefix("sha256:").unwrap_or(image);
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex && matches!(digits.len(), 12 | 64)
+}
+
 /// Docker's answers have a slash before a name. Its events have none.
-fn seen(id: String, mut known: ListedContainers) -> Seen {
+fn seen(id: String, mut known: KnownContainer) -> Seen {
     let bare = |name: String| name.strip_prefix('/').map(str::to_owned).unwrap_or(name);
     known.name = known.name.map(bare);
     let mut seen = known.seen("docker", id);

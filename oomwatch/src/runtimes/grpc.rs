@@ -4,11 +4,13 @@
 //! `prost` structures with the few fields that we use. Generated ones would need `protoc` at build time.
 
 pub(crate) mod containerd;
+mod elements;
 
 use std::{
     future::Future,
     io,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -20,9 +22,16 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
+use tracing::debug;
 
-/// An answer beyond this is refused. 5,000 containers in one come to some 5 MiB.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+pub(crate) use self::elements::{Element, Elements};
+use super::source::speaker::Peer;
+
+/// An answer beyond this is refused. 5,000 containers in one come to some 5 MiB. containerd and the kubelet have the
+/// same limit.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// An answer of a subscription beyond this is left out. An event of containerd has some kB.
+const MAX_EVENT_BYTES: usize = 128 << 10;
 /// Answers of a subscription that wait for its owner at most. Beyond this the server waits.
 const SUBSCRIPTION_QUEUE: usize = 256;
 
@@ -55,9 +64,9 @@ pub(crate) enum GrpcError {
 }
 
 impl GrpcError {
-    /// Whether the runtime answers that it has no such thing.
-    pub(crate) fn is_not_found(&self) -> bool {
-        self.code() == Some(tonic::Code::NotFound)
+    /// Whether the runtime answered, and not as it was asked to. A connection that broke also ends the events.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code().is_some()
     }
 
     /// Whether the runtime answers that it has no such method.
@@ -87,13 +96,16 @@ impl<M: prost::Message + Default + 'static> Answer for M {}
 pub(crate) struct Client {
     grpc: tonic::client::Grpc<Channel>,
     limit: Duration,
+    peer: Arc<OnceLock<Peer>>,
 }
 
 impl Client {
     /// Connects to a socket; no request may take longer than `limit`.
     pub(crate) async fn connect(socket: &Path, limit: Duration) -> Result<Self, GrpcError> {
         let socket = socket.to_owned();
-        let connector = tower::service_fn(move |_| open(socket.clone()));
+        let peer = Arc::<OnceLock<Peer>>::default();
+        let first = peer.clone();
+        let connector = tower::service_fn(move |_| open(socket.clone(), first.clone()));
         // The name stands in each request's header and means nothing on a unix socket.
         let endpoint = Endpoint::from_static("http://localhost").connect_timeout(limit);
         let channel = endpoint
@@ -101,7 +113,12 @@ impl Client {
             .await
             .map_err(GrpcError::Connect)?;
         let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { grpc, limit })
+        Ok(Self { grpc, limit, peer })
+    }
+
+    /// Who answers. `None` before there was a connection.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.peer.get().copied()
     }
 
     /// One request, one answer.
@@ -148,10 +165,12 @@ impl Client {
         request: Request<Q>,
         sender: &mpsc::Sender<Result<A, GrpcError>>,
     ) -> Result<(), GrpcError> {
-        let mut stream = self.stream(method, request).await?;
+        let mut stream: Streaming<A> = self.stream(method, request).await?;
         let failed = |status| refused(method, status);
         while let Some(answer) = stream.message().await.map_err(failed)? {
-            if sender.send(Ok(answer)).await.is_err() {
+            if answer.encoded_len() > MAX_EVENT_BYTES {
+                debug!(method, "an event of a runtime is too long");
+            } else if sender.send(Ok(answer)).await.is_err() {
                 break;
             }
         }
@@ -225,8 +244,14 @@ impl<A> Subscription<A> {
     }
 }
 
-async fn open(socket: PathBuf) -> io::Result<TokioIo<UnixStream>> {
-    UnixStream::connect(socket).await.map(TokioIo::new)
+/// Connects, for the first time or again. Then nobody else may answer than before.
+async fn open(socket: PathBuf, first: Arc<OnceLock<Peer>>) -> io::Result<TokioIo<UnixStream>> {
+    let stream = UnixStream::connect(&socket).await?;
+    let peer = Peer::of(&stream, &socket)?;
+    if first.get_or_init(|| peer).owner != peer.owner {
+        return Err(io::Error::other("another user listens now"));
+    }
+    Ok(TokioIo::new(stream))
 }
 
 async fn ready(grpc: &mut tonic::client::Grpc<Channel>) -> Result<(), Status> {

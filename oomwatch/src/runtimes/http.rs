@@ -1,9 +1,10 @@
 //! A daemon that speaks HTTP on a unix socket, as Docker and Podman do. [`Client`] asks it for JSON and reads its
 //! stream of events. [`follow`] holds the common part of following the two.
 //!
-//! Knows no container runtime. Every answer is bounded in size and, except for the stream, in time. All text of a
-//! daemon is untrusted.
+//! Knows no container runtime. Every answer is bounded in size and, except for the stream, in time. A listing is read
+//! element by element. All text of a daemon is untrusted.
 
+mod elements;
 mod event;
 mod follow;
 mod known;
@@ -11,7 +12,9 @@ mod lines;
 
 use std::{
     future::Future,
+    io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -22,17 +25,19 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::JoinSet};
 use tracing::debug;
 
-use self::{event::Event, lines::Lines};
+use self::{elements::Elements, event::Event, lines::Lines};
 pub(super) use self::{
     event::{Change, Told},
-    follow::Daemon,
-    known::{Labels, ListedContainers, State},
+    follow::{Daemon, Listed},
+    known::{KnownContainer, Labels, State, is_running, pid},
 };
-use super::source::SourceError;
-use crate::retry::REQUEST_LIMIT;
+use super::source::{SourceError, speaker::Peer};
+use crate::{containers::sighting::Owner, retry::REQUEST_LIMIT};
 
-/// Bytes of an answer: 5,000 containers with 6 kB each.
+/// Bytes of a listing: 5,000 containers with 6 kB each.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// Bytes of any other answer, which is of one container.
+const MAX_ONE_BYTES: usize = 4 << 20;
 /// Bytes of an error's answer that are read, and characters of it that are passed on.
 const MAX_ERROR_BYTES: usize = 4096;
 const MAX_ERROR_CHARS: usize = 256;
@@ -50,8 +55,11 @@ enum HttpError {
     /// The answer is not the expected JSON. Holds only the place: the parser's words repeat the text.
     #[error("malformed JSON at line {line}, column {column}")]
     Malformed { line: usize, column: usize },
+    /// The answer is no array, or only a part of one.
+    #[error("the answer is no whole list")]
+    NoListing,
     /// The answer is longer than any host's containers need.
-    #[error("the answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
+    #[error("the answer is too long")]
     TooLong,
     /// More containers changed than the source can ask for.
     #[error("more than {limit} containers wait to be asked for")]
@@ -72,41 +80,52 @@ impl From<serde_json::Error> for HttpError {
 }
 
 /// Asks one daemon, each time on a connection of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    socket: Arc<Path>,
+    /// Who answered when the events were asked for. Nobody else may answer then.
+    owner: Arc<Mutex<Option<Owner>>>,
 }
 
 /// An answer of which the body is still to be read, and the task that moves its connection.
 struct Answer {
     response: Response<Incoming>,
     connection: JoinSet<()>,
+    peer: Peer,
 }
 
 /// The stream of events.
 struct Events {
     lines: Lines,
+    peer: Peer,
     /// Whether Podman answers, at whichever interface.
     is_podman: bool,
 }
 
 impl Client {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self {
+            socket: socket.into(),
+            owner: Arc::default(),
+        }
     }
 
     pub(super) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The answer to a path. `request` names it in errors.
-    pub(super) async fn get<T: DeserializeOwned>(
-        &self,
-        request: &'static str,
-        path: &str,
-    ) -> Result<T, SourceError> {
-        let answer = self.whole(request, path).await?;
-        answer.and_then(parsed).map_err(|error| error.of(request))
+    /// The listing at a path.
+    async fn list(&self, path: &str) -> Result<Elements, SourceError> {
+        let request = "the listing";
+        within(request, async {
+            let answer = self.ask(request, path).await?;
+            if answer.response.status().is_success() {
+                let body = answer.response.into_body();
+                return Ok(Elements::new(request, body, answer.connection));
+            }
+            Err(refusal(answer.response).await.of(request))
+        })
+        .await
     }
 
     /// The answer to a path, or `None` if the daemon has none or cannot give it. One such container is no reason to
@@ -130,10 +149,13 @@ impl Client {
     async fn events(&self, path: &str) -> Result<Events, SourceError> {
         let request = "the events";
         within(request, async {
+            self.expect(None);
             let answer = self.ask(request, path).await?;
+            self.expect(Some(answer.peer.owner));
             if answer.response.status().is_success() {
                 let (head, body) = answer.response.into_parts();
                 return Ok(Events {
+                    peer: answer.peer,
                     is_podman: head.headers.contains_key(PODMAN),
                     lines: Lines::new(request, body, answer.connection),
                 });
@@ -153,7 +175,7 @@ impl Client {
             if !answer.response.status().is_success() {
                 return Ok(Err(refusal(answer.response).await));
             }
-            let body = Limited::new(answer.response.into_body(), MAX_ANSWER_BYTES);
+            let body = Limited::new(answer.response.into_body(), MAX_ONE_BYTES);
             match body.collect().await {
                 Ok(body) => Ok(Ok(body.to_bytes())),
                 Err(error) if error.is::<LengthLimitError>() => Ok(Err(HttpError::TooLong)),
@@ -164,8 +186,8 @@ impl Client {
     }
 
     async fn ask(&self, request: &'static str, path: &str) -> Result<Answer, SourceError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| SourceError::Connect(Box::new(error)))?;
+        let connected = self.connect().await;
+        let (stream, peer) = connected.map_err(|error| SourceError::Connect(Box::new(error)))?;
         let (mut sender, moving) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(request, error))?;
@@ -183,7 +205,22 @@ impl Client {
         Ok(Answer {
             response,
             connection,
+            peer,
         })
+    }
+
+    async fn connect(&self) -> io::Result<(UnixStream, Peer)> {
+        let stream = UnixStream::connect(&self.socket).await?;
+        let peer = Peer::of(&stream, &self.socket)?;
+        let expected = *self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        if expected.is_some_and(|owner| owner != peer.owner) {
+            return Err(io::Error::other("another user listens now"));
+        }
+        Ok((stream, peer))
+    }
+
+    fn expect(&self, owner: Option<Owner>) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = owner;
     }
 }
 

@@ -1,4 +1,5 @@
-//! Labels of runtimes and engines, for details of a container that their interfaces have no fields for. Pure.
+//! Labels of runtimes and engines, for details of a container that their interfaces have no fields for. And how they
+//! write an image's name. Pure.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +27,28 @@ pub(super) fn details(labels: BTreeMap<String, String>) -> ContainerDetails {
     }
 }
 
+/// The image as people name it: without a digest. `None` for a digest alone.
+pub(super) fn tag(image: String) -> Option<String> {
+    let is_name = !image.is_empty() && !image.starts_with("sha256:");
+    let name = image.split_once('@').map(|(name, _)| name.to_owned());
+    is_name.then(|| name.unwrap_or(image))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_is_no_name() {
+        let tag = |image: &str| tag(image.to_owned());
+        assert_eq!(tag("postgres:16").as_deref(), Some("postgres:16"));
+        assert_eq!(
+            tag("r:5000/db:1@sha256:8e4f").as_deref(),
+            Some("r:5000/db:1")
+        );
+        assert_eq!(tag("db@sha256:8e4f").as_deref(), Some("db"));
+        assert_eq!((tag("sha256:8e4f"), tag("")), (None, None));
+    }
 
     #[test]
     fn the_kubelets_labels_are_names() {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::{
-    http::{self, Change, Client, Daemon, Labels, ListedContainers, State, Told},
-    source::{Seen, SourceError},
+    http::{self, Change, Client, Daemon, KnownContainer, Labels, State, Told},
+    source::{Asked, ContainerPlace, Seen, SourceError},
 };
 use crate::containers::{
     names::is_runtimes_id,
@@ -22,7 +22,7 @@ const RUNTIME: &str = "podman";
 const ROOT: &str = "/v4.0.0/libpod";
 
 /// One runtime's socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Podman {
     client: Client,
 }
@@ -44,6 +44,8 @@ impl Podman {
 }
 
 impl Daemon for Podman {
+    type Listed = Listed;
+
     const API: RuntimeApi = RuntimeApi::Podman;
     /// Podman reads its journal from the beginning if a client asks for the past.
     const GAPLESS: bool = false;
@@ -72,15 +74,26 @@ impl Daemon for Podman {
         }
     }
 
-    async fn list(&self) -> Result<Vec<Seen>, SourceError> {
-        let path = format!("{ROOT}/containers/json?all=true");
-        let all: Option<Vec<Listed>> = self.client.get("the listing", &path).await?;
-        let all = all.unwrap_or_default().into_iter();
-        Ok(all.filter_map(Listed::seen).collect())
+    async fn begin(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn listing(&self) -> String {
+        format!("{ROOT}/containers/json?all=true")
+    }
+
+    fn listed(&self, listed: Listed) -> Option<http::Listed> {
+        let pid = listed.pid.and_then(http::pid);
+        Some(http::Listed {
+            seen: listed.seen()?,
+            pid,
+            lacks_names: false,
+        })
     }
 
     async fn look(&self, id: &str) -> Result<Option<Seen>, SourceError> {
         let path = format!("{ROOT}/containers/{id}/json");
+        let asked = Asked::now();
         let found: Option<Inspected> = self.client.find("a container", &path).await?;
         let Some(found) = found else {
             return Ok(None);
@@ -89,18 +102,18 @@ impl Daemon for Podman {
             Some(pod) => self.pod_name(pod).await?,
             None => None,
         };
-        Ok(found.seen(pod))
+        Ok(found.seen(pod, asked))
     }
 
     fn told(&self, id: String, told: Told) -> Seen {
-        ListedContainers::from(told).seen(RUNTIME, id)
+        KnownContainer::from(told).seen(RUNTIME, id)
     }
 }
 
 /// A container in the listing.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+pub(crate) struct Listed {
     id: Option<String>,
     names: Option<Vec<String>>,
     image: Option<String>,
@@ -108,17 +121,19 @@ struct Listed {
     pid: Option<i64>,
     pod_name: Option<String>,
     is_infra: Option<bool>,
+    state: Option<String>,
 }
 
 impl Listed {
     fn seen(self) -> Option<Seen> {
-        let known = ListedContainers {
+        let known = KnownContainer {
             name: self.names.and_then(|names| names.into_iter().next()),
             image: self.image,
             labels: self.labels,
-            pid: self.pid,
+            is_running: self.state.as_deref().is_some_and(http::is_running),
             pod: self.pod_name,
             is_sandbox: self.is_infra,
+            ..KnownContainer::default()
         };
         Some(known.seen(RUNTIME, self.id?))
     }
@@ -134,7 +149,14 @@ struct Inspected {
     pod: Option<String>,
     is_infra: Option<bool>,
     config: Option<Config>,
+    host_config: Option<HostConfig>,
     state: Option<State>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    cgroups: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -150,16 +172,32 @@ struct Pod {
 }
 
 impl Inspected {
-    fn seen(self, pod: Option<String>) -> Option<Seen> {
-        let known = ListedContainers {
+    fn seen(self, pod: Option<String>, asked: Asked) -> Option<Seen> {
+        let state = self.state.unwrap_or_default();
+        let known = KnownContainer {
             name: self.name,
             image: self.image_name,
             labels: self.config.and_then(|config| config.labels),
-            pid: self.state.and_then(|state| state.pid),
+            is_running: state.is_running(),
+            place: place(&state, &self.host_config.unwrap_or_default(), asked),
             pod,
             is_sandbox: self.is_infra,
         };
         Some(known.seen(RUNTIME, self.id?))
+    }
+}
+
+/// Where a container is, if it runs. Without cgroups of its own (`--cgroups=disabled`), it runs in the cgroup of
+/// whoever started it.
+fn place(state: &State, host_config: &HostConfig, asked: Asked) -> ContainerPlace {
+    let is_disabled = host_config.cgroups.as_deref() == Some("disabled");
+    let has_none = is_disabled || state.cgroup_path.as_deref() == Some("");
+    if has_none || !state.is_running() {
+        return ContainerPlace::default();
+    }
+    ContainerPlace {
+        configured: state.cgroup_path.iter().cloned().collect(),
+        process: state.process(asked),
     }
 }
 

@@ -1,18 +1,20 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use prost::Message;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::*;
 use crate::{
-    cgroup::hierarchy::Hierarchy,
-    containers::sighting::Sighting,
-    runtimes::grpc::{
-        containerd::messages::{
-            Any, ContainerAnswer, ContainerRequest, Namespace, NamespacesAnswer, Process,
-            TasksAnswer,
+    containers::sighting::{Realm, Sighting},
+    runtimes::{
+        grpc::{
+            containerd::messages::{
+                Any, ContainerAnswer, ContainerRequest, Namespace, NamespacesAnswer, Process,
+                TaskAnswer, TasksAnswer,
+            },
+            fake::{Asked, Reply, Server},
         },
-        fake::{Asked, Reply, Server},
+        source::speaker::Speaker,
     },
 };
 
@@ -37,8 +39,7 @@ impl Runtime {
         JoinHandle<Result<(), SourceError>>,
     ) {
         let (sender, receiver) = mpsc::channel(8);
-        let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
-        let sightings = Sightings::new(RuntimeApi::Containerd, hierarchy, sender);
+        let sightings = Sightings::as_if(RuntimeApi::Containerd, Speaker::host(), sender);
         let mut source = Containerd::new(self.server.socket());
         let task =
             tokio::spawn(async move { source.follow(&sightings, &mut Wanted::channel().1).await });
@@ -73,21 +74,16 @@ fn answer(
             let named = |name: &str| Namespace {
                 name: name.to_owned(),
             };
-            Reply::one(&NamespacesAnswer {
-                namespaces: vec![named("default"), named("k8s.io")],
-            })
+            Reply::one(&NamespacesAnswer::from(vec![
+                named("default"),
+                named("k8s.io"),
+            ]))
         }
-        "Tasks/List" => Reply::one(&TasksAnswer {
-            tasks: vec![Process {
-                id: "web".to_owned(),
-                pid: 0,
-            }],
-        }),
+        "Tasks/List" => Reply::one(&TasksAnswer::from(vec![task()])),
+        "Tasks/Get" => Reply::one(&TaskAnswer { task: Some(task()) }),
         "Containers/ListStream" => {
-            let all = containers(namespace).into_iter().map(|container| {
-                let container = Some(container);
-                ContainerAnswer { container }
-            });
+            let all = containers(namespace).into_iter();
+            let all = all.map(|container| ContainerAnswer::from(vec![container]));
             Reply::all(&all.collect::<Vec<_>>())
         }
         "Containers/Get" => {
@@ -96,11 +92,19 @@ fn answer(
                 .into_iter()
                 .find(|container| container.id == id);
             match found {
-                Some(_) => Reply::one(&ContainerAnswer { container: found }),
+                Some(found) => Reply::one(&ContainerAnswer::from(vec![found])),
                 None => Reply::Refused(tonic::Code::NotFound, "no such container"),
             }
         }
         other => panic!("{other}"),
+    }
+}
+
+fn task() -> Process {
+    Process {
+        id: "web".to_owned(),
+        pid: 0,
+        status: 2,
     }
 }
 
@@ -128,14 +132,18 @@ fn container(id: &str, labels: &[(&str, &str)]) -> Container {
 /// The next sighting, in short.
 async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> String {
     match sightings.recv().await.unwrap() {
-        Sighting::Seen { id, details, .. } => format!(
-            "{}/{id} {}",
+        Sighting::Seen { key, details, .. } => format!(
+            "{}/{} {}",
             details.containerd_namespace.unwrap(),
+            key.id,
             details.image.as_deref().unwrap_or("?")
         ),
-        Sighting::Details { id, .. } => format!("{id} told"),
-        Sighting::Gone { id, .. } => format!("{id} gone"),
-        Sighting::Listed { ids, .. } => ids.join(" "),
+        Sighting::Details { key, .. } => format!("{} told", key.id),
+        Sighting::Gone { key, .. } => format!("{} gone", key.id),
+        Sighting::Listed { keys, .. } => {
+            let ids: Vec<_> = keys.into_iter().map(|key| key.id).collect();
+            ids.join(" ")
+        }
         Sighting::Lost { .. } => "lost".to_owned(),
     }
 }
@@ -158,7 +166,7 @@ async fn all_namespaces_are_listed_then_changes_are_followed() {
         next(&mut sightings).await,
         "k8s.io/web k8s.io.example/web:1"
     );
-    assert_eq!(next(&mut sightings).await, "default/web k8s.io/web");
+    assert_eq!(next(&mut sightings).await, "web web");
     // Its place at once, its names then.
     assert_eq!(next(&mut sightings).await, "default/web ?");
     assert_eq!(
@@ -175,7 +183,7 @@ async fn all_namespaces_are_listed_then_changes_are_followed() {
     runtime.tell("/tasks/create", &7_u64);
     runtime.tell("/tasks/paused", &task);
     runtime.tell("/containers/delete", &change("web"));
-    assert_eq!(next(&mut sightings).await, "default/web gone");
+    assert_eq!(next(&mut sightings).await, "web gone");
 
     drop(runtime);
     let ended = following.await.unwrap();
@@ -202,8 +210,7 @@ async fn five_thousand_containers_come_one_by_one() {
 async fn a_runtime_that_refuses_is_an_error() {
     let server = Server::start(|_| Reply::Refused(tonic::Code::PermissionDenied, "no"));
     let (sender, _receiver) = mpsc::channel(8);
-    let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
-    let sightings = Sightings::new(RuntimeApi::Containerd, hierarchy, sender);
+    let sightings = Sightings::as_if(RuntimeApi::Containerd, Speaker::host(), sender);
     let mut source = Containerd::new(server.socket());
     let ended = source.follow(&sightings, &mut Wanted::channel().1).await;
     assert!(
@@ -263,4 +270,87 @@ fn who_made_a_container_is_told() {
         (docker.name, docker.namespace, docker.is_sandbox),
         (None, None, None)
     );
+}
+
+/// A stopped task keeps a number that another process may have by now.
+#[test]
+fn only_tasks_that_are_there_run() {
+    let running = (0..=6).filter(|&status| Process { status, ..task() }.is_running());
+    assert_eq!(running.collect::<Vec<_>>(), [1, 2, 4, 5]);
+}
+
+fn key(namespace: &str) -> RuntimeKey {
+    let realm = Realm::Containerd(namespace.into());
+    let id = "web".to_owned();
+    RuntimeKey { id, realm }
+}
+
+#[tokio::test]
+async fn a_container_is_asked_for_in_its_namespace() {
+    let runtime = Runtime::start(web);
+    let (sender, mut sightings) = mpsc::channel(8);
+    let told = Sightings::as_if(RuntimeApi::Containerd, Speaker::host(), sender);
+    let mut source = Containerd::new(runtime.server.socket());
+    let (asker, mut wanted) = Wanted::channel();
+    tokio::spawn(async move { source.follow(&told, &mut wanted).await });
+    for _ in 0..3 {
+        next(&mut sightings).await;
+    }
+    for namespace in ["k8s.io", "default"] {
+        asker.send(key(namespace)).await.unwrap();
+        let Some(Sighting::Seen {
+            key: found,
+            is_running,
+            ..
+        }) = sightings.recv().await
+        else {
+            panic!("nothing was found");
+        };
+        assert_eq!((found, is_running), (key(namespace), true));
+    }
+}
+
+/// A user's containerd could keep anybody's id in a namespace of any name.
+#[tokio::test]
+async fn a_users_containerd_has_realms_of_its_own() {
+    let runtime = Runtime::start(web);
+    let (sender, mut sightings) = mpsc::channel(8);
+    let told = Sightings::as_if(RuntimeApi::Containerd, Speaker::user(1000), sender);
+    let mut source = Containerd::new(runtime.server.socket());
+    let (asker, mut wanted) = Wanted::channel();
+    tokio::spawn(async move { source.follow(&told, &mut wanted).await });
+    for _ in 0..2 {
+        match sightings.recv().await.unwrap() {
+            Sighting::Seen { key, details, .. } => {
+                assert!(
+                    matches!(&key.realm, Realm::Containerd(name) if name.starts_with("uid:1000/"))
+                );
+                assert_eq!(*details, ContainerDetails::default());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(next(&mut sightings).await, "web web");
+    // Of another realm it knows nothing.
+    asker.send(key("default")).await.unwrap();
+    asker.send(key("uid:1000/default")).await.unwrap();
+    match sightings.recv().await.unwrap() {
+        Sighting::Seen { key: found, .. } => assert_eq!(found, key("uid:1000/default")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_event_is_as_old_as_it_says() {
+    let envelope = |timestamp| Envelope {
+        timestamp,
+        ..Envelope::default()
+    };
+    let at = |seconds, nanos| {
+        let told = told_at(&envelope(Some(messages::Timestamp { seconds, nanos })));
+        told.process(1)
+    };
+    assert!(at(i64::MAX, i32::MAX).is_some() && at(i64::MIN, i32::MIN).is_some());
+    let old = at(0, 0);
+    assert_ne!(old, told_at(&envelope(None)).process(1));
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use crate::runtimes::grpc::{Element, Elements};
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct VersionRequest {}
 
@@ -31,6 +33,8 @@ pub(super) struct Pod {
     pub(super) id: String,
     #[prost(message, optional, tag = "2")]
     pub(super) metadata: Option<PodMetadata>,
+    #[prost(int32, tag = "3")]
+    pub(super) state: i32,
     #[prost(btree_map = "string, string", tag = "5")]
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -62,6 +66,8 @@ pub(super) struct Container {
     pub(super) metadata: Option<ContainerMetadata>,
     #[prost(message, optional, tag = "4")]
     pub(super) image: Option<Image>,
+    #[prost(int32, tag = "6")]
+    pub(super) state: i32,
     #[prost(btree_map = "string, string", tag = "8")]
     pub(super) labels: BTreeMap<String, String>,
 }
@@ -80,16 +86,58 @@ pub(super) struct ListRequest {
     pub(super) filter: Option<Filter>,
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct PodsAnswer {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) pods: Vec<Pod>,
+impl Pod {
+    pub(super) fn is_running(&self) -> bool {
+        is_sandbox_running(self.state)
+    }
 }
 
+impl Element for Pod {
+    fn is_valid(&self) -> bool {
+        !self.id.is_empty()
+    }
+
+    fn labels(&mut self) -> Option<&mut BTreeMap<String, String>> {
+        Some(&mut self.labels)
+    }
+}
+
+impl Container {
+    pub(super) fn is_running(&self) -> bool {
+        is_container_running(self.state)
+    }
+}
+
+impl Element for Container {
+    fn is_valid(&self) -> bool {
+        !self.id.is_empty()
+    }
+
+    fn labels(&mut self) -> Option<&mut BTreeMap<String, String>> {
+        Some(&mut self.labels)
+    }
+}
+
+/// Whether a sandbox is ready.
+pub(super) fn is_sandbox_running(state: i32) -> bool {
+    state == 0
+}
+
+/// Whether a container is created or running. Of one that is created, the first process waits.
+pub(super) fn is_container_running(state: i32) -> bool {
+    matches!(state, 0 | 1)
+}
+
+pub(super) type PodsAnswer = Elements<Pod>;
+pub(super) type ContainersAnswer = Elements<Container>;
+
+/// About one container or one sandbox, with all that the runtime says.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ContainersAnswer {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) containers: Vec<Container>,
+pub(super) struct StatusRequest {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(bool, tag = "2")]
+    pub(super) verbose: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

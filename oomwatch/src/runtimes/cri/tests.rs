@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -7,9 +7,11 @@ use tonic::Code;
 
 use super::{messages::ContainerMetadata, *};
 use crate::{
-    cgroup::hierarchy::Hierarchy,
-    containers::sighting::Sighting,
-    runtimes::grpc::fake::{Asked, Reply, Server},
+    containers::sighting::{RuntimeKey, Sighting},
+    runtimes::{
+        grpc::fake::{Asked, Reply, Server},
+        source::speaker::Speaker,
+    },
 };
 
 /// A runtime with one pod, `shop/web`, that has as many containers as are asked for.
@@ -26,6 +28,7 @@ fn pod() -> Pod {
             uid: "u-i-d".to_owned(),
             namespace: "shop".to_owned(),
         }),
+        state: 0,
         labels: BTreeMap::new(),
     }
 }
@@ -42,6 +45,7 @@ fn container(number: usize) -> Container {
             image: "sha256:1".to_owned(),
             user_specified_image: "busybox:1".to_owned(),
         }),
+        state: 0,
         labels: BTreeMap::new(),
     }
 }
@@ -89,12 +93,11 @@ impl Runtime {
         &self,
     ) -> (
         mpsc::Receiver<Sighting>,
-        mpsc::Sender<String>,
+        mpsc::Sender<RuntimeKey>,
         JoinHandle<Result<(), SourceError>>,
     ) {
         let (sender, receiver) = mpsc::channel(8);
-        let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
-        let sightings = Sightings::new(RuntimeApi::Cri, hierarchy, sender);
+        let sightings = Sightings::as_if(RuntimeApi::Cri, Speaker::host(), sender);
         let mut source = Cri::new(self.server.socket());
         let (asker, mut wanted) = Wanted::channel();
         let task = tokio::spawn(async move { source.follow(&sightings, &mut wanted).await });
@@ -111,32 +114,36 @@ fn listing(asked: &Asked, containers: usize) -> Reply {
         VERSION => Reply::one(&VersionAnswer {
             runtime_name: "containerd".to_owned(),
         }),
-        LIST_PODS => Reply::one(&PodsAnswer {
-            pods: Some(pod())
-                .into_iter()
-                .filter(|pod| wanted(&pod.id))
-                .collect(),
-        }),
-        LIST_CONTAINERS => Reply::one(&ContainersAnswer {
-            containers: (0..containers)
-                .map(container)
-                .filter(|container| wanted(&container.id))
-                .collect(),
-        }),
+        LIST_PODS => {
+            let pods = [pod()].into_iter().filter(|pod| wanted(&pod.id));
+            Reply::one(&PodsAnswer::from(pods.collect::<Vec<_>>()))
+        }
+        LIST_CONTAINERS => {
+            let all = (0..containers).map(container);
+            let all = all.filter(|container| wanted(&container.id));
+            Reply::one(&ContainersAnswer::from(all.collect::<Vec<_>>()))
+        }
+        CONTAINER_STATUS | POD_STATUS => Reply::Refused(Code::Internal, "no"),
         other => panic!("{other}"),
     }
 }
 
+fn key(id: &str) -> RuntimeKey {
+    let realm = Realm::of(RuntimeApi::Cri);
+    let id = id.to_owned();
+    RuntimeKey { id, realm }
+}
+
 async fn seen(sightings: &mut mpsc::Receiver<Sighting>) -> (String, ContainerDetails) {
     match sightings.recv().await.unwrap() {
-        Sighting::Seen { id, details, .. } => (id, *details),
+        Sighting::Seen { key, details, .. } => (key.id, *details),
         other => panic!("{other:?}"),
     }
 }
 
 async fn listed(sightings: &mut mpsc::Receiver<Sighting>) -> usize {
     match sightings.recv().await.unwrap() {
-        Sighting::Listed { ids, .. } => ids.len(),
+        Sighting::Listed { keys, .. } => keys.len(),
         other => panic!("{other:?}"),
     }
 }
@@ -175,7 +182,7 @@ async fn containers_have_pods_and_events_are_followed() {
     runtime.tell("c0", messages::DELETED);
     assert!(matches!(
         sightings.recv().await,
-        Some(Sighting::Gone { id, .. }) if id == "c0"
+        Some(Sighting::Gone { key, .. }) if key.id == "c0"
     ));
     drop(runtime);
     assert!(following.await.unwrap().is_err());
@@ -190,7 +197,7 @@ async fn a_container_whose_cgroup_came_first_is_asked_for() {
         seen(&mut sightings).await;
         assert_eq!(listed(&mut sightings).await, 2);
         for unknown in ["gone at once", "c0"] {
-            asker.send(unknown.to_owned()).await.unwrap();
+            asker.send(key(unknown)).await.unwrap();
         }
         assert_eq!(seen(&mut sightings).await.0, "c0");
         let (id, sandbox) = seen(&mut sightings).await;
@@ -238,8 +245,7 @@ async fn a_socket_without_the_interface_is_told_from_one_that_fails() {
     let follow = |code| async move {
         let server = Server::start(move |_| Reply::Refused(code, "no"));
         let (sender, _receiver) = mpsc::channel(8);
-        let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
-        let sightings = Sightings::new(RuntimeApi::Cri, hierarchy, sender);
+        let sightings = Sightings::as_if(RuntimeApi::Cri, Speaker::host(), sender);
         let mut source = Cri::new(server.socket());
         source.follow(&sightings, &mut Wanted::channel().1).await
     };
@@ -267,4 +273,62 @@ fn a_digest_is_no_name() {
         Some("docker.io/web:2")
     );
     assert_eq!(image("", ""), None);
+}
+
+#[tokio::test]
+async fn a_place_is_asked_for_when_the_watcher_asks() {
+    let (asked, mut statuses) = mpsc::unbounded_channel();
+    let refused = Reply::Refused;
+    let server = Server::start(move |request| match request.method.as_str() {
+        EVENTS => refused(Code::Unimplemented, "unknown method"),
+        CONTAINER_STATUS | POD_STATUS => {
+            let StatusRequest { id, verbose } = request.message();
+            assert!(verbose);
+            asked.send(id).unwrap();
+            refused(Code::Internal, "no")
+        }
+        _ => listing(request, 1),
+    });
+    let runtime = Runtime {
+        server,
+        events: None,
+    };
+    let (mut sightings, asker, _following) = runtime.follow_asked();
+    for _ in 0..2 {
+        seen(&mut sightings).await;
+    }
+    assert_eq!(listed(&mut sightings).await, 2);
+    assert!(statuses.try_recv().is_err());
+    for id in ["c0", "p"] {
+        asker.send(key(id)).await.unwrap();
+        assert_eq!(statuses.recv().await.as_deref(), Some(id));
+        assert_eq!(seen(&mut sightings).await.0, id);
+        if id == "c0" {
+            assert_eq!(seen(&mut sightings).await.0, "p", "told with its container");
+        }
+    }
+}
+
+/// The listing of a million empty messages took 360 MiB and logged a line for each.
+#[tokio::test]
+async fn a_million_empty_containers_are_none() {
+    let server = Server::start(|asked| match asked.method.as_str() {
+        EVENTS => Reply::Refused(Code::Unimplemented, "unknown method"),
+        LIST_CONTAINERS => Reply::Messages(vec![[0x0a, 0x00].repeat(1_000_000).into()]),
+        _ => listing(asked, 1),
+    });
+    let runtime = Runtime {
+        server,
+        events: None,
+    };
+    let (mut sightings, _following) = runtime.follow();
+    assert_eq!(seen(&mut sightings).await.0, "p");
+    assert_eq!(listed(&mut sightings).await, 1);
+}
+
+#[test]
+fn what_has_processes_is_running() {
+    let states = |is_running: fn(i32) -> bool| [0, 1, 2, 3].map(is_running);
+    assert_eq!(states(is_container_running), [true, true, false, false]);
+    assert_eq!(states(is_sandbox_running), [true, false, false, false]);
 }

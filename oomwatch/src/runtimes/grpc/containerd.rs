@@ -10,16 +10,21 @@ use std::{path::Path, time::Duration};
 use tonic::{Request, Streaming, metadata::MetadataValue};
 
 use self::messages::{
-    Container, ContainerAnswer, ContainerRequest, Envelope, ForwardRequest, ListRequest,
-    NamespacesAnswer, SubscribeRequest, TasksAnswer, TasksRequest,
+    ContainerAnswer, ContainerRequest, Envelope, ForwardRequest, ListRequest, NamespacesAnswer,
+    Process, SpecifiedAnswer, SpecifiedContainer, SubscribeRequest, TaskAnswer, TaskRequest,
+    TasksAnswer, TasksRequest,
 };
-use crate::runtimes::grpc::{Client, GrpcError, Subscription};
+use crate::runtimes::{
+    grpc::{Client, GrpcError, Subscription},
+    source::speaker::Peer,
+};
 
 /// Which namespace a request is about.
 const NAMESPACE: &str = "containerd-namespace";
 
 const LIST_NAMESPACES: &str = "/containerd.services.namespaces.v1.Namespaces/List";
 const LIST_TASKS: &str = "/containerd.services.tasks.v1.Tasks/List";
+const GET_TASK: &str = "/containerd.services.tasks.v1.Tasks/Get";
 const LIST_CONTAINERS: &str = "/containerd.services.containers.v1.Containers/ListStream";
 const GET_CONTAINER: &str = "/containerd.services.containers.v1.Containers/Get";
 const SUBSCRIBE: &str = "/containerd.services.events.v1.Events/Subscribe";
@@ -35,21 +40,42 @@ impl Services {
         Client::connect(socket, limit).await.map(Self)
     }
 
+    /// Who answers. `None` before there was a connection.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.0.peer()
+    }
+
     /// All namespaces.
     pub(crate) async fn namespaces(&self) -> Result<Vec<String>, GrpcError> {
         let answer: NamespacesAnswer = self.0.call(LIST_NAMESPACES, Request::new(())).await?;
-        let namespaces = answer.namespaces.into_iter();
+        let namespaces = answer.kept.into_iter();
         Ok(namespaces.map(|namespace| namespace.name).collect())
     }
 
-    /// The first processes of a namespace's containers, by container id.
-    pub(crate) async fn tasks(&self, namespace: &str) -> Result<Vec<(String, u32)>, GrpcError> {
+    /// The first processes of a namespace's containers.
+    pub(crate) async fn tasks(&self, namespace: &str) -> Result<Vec<Process>, GrpcError> {
         let Some(request) = in_namespace(namespace, TasksRequest {}) else {
             return Ok(Vec::new());
         };
         let answer: TasksAnswer = self.0.call(LIST_TASKS, request).await?;
-        let tasks = answer.tasks.into_iter();
-        Ok(tasks.map(|task| (task.id, task.pid)).collect())
+        Ok(answer.kept)
+    }
+
+    /// The first process of a container; `None` if the runtime gives none.
+    pub(crate) async fn task(
+        &self,
+        namespace: &str,
+        id: &str,
+    ) -> Result<Option<Process>, GrpcError> {
+        let container_id = id.to_owned();
+        let Some(request) = in_namespace(namespace, TaskRequest { container_id }) else {
+            return Ok(None);
+        };
+        match self.0.call::<_, TaskAnswer>(GET_TASK, request).await {
+            Ok(answer) => Ok(answer.task),
+            Err(error) if error.is_refusal() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A namespace's containers, running or not, one after the other. One answer would be too large: containerd sends
@@ -65,20 +91,20 @@ impl Services {
         })
     }
 
-    /// One container; `None` if there is none of this id.
+    /// One container; `None` if the runtime gives none.
     pub(crate) async fn container(
         &self,
         namespace: &str,
         id: &str,
-    ) -> Result<Option<Container>, GrpcError> {
+    ) -> Result<Option<SpecifiedContainer>, GrpcError> {
         let id = id.to_owned();
         let Some(request) = in_namespace(namespace, ContainerRequest { id }) else {
             return Ok(None);
         };
-        let answer: Result<ContainerAnswer, _> = self.0.call(GET_CONTAINER, request).await;
+        let answer: Result<SpecifiedAnswer, _> = self.0.call(GET_CONTAINER, request).await;
         match answer {
-            Ok(answer) => Ok(answer.container),
-            Err(error) if error.is_not_found() => Ok(None),
+            Ok(answer) => Ok(answer.kept.into_iter().next()),
+            Err(error) if error.is_refusal() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -106,13 +132,12 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// The next one; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Container>, GrpcError> {
-        let Some(stream) = &mut self.stream else {
-            return Ok(None);
-        };
-        let answer = self.client.next(LIST_CONTAINERS, stream).await?;
-        Ok(answer.and_then(|answer| answer.container))
+    /// The next part, which is one container; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<ContainerAnswer>, GrpcError> {
+        match &mut self.stream {
+            Some(stream) => self.client.next(LIST_CONTAINERS, stream).await,
+            None => Ok(None),
+        }
     }
 }
 

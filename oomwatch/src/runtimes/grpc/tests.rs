@@ -30,7 +30,7 @@ async fn an_answer_comes_back() {
 async fn a_refusal_is_told_with_its_reason() {
     let server = Server::start(|_| Reply::Refused(Code::NotFound, "no such container"));
     let error = ask(&server, LIMIT).await.unwrap_err();
-    assert!(error.is_not_found() && !error.is_unimplemented());
+    assert!(error.is_refusal() && !error.is_unimplemented());
     let GrpcError::Refused { status, .. } = error else {
         panic!("{error:?}");
     };

@@ -123,14 +123,21 @@ impl Pending {
 
     /// Adds a container that no event named, to ask the daemon for it. Without room it is left to the listing.
     pub(super) fn ask(&mut self, id: String) {
-        if self.order.len() < MAX_PENDING && !self.changes.contains_key(&id) {
+        if self.has_room() && !self.changes.contains_key(&id) {
             self.order.push_back(id.clone());
             self.changes.insert(id, Changes::default());
         }
     }
 
-    pub(super) fn next(&mut self) -> Option<(String, Changes)> {
-        let id = self.order.pop_front()?;
+    /// Whether another container that no event named may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.order.len() < MAX_PENDING
+    }
+
+    /// The next container that nobody is busy with.
+    pub(super) fn next(&mut self, is_busy: impl Fn(&str) -> bool) -> Option<(String, Changes)> {
+        let free = self.order.iter().position(|id| !is_busy(id))?;
+        let id = self.order.remove(free)?;
         let changes = self.changes.remove(&id)?;
         Some((id, changes))
     }

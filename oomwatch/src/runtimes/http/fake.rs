@@ -15,9 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    cgroup::hierarchy::Hierarchy,
-    containers::sighting::Sighting,
-    runtimes::source::{RuntimeSource, SIGHTING_QUEUE, Sightings, SourceError, Wanted},
+    containers::sighting::{Realm, RuntimeKey, Sighting},
+    runtimes::source::{
+        RuntimeSource, SIGHTING_QUEUE, Sightings, SourceError, Wanted, speaker::Speaker,
+    },
 };
 
 /// Longer than any test takes.
@@ -168,15 +169,19 @@ async fn chunk(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
 /// A source at work, and its sightings.
 pub(in crate::runtimes) struct Followed {
     receiver: mpsc::Receiver<Sighting>,
-    wanted: mpsc::Sender<String>,
+    wanted: mpsc::Sender<RuntimeKey>,
     task: JoinHandle<Result<(), SourceError>>,
 }
 
 impl Followed {
-    pub(in crate::runtimes) fn new(mut source: impl RuntimeSource) -> Self {
+    pub(in crate::runtimes) fn new(source: impl RuntimeSource) -> Self {
+        Self::of(source, Speaker::host())
+    }
+
+    /// One at which this speaker answers.
+    pub(in crate::runtimes) fn of(mut source: impl RuntimeSource, speaker: Speaker) -> Self {
         let (sender, receiver) = mpsc::channel(SIGHTING_QUEUE);
-        let hierarchy = Arc::new(Hierarchy::at("/nowhere"));
-        let sightings = Sightings::new(source.api(), hierarchy, sender);
+        let sightings = Sightings::as_if(source.api(), speaker, sender);
         let (wanted, mut asked) = Wanted::channel();
         let task = tokio::spawn(async move { source.follow(&sightings, &mut asked).await });
         Self {
@@ -187,8 +192,9 @@ impl Followed {
     }
 
     /// Asks for a container.
-    pub(in crate::runtimes) fn ask(&self, id: &str) {
-        self.wanted.try_send(id.to_owned()).unwrap();
+    pub(in crate::runtimes) fn ask(&self, realm: Realm, id: &str) {
+        let id = id.to_owned();
+        self.wanted.try_send(RuntimeKey { id, realm }).unwrap();
     }
 
     pub(in crate::runtimes) async fn next(&mut self) -> Sighting {
@@ -201,7 +207,9 @@ impl Followed {
         let mut seen = Vec::new();
         loop {
             match self.next().await {
-                Sighting::Listed { ids, .. } => return (seen, ids),
+                Sighting::Listed { keys, .. } => {
+                    return (seen, keys.into_iter().map(|key| key.id).collect());
+                }
                 sighting => seen.push(sighting),
             }
         }

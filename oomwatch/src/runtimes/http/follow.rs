@@ -5,9 +5,12 @@
 
 use std::{future::Future, path::Path, pin::pin, time::Duration};
 
+use serde::de::DeserializeOwned;
+
 use super::{
     Change, Client, Event, Told,
     event::{Changes, Pending},
+    failed,
     lines::Lines,
 };
 use crate::{
@@ -16,15 +19,23 @@ use crate::{
         sighting::{Owner, Realm, RuntimeApi},
     },
     log::{info, warn},
-    runtimes::source::{FollowFuture, RuntimeSource, Seen, Sightings, SourceError, Wanted, key},
+    runtimes::source::{
+        Connected, FollowFuture, Listing, Looks, RuntimeSource, Seen, Sightings, SourceError,
+        Wanted,
+    },
 };
 
 /// A daemon answers the subscription before it subscribes. If the daemon is not [`Daemon::GAPLESS`], the source lists
 /// again after this long.
 const SUBSCRIBED: Duration = Duration::from_secs(2);
+/// Containers of a listing that are asked for because the listing has no name of their image.
+const MAX_NAMELESS: usize = 1024;
 
 /// What differs between the daemons.
-pub(in crate::runtimes) trait Daemon: Send + Sync + 'static {
+pub(in crate::runtimes) trait Daemon: Clone + Send + Sync + 'static {
+    /// A container as the listing has it.
+    type Listed: DeserializeOwned + Send;
+
     /// Whose interface it is. Podman answers at Docker's socket and interface as well, but knows less there.
     const API: RuntimeApi;
 
@@ -43,14 +54,29 @@ pub(in crate::runtimes) trait Daemon: Send + Sync + 'static {
     /// The change that an action makes, if it matters.
     fn change(&self, action: &str) -> Option<Change>;
 
-    /// All containers, by as few requests as there can be.
-    fn list(&self) -> impl Future<Output = Result<Vec<Seen>, SourceError>> + Send;
+    /// Learns what holds for the whole connection.
+    fn begin(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// Path of the listing of all containers.
+    fn listing(&self) -> String;
+
+    /// A container of the listing, and its first process.
+    fn listed(&self, listed: Self::Listed) -> Option<Listed>;
 
     /// One container, if the daemon still knows it.
     fn look(&self, id: &str) -> impl Future<Output = Result<Option<Seen>, SourceError>> + Send;
 
     /// A container known only from an event.
     fn told(&self, id: String, told: Told) -> Seen;
+}
+
+/// A container of a listing.
+pub(in crate::runtimes) struct Listed {
+    pub(in crate::runtimes) seen: Seen,
+    /// Its first process. It was not looked at: a listing is old before it is read.
+    pub(in crate::runtimes) pid: Option<u32>,
+    /// Whether only the answer to a question about it has the names that people use.
+    pub(in crate::runtimes) lacks_names: bool,
 }
 
 impl<D: Daemon> RuntimeSource for D {
@@ -67,13 +93,13 @@ impl<D: Daemon> RuntimeSource for D {
         sightings: &'a Sightings,
         wanted: &'a mut Wanted,
     ) -> FollowFuture<'a> {
-        Box::pin(follow(&*self, sightings, wanted))
+        Box::pin(follow(self, sightings, wanted))
     }
 }
 
 /// Follows a daemon until the connection ends.
 async fn follow<D: Daemon>(
-    daemon: &D,
+    daemon: &mut D,
     sightings: &Sightings,
     wanted: &mut Wanted,
 ) -> Result<(), SourceError> {
@@ -82,31 +108,38 @@ async fn follow<D: Daemon>(
         info!(socket = %daemon.client().socket().display(), "Podman listens at another runtime's socket: left to its own source");
         return outlast(&mut events.lines).await;
     }
-    let realm = &D::realm(Owner::Host);
+    let mut connected = sightings.of(events.peer);
+    let realm = &D::realm(connected.owner());
+    daemon.begin().await?;
     let mut feed = Feed {
         daemon,
         realm,
-        sightings,
+        sightings: (!connected.is_partial()).then_some(sightings),
         lines: events.lines,
         pending: Pending::default(),
         said: false,
     };
-    wanted.clear();
-    feed.during(list(daemon, realm, sightings)).await?;
+    // A container is asked for once at a time: of two answers, the older might come later.
+    let mut looks = Looks::<String, _>::new();
     let mut again = pin!(tokio::time::sleep(SUBSCRIBED));
     let mut is_complete = D::GAPLESS;
+    list(&mut feed, &mut connected, wanted).await?;
     loop {
-        if let Some((id, changes)) = feed.pending.next() {
-            feed.during(tell(daemon, realm, sightings, id, changes))
-                .await?;
-            continue;
+        while looks.has_room()
+            && let Some((id, changes)) = feed.pending.next(|id| looks.is_busy(id))
+        {
+            looks.start(id.clone(), look(feed.daemon.clone(), id, changes));
         }
         tokio::select! {
             read = feed.read() => read?,
-            key = wanted.next() => feed.pending.ask(key.id),
+            key = wanted.next(), if feed.pending.has_room() => feed.pending.ask(key.id),
+            Some(looked) = looks.next() => {
+                let looked = looked.map_err(|error| failed("a container", error))??;
+                feed.during(tell(realm, &mut connected, looked)).await?;
+            }
             () = &mut again, if !is_complete => {
                 is_complete = true;
-                feed.during(list(daemon, realm, sightings)).await?;
+                list(&mut feed, &mut connected, wanted).await?;
             }
         }
     }
@@ -119,27 +152,59 @@ async fn outlast(lines: &mut Lines) -> Result<(), SourceError> {
     }
 }
 
+/// Passes on all containers. Meanwhile events are read, and what the watcher asks for is kept.
 async fn list<D: Daemon>(
-    daemon: &D,
-    realm: &Realm,
-    sightings: &Sightings,
+    feed: &mut Feed<'_, D>,
+    connected: &mut Connected<'_>,
+    wanted: &mut Wanted,
 ) -> Result<(), SourceError> {
-    let mut all = daemon.list().await?;
-    all.retain(|seen| is_runtimes_id(&seen.id));
-    let keys = all.iter().map(|seen| key(realm, seen.id.clone())).collect();
-    for seen in all {
-        sightings.seen(realm, seen).await?;
+    let daemon = feed.daemon.clone();
+    let realm = feed.realm;
+    let mut nameless = Vec::new();
+    let work = pass_on(&daemon, realm, connected, &mut nameless);
+    feed.during(wanted.during(work)).await?;
+    for id in nameless {
+        feed.pending.ask(id);
     }
-    sightings.listed(keys).await
+    Ok(())
 }
 
-async fn tell<D: Daemon>(
+async fn pass_on<D: Daemon>(
     daemon: &D,
     realm: &Realm,
-    sightings: &Sightings,
-    id: String,
-    changes: Changes,
+    connected: &mut Connected<'_>,
+    nameless: &mut Vec<String>,
 ) -> Result<(), SourceError> {
+    let mut elements = daemon.client().list(&daemon.listing()).await?;
+    let mut listing = Listing::default();
+    while let Some(piece) = elements.next::<D::Listed>().await? {
+        listing.skip(piece.invalid);
+        for element in piece.elements {
+            let listed = daemon.listed(element);
+            let Some(listed) = listed.filter(|listed| is_runtimes_id(&listed.seen.id)) else {
+                listing.skip(1);
+                continue;
+            };
+            if let Some(pid) = listed.pid {
+                connected.mention(realm, &listed.seen.id, pid);
+            }
+            if listed.lacks_names && nameless.len() < MAX_NAMELESS {
+                nameless.push(listed.seen.id.clone());
+            }
+            connected.lists(&mut listing, realm, listed.seen).await?;
+        }
+    }
+    connected.listed(listing).await
+}
+
+/// A container that was asked for, or that is to be passed on without.
+struct Looked {
+    id: String,
+    seen: Option<Seen>,
+    is_gone: bool,
+}
+
+async fn look<D: Daemon>(daemon: D, id: String, changes: Changes) -> Result<Looked, SourceError> {
     let found = if changes.gone {
         None
     } else {
@@ -148,11 +213,21 @@ async fn tell<D: Daemon>(
     // Another id would bring another container's names.
     let found = found.filter(|seen| seen.id == id);
     let told = || changes.new.map(|told| daemon.told(id.clone(), told));
-    if let Some(seen) = found.or_else(told) {
-        sightings.seen(realm, seen).await?;
+    let seen = found.or_else(told);
+    let is_gone = changes.gone;
+    Ok(Looked { id, seen, is_gone })
+}
+
+async fn tell(
+    realm: &Realm,
+    connected: &mut Connected<'_>,
+    looked: Looked,
+) -> Result<(), SourceError> {
+    if let Some(seen) = looked.seen {
+        connected.seen(realm, seen).await?;
     }
-    if changes.gone {
-        sightings.gone(realm, id).await?;
+    if looked.is_gone {
+        connected.gone(realm, looked.id).await?;
     }
     Ok(())
 }
@@ -161,7 +236,8 @@ async fn tell<D: Daemon>(
 struct Feed<'a, D> {
     daemon: &'a D,
     realm: &'a Realm,
-    sightings: &'a Sightings,
+    /// Where an event's own details go, if they are to be believed.
+    sightings: Option<&'a Sightings>,
     lines: Lines,
     pending: Pending,
     /// Whether the log has a warning about an event that is not understood.
@@ -201,10 +277,12 @@ impl<D: Daemon> Feed<'_, D> {
         let Some(change) = self.daemon.change(&event.action) else {
             return Ok(());
         };
-        if change == Change::New {
+        if change == Change::New
+            && let Some(sightings) = self.sightings
+        {
             // The event's own details come first: while Podman starts a container, it answers no question about it.
             let told = self.daemon.told(event.id.clone(), event.told.clone());
-            self.sightings.told(self.realm, told);
+            sightings.told(self.realm, told);
         }
         let added = self.pending.add(event.id, change, event.told);
         added.map_err(|error| error.of("the events"))

@@ -7,7 +7,10 @@ use serde::Deserialize;
 use super::Told;
 use crate::{
     containers::container::ContainerDetails,
-    runtimes::source::{ContainerPlace, Seen},
+    runtimes::{
+        labels,
+        source::{Asked, ContainerPlace, Process, Seen},
+    },
 };
 
 /// Labels. No value is ever null, but nothing depends on that.
@@ -17,21 +20,44 @@ pub(in crate::runtimes) type Labels = BTreeMap<String, Option<String>>;
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(in crate::runtimes) struct State {
-    pub(in crate::runtimes) pid: Option<i64>,
+    pid: Option<i64>,
+    running: Option<bool>,
+    status: Option<String>,
+    pub(in crate::runtimes) cgroup_path: Option<String>,
 }
 
-/// What is known of a container, from any answer. An empty text and process 0 mean none.
+impl State {
+    /// Whether the daemon says that it has processes. A paused container has some.
+    pub(in crate::runtimes) fn is_running(&self) -> bool {
+        let by_status = || self.status.as_deref().is_some_and(is_running);
+        self.running == Some(true) || by_status()
+    }
+
+    /// Its first process, if it runs. A container that stopped may keep the number.
+    pub(in crate::runtimes) fn process(&self, asked: Asked) -> Option<Process> {
+        let pid = self.pid.and_then(pid).filter(|_| self.is_running());
+        pid.and_then(|pid| asked.process(pid))
+    }
+}
+
+/// Whether a state's name means that there are processes.
+pub(in crate::runtimes) fn is_running(state: &str) -> bool {
+    matches!(state, "running" | "paused" | "initialized" | "stopping")
+}
+
+/// What is known of a container, from any answer. An empty text means none.
 #[derive(Default)]
-pub(in crate::runtimes) struct ListedContainers {
+pub(in crate::runtimes) struct KnownContainer {
     pub(in crate::runtimes) name: Option<String>,
     pub(in crate::runtimes) image: Option<String>,
     pub(in crate::runtimes) labels: Option<Labels>,
-    pub(in crate::runtimes) pid: Option<i64>,
+    pub(in crate::runtimes) is_running: bool,
+    pub(in crate::runtimes) place: ContainerPlace,
     pub(in crate::runtimes) pod: Option<String>,
     pub(in crate::runtimes) is_sandbox: Option<bool>,
 }
 
-impl From<Told> for ListedContainers {
+impl From<Told> for KnownContainer {
     fn from(told: Told) -> Self {
         Self {
             name: told.name,
@@ -42,23 +68,18 @@ impl From<Told> for ListedContainers {
     }
 }
 
-impl ListedContainers {
-    /// The container of a runtime. Its place leaves out the path of the cgroup, because that path holds the id. The
-    /// daemon's configured path may also be in systemd's form.
+impl KnownContainer {
+    /// The container of a runtime.
     pub(in crate::runtimes) fn seen(self, runtime: &str, id: String) -> Seen {
         let labels = self.labels.unwrap_or_default().into_iter();
-        let pid = self.pid.and_then(process);
         Seen {
             id,
-            is_running: pid.is_some(),
-            place: ContainerPlace {
-                cgroups_path: None,
-                pid,
-            },
+            is_running: self.is_running,
+            place: self.place,
             details: ContainerDetails {
                 name: self.name.filter(|name| !name.is_empty()),
                 runtime: Some(runtime.to_owned()),
-                image: self.image.filter(|image| !image.is_empty()),
+                image: self.image.and_then(labels::tag),
                 pod: self.pod.filter(|pod| !pod.is_empty()),
                 is_sandbox: self.is_sandbox,
                 labels: labels
@@ -70,6 +91,33 @@ impl ListedContainers {
     }
 }
 
-fn process(pid: i64) -> Option<u32> {
+/// A process's number. 0 means none.
+pub(in crate::runtimes) fn pid(pid: i64) -> Option<u32> {
     u32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_container_has_no_process() {
+        let state = |json: &str| serde_json::from_str::<State>(json).unwrap();
+        let asked = Asked::now();
+        for (json, pid) in [
+            (r#"{"Pid":7,"Running":true,"Status":"running"}"#, Some(7)),
+            (
+                r#"{"Pid":7,"Running":true,"Paused":true,"Status":"paused"}"#,
+                Some(7),
+            ),
+            (r#"{"Pid":7,"Running":false,"Status":"paused"}"#, Some(7)),
+            (r#"{"Pid":7,"Running":false,"Status":"exited"}"#, None),
+            (r#"{"Pid":7}"#, None),
+            (r#"{"Pid":0,"Running":true}"#, None),
+            (r#"{"Pid":-7,"Running":true}"#, None),
+        ] {
+            let process = state(json).process(asked);
+            assert_eq!(process.map(|process| process.pid), pid, "{json}");
+        }
+    }
 }

@@ -4,11 +4,23 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    containers::{container::ContainerDetails, sighting::Sighting},
+    containers::{
+        container::ContainerDetails,
+        sighting::{RuntimeKey, Sighting},
+    },
     runtimes::http::fake::{Fake, Followed, Reply},
 };
 
 const API: RuntimeApi = RuntimeApi::Podman;
+
+fn realm() -> Realm {
+    Realm::Podman(Owner::Host)
+}
+
+fn key(id: &str) -> RuntimeKey {
+    let id = id.to_owned();
+    RuntimeKey { id, realm: realm() }
+}
 
 fn id(number: usize) -> String {
     format!("{number:064x}")
@@ -93,13 +105,24 @@ fn details(name: &str, pod: Option<&str>) -> ContainerDetails {
     }
 }
 
+/// A container of which nobody knows whether it runs.
+fn stopped(id: &str, details: ContainerDetails) -> Sighting {
+    Sighting::Seen {
+        api: API,
+        key: key(id),
+        cgroup_id: None,
+        is_running: false,
+        details: Box::new(details),
+    }
+}
+
 /// The sighting that an event alone gives.
 fn said(id: &str, name: &str) -> Sighting {
     let mut details = details(name, None);
     details.is_sandbox = None;
     Sighting::Details {
         api: API,
-        id: id.to_owned(),
+        key: key(id),
         details: Box::new(details),
     }
 }
@@ -107,8 +130,9 @@ fn said(id: &str, name: &str) -> Sighting {
 fn sighting(id: &str, details: ContainerDetails) -> Sighting {
     Sighting::Seen {
         api: API,
-        id: id.to_owned(),
+        key: key(id),
         cgroup_id: None,
+        is_running: true,
         details: Box::new(details),
     }
 }
@@ -192,7 +216,7 @@ async fn a_container_is_asked_for_and_so_is_its_pod() {
     fake.events().send(&event("remove", &id(2), "web"));
     let gone = Sighting::Gone {
         api: API,
-        id: id(2),
+        key: key(&id(2)),
     };
     assert_eq!(followed.next().await, gone);
 }
@@ -213,7 +237,7 @@ async fn a_container_that_is_gone_or_broken_has_the_name_of_its_event() {
         let mut expected = details("brief", None);
         expected.is_sandbox = None;
         expected.labels.clear();
-        assert_eq!(followed.next().await, sighting(&id(number), expected));
+        assert_eq!(followed.next().await, stopped(&id(number), expected));
     }
 }
 
@@ -252,4 +276,35 @@ async fn a_service_that_ends_is_closed_or_cannot_be_reached() {
     drop(fake);
     let error = Followed::new(Podman::new(socket)).error().await;
     assert!(matches!(error, SourceError::Connect(_)), "{error:?}");
+}
+
+fn place_of(change: impl Fn(&mut Value)) -> ContainerPlace {
+    let mut answer = inspected(&id(1), "web", "");
+    change(&mut answer);
+    let answer: Inspected = serde_json::from_value(answer).unwrap();
+    answer.seen(None, Asked::now()).unwrap().place
+}
+
+#[test]
+fn a_running_container_is_where_podman_says() {
+    let place = place_of(|_| {});
+    let path = format!("/machine.slice/libpod-{}.scope", id(1));
+    assert_eq!(place.configured, [path]);
+    assert_eq!(place.process.map(|process| process.pid), Some(4_194_304));
+}
+
+/// `podman run --cgroups=disabled` runs in the cgroup of the session.
+#[test]
+fn a_container_without_a_cgroup_has_no_place() {
+    let disabled = |answer: &mut Value| {
+        answer["HostConfig"]["Cgroups"] = "disabled".into();
+    };
+    let empty = |answer: &mut Value| answer["State"]["CgroupPath"] = "".into();
+    let stopped = |answer: &mut Value| {
+        answer["State"]["Running"] = false.into();
+        answer["State"]["Status"] = "exited".into();
+    };
+    for change in [&disabled as &dyn Fn(&mut Value), &empty, &stopped] {
+        assert_eq!(place_of(change), ContainerPlace::default());
+    }
 }

@@ -1,93 +1,159 @@
-//! Where the cgroup of a container is. The runtime gives the path in its configuration, or the first process. This
-//! module reads `/proc/<pid>/cgroup` and looks at directories.
+//! Where the cgroup of a container is, on evidence. The runtime names the cgroup in its configuration, or a process that
+//! runs. Only [`ground`] looks at directories and reads `/proc`; [`configured`] and [`judged`] decide by text alone.
+//!
+//! A wrong place is worse than none: it marks somebody else's container. In doubt there is no place.
 
-use std::path::Path;
+mod configured;
+mod ground;
+mod judged;
+mod neighbours;
+mod process;
 
+use std::sync::Arc;
+
+pub(crate) use self::{
+    configured::is_plain,
+    process::{Asked, Process},
+};
+use self::{
+    configured::{candidates, joined},
+    ground::Ground,
+    judged::{Verdict, judge},
+    neighbours::Neighbours,
+};
+use super::speaker::Speaker;
 use crate::{
     cgroup::hierarchy::Hierarchy,
-    containers::path::{self, Kind},
+    containers::sighting::{Owner, RuntimeKey},
     id::CgroupId,
 };
 
 /// A container's place as its runtime gives it. All of it is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ContainerPlace {
-    /// Path of its cgroup from the root of the hierarchy, such as `/default/web`. The systemd
-    /// driver's `slice:prefix:name` is not one; such paths hold the id anyway.
-    pub(crate) cgroups_path: Option<String>,
-    /// Its first process, in the initial pid namespace.
-    pub(crate) pid: Option<u32>,
+    /// Paths of its cgroup as a runtime configures it: `/default/web`, or systemd's `slice:prefix:name`. Several where
+    /// the runtime's driver is not known.
+    pub(crate) configured: Vec<String>,
+    /// Its first process. Only of a container that runs by the runtime's own word.
+    pub(crate) process: Option<Process>,
 }
 
-impl ContainerPlace {
-    /// The container's cgroup, if it exists on the v2 hierarchy.
-    pub(crate) fn find(&self, hierarchy: &Hierarchy, id: &str) -> Option<CgroupId> {
-        let exists = |path: &str| {
-            let directory = hierarchy.directory(path.as_bytes());
-            hierarchy.id(&directory).ok()
-        };
-        let configured = self.cgroups_path.as_deref().filter(|path| is_own(path));
-        if let Some(found) = configured.and_then(exists) {
-            return Some(found);
+/// Looks for the places of one runtime's containers.
+#[derive(Debug)]
+pub(crate) struct Places<G = Arc<Hierarchy>> {
+    ground: G,
+    speaker: Speaker,
+    neighbours: Neighbours,
+}
+
+impl<G: Ground> Places<G> {
+    pub(crate) fn new(ground: G, speaker: Speaker) -> Self {
+        Self {
+            ground,
+            speaker,
+            neighbours: Neighbours::default(),
         }
-        let path = of_process(self.pid?)?;
-        exists(cut(&path, id))
     }
-}
 
-/// Neither the root, nor a path that leads out of itself.
-fn is_own(path: &str) -> bool {
-    path.starts_with('/')
-        && path.len() > 1
-        && !path.split('/').any(|name| name == "." || name == "..")
-}
+    pub(crate) fn speaker(&self) -> &Speaker {
+        &self.speaker
+    }
 
-/// The path of a process's cgroup on the v2 hierarchy.
-fn of_process(pid: u32) -> Option<String> {
-    let file = Path::new("/proc").join(pid.to_string()).join("cgroup");
-    let text = std::fs::read_to_string(file).ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    is_own(path).then(|| path.to_owned())
-}
+    /// Notes that the runtime names this process for a container.
+    pub(crate) fn mention(&mut self, key: &RuntimeKey, pid: u32) {
+        self.neighbours.mention(key, pid);
+    }
 
-/// The container's own part of the path of one of its processes, which may be further down: crun
-/// and a systemd inside make cgroups of their own.
-fn cut<'a>(path: &'a str, id: &str) -> &'a str {
-    let by_form = path::innermost(path)
-        .filter(|found| found.kind == Kind::Container && found.id == id)
-        .map(|found| found.depth);
-    let named = || {
-        let mut names = path.split('/').skip(1);
-        names.position(|name| name == id).map(|above| above + 1)
-    };
-    match by_form.or_else(named) {
-        Some(depth) => {
-            let ends = path.match_indices('/').nth(depth).map(|(end, _)| end);
-            ends.and_then(|end| path.get(..end)).unwrap_or(path)
+    /// Forgets a container that was removed.
+    pub(crate) fn forget(&mut self, key: &RuntimeKey) {
+        self.neighbours.retain(|known| known != key);
+    }
+
+    /// Forgets all containers but these.
+    pub(crate) fn retain(&mut self, is_known: impl Fn(&RuntimeKey) -> bool) {
+        self.neighbours.retain(is_known);
+    }
+
+    /// The container's cgroup, if it exists on the v2 hierarchy and the evidence holds.
+    pub(crate) fn find(&mut self, key: &RuntimeKey, place: &ContainerPlace) -> Option<CgroupId> {
+        let process = place.process.as_ref();
+        if let Some(process) = process {
+            self.neighbours.mention(key, process.pid);
         }
-        None => path,
+        let candidates = self.candidates(key, place);
+        if let Some(found) = self.only_one(&candidates) {
+            return self.neighbours.take(found, key).then_some(found);
+        }
+        self.of_process(key, process?, &candidates)
+    }
+
+    /// The paths that the configuration may mean, from the root of the hierarchy.
+    fn candidates(&self, key: &RuntimeKey, place: &ContainerPlace) -> Vec<String> {
+        let Some(root) = self.speaker.root() else {
+            return Vec::new();
+        };
+        let configured = place.configured.iter();
+        let paths = configured.flat_map(|path| candidates(path, &key.id, self.speaker.owner()));
+        let mut paths: Vec<String> = paths.map(|path| joined(root, &path)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+
+    /// The cgroup at the one path that exists. Two that exist prove nothing.
+    fn only_one(&self, candidates: &[String]) -> Option<CgroupId> {
+        let mut found = candidates.iter().filter_map(|path| self.cgroup(path));
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+
+    fn of_process(
+        &mut self,
+        key: &RuntimeKey,
+        process: &Process,
+        candidates: &[String],
+    ) -> Option<CgroupId> {
+        if !self.speaker.counts_processes_as_we_do() {
+            return None;
+        }
+        let path = self.ground.path_of(process)?;
+        match judge(&path, &key.id) {
+            Verdict::Own(path) => {
+                let found = self.cgroup(path)?;
+                self.neighbours.give(found, key);
+                Some(found)
+            }
+            _ if candidates.contains(&path) => self.taken(&path, key),
+            Verdict::Unclaimed if !self.neighbours.is_shared(key, process.pid) => {
+                self.taken(&path, key)
+            }
+            Verdict::Unclaimed | Verdict::Refused => None,
+        }
+    }
+
+    /// The cgroup at a path that does not name the container, unless another container has it.
+    fn taken(&mut self, path: &str, key: &RuntimeKey) -> Option<CgroupId> {
+        let found = self.cgroup(path)?;
+        self.neighbours.take(found, key).then_some(found)
+    }
+
+    /// The cgroup at a path, if it exists and the runtime may speak for it.
+    fn cgroup(&self, path: &str) -> Option<CgroupId> {
+        let found = self.ground.cgroup(path)?;
+        match self.speaker.owner() {
+            Owner::Host => Some(found),
+            Owner::User(uid) => self.is_below_own(path, uid).then_some(found),
+        }
+    }
+
+    /// Whether a user owns a directory above a path.
+    fn is_below_own(&self, path: &str, uid: u32) -> bool {
+        path.match_indices('/')
+            .filter_map(|(end, _)| path.get(..end))
+            .filter(|above| !above.is_empty())
+            .any(|above| self.ground.owner(above) == Some(uid))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_container_makes_below_itself_is_cut_off() {
-        assert_eq!(cut("/default/web/init.scope", "web"), "/default/web");
-        assert_eq!(cut("/default/web", "web"), "/default/web");
-        assert_eq!(cut("/elsewhere", "web"), "/elsewhere");
-        let id = "0123456789abcdef".repeat(4);
-        let path = format!("/machine.slice/libpod-{id}.scope/container");
-        assert_eq!(cut(&path, &id), format!("/machine.slice/libpod-{id}.scope"));
-    }
-
-    #[test]
-    fn only_paths_of_their_own_are_looked_for() {
-        for bad in ["/", "", "a/b", "/..", "/a/../b", "system.slice:docker:x"] {
-            assert!(!is_own(bad), "{bad}");
-        }
-        assert!(is_own("/default/web"));
-    }
-}
+mod tests;

@@ -20,7 +20,10 @@ impl RuntimeSource for Failing {
         _wanted: &'a mut Wanted,
     ) -> FollowFuture<'a> {
         Box::pin(async {
-            sightings.listed(Vec::new()).await?;
+            sightings
+                .by(Speaker::host())
+                .listed(Listing::default())
+                .await?;
             self.left = self.left.checked_sub(1).ok_or(SourceError::Stopped)?;
             Err(SourceError::Closed)
         })
@@ -45,7 +48,7 @@ async fn a_lost_runtime_is_listed_again() {
     let api = RuntimeApi::Docker;
     let listed = Sighting::Listed {
         api,
-        ids: Vec::new(),
+        keys: Vec::new(),
     };
     let lost = Sighting::Lost { api };
     assert_eq!(

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use crate::runtimes::grpc::{Element, Elements};
+
 /// Moments as protobuf has them.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct Timestamp {
@@ -56,14 +58,22 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct NamespacesAnswer {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) namespaces: Vec<Namespace>,
+impl Element for Namespace {
+    fn is_valid(&self) -> bool {
+        !self.name.is_empty()
+    }
 }
+
+pub(crate) type NamespacesAnswer = Elements<Namespace>;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TasksRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TaskRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) container_id: String,
+}
 
 /// A container's first process. Its `container_id` (1) is left empty; `id` is the container's.
 #[derive(Clone, PartialEq, Message)]
@@ -72,12 +82,29 @@ pub(crate) struct Process {
     pub(crate) id: String,
     #[prost(uint32, tag = "3")]
     pub(crate) pid: u32,
+    #[prost(int32, tag = "4")]
+    pub(crate) status: i32,
 }
 
+impl Process {
+    /// Whether it is there: created, running, paused, or about to be paused. A stopped task keeps its number.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.status, 1 | 2 | 4 | 5)
+    }
+}
+
+impl Element for Process {
+    fn is_valid(&self) -> bool {
+        !self.id.is_empty()
+    }
+}
+
+pub(crate) type TasksAnswer = Elements<Process>;
+
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct TasksAnswer {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) tasks: Vec<Process>,
+pub(crate) struct TaskAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) task: Option<Process>,
 }
 
 /// For all of a namespace: without filters.
@@ -94,18 +121,46 @@ pub(crate) struct Container {
     pub(crate) image: String,
 }
 
+impl Element for Container {
+    fn is_valid(&self) -> bool {
+        !self.id.is_empty()
+    }
+
+    fn labels(&mut self) -> Option<&mut BTreeMap<String, String>> {
+        Some(&mut self.labels)
+    }
+}
+
+/// The same with its specification, which is long.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SpecifiedContainer {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[prost(string, tag = "3")]
+    pub(crate) image: String,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) spec: Option<Any>,
+}
+
+impl Element for SpecifiedContainer {
+    fn is_valid(&self) -> bool {
+        !self.id.is_empty()
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerRequest {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
 }
 
-/// The answer to `Get`, and one part of the answer to `ListStream`.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct ContainerAnswer {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) container: Option<Container>,
-}
+/// The answer to `Get`: one at most.
+pub(crate) type SpecifiedAnswer = Elements<SpecifiedContainer>;
+
+/// One part of the answer to `ListStream`: one at most.
+pub(crate) type ContainerAnswer = Elements<Container>;
 
 /// `/tasks/create`.
 #[derive(Clone, PartialEq, Message)]
