@@ -335,6 +335,9 @@ enum Change {
 impl Change {
     /// `None` for an event without news for us, or one that cannot be read.
     fn of(envelope: &Envelope) -> Option<Self> {
+        if !messages::is_namespace(&envelope.namespace) {
+            return None;
+        }
         let value = envelope.event.as_ref()?.value.as_slice();
         let change = match envelope.topic.as_str() {
             "/tasks/create" => TaskCreate::decode(value).map(Self::Created),

@@ -50,6 +50,9 @@ const EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
 /// Time between two listings of a runtime without events. The kubelet lists every second. Names are not worth that.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 
+/// Longest name of a runtime.
+const MAX_RUNTIME_BYTES: usize = 64;
+
 /// One runtime.
 #[derive(Debug)]
 pub(crate) struct Cri {
@@ -89,7 +92,7 @@ async fn follow(
     let version: Result<VersionAnswer, _> =
         client.call(VERSION, Request::new(VersionRequest {})).await;
     let runtime = match version {
-        Ok(version) => version.runtime_name,
+        Ok(version) => short(version.runtime_name),
         // containerd without its CRI plugin, as Docker has it.
         Err(error) if error.is_unimplemented() => return Err(SourceError::Unsupported),
         Err(error) => return Err(error.into()),
@@ -378,6 +381,14 @@ fn reference(image: Image) -> Option<String> {
     given(image.user_specified_image)
         .or_else(|| given(image.image))
         .and_then(labels::tag)
+}
+
+/// A runtime's name for itself, which all its containers carry. None if it is no name.
+fn short(runtime: String) -> String {
+    if runtime.len() > MAX_RUNTIME_BYTES {
+        return String::new();
+    }
+    runtime
 }
 
 fn given(text: String) -> Option<String> {

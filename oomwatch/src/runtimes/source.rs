@@ -5,6 +5,7 @@
 //! everything, so it misses nothing that happened in between. A source that hangs or fails disturbs neither another
 //! source nor the probe. Its task only fills a bounded queue, and waits where that is full.
 
+mod connected;
 mod listing;
 mod looks;
 mod place;
@@ -20,23 +21,23 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
 
-use self::{
-    listing::LeftOut,
-    place::Places,
-    speaker::{Peer, Speaker},
-};
 pub(crate) use self::{
+    connected::Connected,
     listing::{Listing, MAX_LISTED},
     looks::Looks,
     place::{Asked, ContainerPlace, Process},
     socket::source,
     wanted::Wanted,
 };
+use self::{
+    place::Places,
+    speaker::{Peer, Speaker},
+};
 use crate::{
     cgroup::hierarchy::Hierarchy,
     containers::{
         container::ContainerDetails,
-        sighting::{Owner, Realm, RuntimeApi, RuntimeKey, Sighting},
+        sighting::{Realm, RuntimeApi, RuntimeKey, Sighting},
     },
     log::{info, warn},
     retry::{LAST_RETRY, REQUEST_LIMIT, causes, delays},
@@ -175,7 +176,8 @@ impl Sightings {
 
     /// Passes on a container's details from an event, before the source asks for that container. Drops them while the
     /// watcher's queue is full.
-    pub(crate) fn told(&self, realm: &Realm, seen: Seen) {
+    pub(crate) fn told(&self, realm: &Realm, mut seen: Seen) {
+        listing::fit(&mut seen.details);
         let _ = self.sender.try_send(Sighting::Details {
             api: self.api,
             key: key(realm, seen.id),
@@ -184,123 +186,12 @@ impl Sightings {
     }
 
     fn by(&self, speaker: Speaker) -> Connected<'_> {
-        Connected {
-            sightings: self,
-            places: Places::new(self.hierarchy.clone(), speaker),
-        }
+        Connected::new(self, Places::new(self.hierarchy.clone(), speaker))
     }
 
     async fn send(&self, sighting: Sighting) -> Result<(), SourceError> {
         let sent = self.sender.send(sighting).await;
         sent.map_err(|_| SourceError::Stopped)
-    }
-}
-
-/// The same way while a runtime is connected: it is known who speaks.
-#[derive(Debug)]
-pub(crate) struct Connected<'a> {
-    sightings: &'a Sightings,
-    places: Places,
-}
-
-impl Connected<'_> {
-    pub(crate) fn owner(&self) -> Owner {
-        self.places.speaker().owner()
-    }
-
-    /// The realm in which the runtime keeps containers under this name, such as a namespace of containerd. That of a
-    /// user's runtime, and of a runtime in a container, is never one of the host's.
-    pub(crate) fn realm(&self, name: &str) -> Realm {
-        match self.places.speaker().part() {
-            Some(part) => Realm::Containerd(format!("{part}/{name}").into()),
-            None => Realm::Containerd(name.into()),
-        }
-    }
-
-    /// The name under which the runtime keeps containers of a realm. The reverse of [`Self::realm`].
-    pub(crate) fn name_of(&self, realm: &Realm) -> Option<String> {
-        let Realm::Containerd(name) = realm else {
-            return None;
-        };
-        let name = match self.places.speaker().part() {
-            Some(part) => name.strip_prefix(part.as_str())?.strip_prefix('/')?,
-            None => name,
-        };
-        Some(name.to_owned())
-    }
-
-    /// A container exists, or has new details. The source's own task looks up its cgroup here.
-    pub(crate) async fn seen(&mut self, realm: &Realm, seen: Seen) -> Result<(), SourceError> {
-        let key = key(realm, seen.id);
-        let cgroup_id = self.places.find(&key, &seen.place);
-        let is_proven = cgroup_id.is_some() || !self.is_partial();
-        let details = if is_proven {
-            seen.details
-        } else {
-            ContainerDetails::default()
-        };
-        self.send(Sighting::Seen {
-            api: self.sightings.api,
-            key,
-            cgroup_id,
-            is_running: seen.is_running,
-            details: Box::new(details),
-        })
-        .await
-    }
-
-    /// Notes that the runtime names this process for a container. Two containers with one process prove nothing by it.
-    pub(crate) fn mention(&mut self, realm: &Realm, id: &str, pid: u32) {
-        self.places.mention(&key(realm, id.to_owned()), pid);
-    }
-
-    /// A container was removed.
-    pub(crate) async fn gone(&mut self, realm: &Realm, id: String) -> Result<(), SourceError> {
-        let (api, key) = (self.sightings.api, key(realm, id));
-        self.places.forget(&key);
-        self.send(Sighting::Gone { api, key }).await
-    }
-
-    /// A container of a listing.
-    pub(crate) async fn lists(
-        &mut self,
-        listing: &mut Listing,
-        realm: &Realm,
-        mut seen: Seen,
-    ) -> Result<(), SourceError> {
-        if listing.admit(realm, &mut seen) {
-            self.seen(realm, seen).await?;
-        }
-        Ok(())
-    }
-
-    /// The listing is complete.
-    pub(crate) async fn listed(&mut self, listing: Listing) -> Result<(), SourceError> {
-        let (api, left_out) = (self.sightings.api, listing.left_out);
-        let keys = listing.into_keys();
-        info!(source = %api, containers = keys.len(), "listed");
-        if left_out.is_any() {
-            let LeftOut {
-                invalid,
-                repeated,
-                surplus,
-                stripped,
-            } = left_out;
-            warn!(source = %api, invalid, repeated, surplus, stripped, "a part of a runtime's listing is left out");
-        }
-        let known: HashSet<_> = keys.iter().collect();
-        self.places.retain(|key| known.contains(key));
-        drop(known);
-        self.send(Sighting::Listed { api, keys }).await
-    }
-
-    /// Whether the runtime speaks for a part of the host only.
-    pub(crate) fn is_partial(&self) -> bool {
-        self.places.speaker().part().is_some()
-    }
-
-    async fn send(&self, sighting: Sighting) -> Result<(), SourceError> {
-        self.sightings.send(sighting).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::containers::names::is_runtimes_id;
 /// Containers that wait at most. Beyond this the source gives up the connection and lists all containers again.
 pub(super) const MAX_PENDING: usize = 16_384;
 /// Longest name or image, in bytes, that an event may keep while its container waits.
-const MAX_TOLD_BYTES: usize = 4096;
+const MAX_TOLD_BYTES: usize = 512;
 
 /// The meaning of an event for its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

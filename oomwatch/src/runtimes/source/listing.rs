@@ -21,6 +21,9 @@ const MAX_LISTED_LABELS: usize = 131_072;
 /// Bytes of all names and labels of a listing at most.
 const MAX_LISTED_BYTES: usize = 16 << 20;
 
+/// Bytes of a container's names and labels at most, while it waits for the watcher. The watcher keeps some 8 kB.
+const MAX_CONTAINER_BYTES: usize = 64 << 10;
+
 /// The containers of a listing so far, and what was left out.
 #[derive(Debug)]
 pub(crate) struct Listing {
@@ -115,10 +118,21 @@ impl LeftOut {
     }
 }
 
+/// Takes away what is too long to wait for the watcher: the labels, or all.
+pub(super) fn fit(details: &mut ContainerDetails) {
+    if bytes(details) > MAX_CONTAINER_BYTES {
+        details.labels.clear();
+    }
+    if bytes(details) > MAX_CONTAINER_BYTES {
+        *details = ContainerDetails::default();
+    }
+}
+
 /// Bytes of the text in a container's details.
 fn bytes(details: &ContainerDetails) -> usize {
     let names = [
         &details.name,
+        &details.runtime,
         &details.image,
         &details.pod,
         &details.pod_uid,
@@ -167,6 +181,20 @@ mod tests {
         assert_eq!(listing.left_out, counted);
         let ids: Vec<_> = listing.into_keys().into_iter().map(|key| key.id).collect();
         assert_eq!(ids, ["b", "a"]);
+    }
+
+    #[test]
+    fn a_container_alone_is_bounded_too() {
+        let mut labelled = seen("a", 2, MAX_CONTAINER_BYTES).details;
+        labelled.name = Some("web".to_owned());
+        fit(&mut labelled);
+        assert_eq!(
+            (labelled.name.as_deref(), labelled.labels.len()),
+            (Some("web"), 0)
+        );
+        labelled.name = Some("x".repeat(MAX_CONTAINER_BYTES + 1));
+        fit(&mut labelled);
+        assert_eq!(labelled, ContainerDetails::default());
     }
 
     #[test]

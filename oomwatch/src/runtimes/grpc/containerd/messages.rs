@@ -58,9 +58,14 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
 }
 
+/// Whether containerd would take this name of a namespace. All containers in it would carry a longer one.
+pub(crate) fn is_namespace(name: &str) -> bool {
+    (1..=76).contains(&name.len())
+}
+
 impl Element for Namespace {
     fn is_valid(&self) -> bool {
-        !self.name.is_empty()
+        is_namespace(&self.name)
     }
 }
 
