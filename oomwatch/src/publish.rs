@@ -10,11 +10,13 @@ mod deliver;
 pub(crate) mod journald;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
+mod lanes;
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp;
 mod progress;
 pub(crate) mod queue;
 pub(crate) mod stream;
+mod tries;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -35,7 +37,8 @@ pub enum Delivery {
     #[default]
     BestEffort,
     /// Events in order. A failed event is tried again until it is accepted or refused, and the events behind it wait.
-    /// The first retry comes after 250 ms, later ones up to every 30 s.
+    /// The first retry comes after 250 ms, later ones up to every 30 s. Where a publisher has several destinations,
+    /// this holds for each ([`Publisher::destination`]).
     ///
     /// With [`crate::watcher::Builder::state_dir`] events wait in the store, through a restart and `kill -9` too.
     /// Some may then come again, under the same [`OomEvent::id`]. Events that the limits of the history remove
@@ -57,7 +60,7 @@ impl Delivery {
 
 /// A place that events are sent to.
 ///
-/// Called for one event at a time, in order, on a task of its own.
+/// Called for one event at a time, in order, on a task of its own. With several destinations there is a task for each.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -97,9 +100,26 @@ pub trait Publisher: Send + 'static {
     ///
     /// # Errors
     /// [`PublishError::Failed`] loses this event, and counts it. With [`Delivery::AtLeastOnce`] the event is tried
-    /// again instead. [`PublishError::Refused`] loses it in any case. After [`PublishError::Closed`] the publisher is
-    /// not called again.
+    /// again instead, and so is one with [`PublishError::Unreachable`]. [`PublishError::Refused`] loses it in any case.
+    /// After [`PublishError::Closed`] the publisher is not called again.
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_>;
+
+    /// The name of the destination that an event goes to, where a publisher has several that fail by themselves. One
+    /// that fails then delays no other.
+    ///
+    /// Each destination gets a publisher of its own from [`Self::only_to`]. Up to 64 destinations have up to 64
+    /// waiting events each. Further events for a destination that fails are lost, and counted. While nothing can be
+    /// reached ([`PublishError::Unreachable`]) they wait instead.
+    fn destination(&self, event: &OomEvent) -> Option<String> {
+        let _ = event;
+        None
+    }
+
+    /// A publisher for the events of one destination. It has a task of its own.
+    fn only_to(&self, destination: &str) -> Option<Box<dyn Publisher>> {
+        let _ = destination;
+        None
+    }
 
     /// Sends the events that are still held back, before the end. It has [`crate::watcher::Builder::grace`] for that.
     fn flush(&mut self) -> PublishFuture<'_> {
@@ -114,6 +134,9 @@ pub enum PublishError {
     /// This event could not be sent now.
     #[error("the event could not be published")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No event could be sent now, to any destination.
+    #[error("events cannot be published for now")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// This event will never be accepted.
     #[error("the event is refused")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -141,6 +164,6 @@ pub struct PublisherReport {
     /// Events that never reached it. They did not fit its queue, were left in it at the end, or are not or no longer
     /// in the store.
     pub lost_in_queue: u64,
-    /// Events that it refused, or failed to send.
+    /// Events that it refused, or failed to send. Events of a destination that fails and has no room for more.
     pub lost_by_publisher: u64,
 }

@@ -1,12 +1,14 @@
 //! Kubernetes as a publisher: an Event on the pod that lost a process, for `kubectl describe pod`.
 //!
 //! The publisher creates one Event for each kill, and one for all members of a group kill. A pod with many kills gets
-//! some of them as a series ([`budget`]). [`object`] makes the Event, [`client`] sends it. Both belong to a task of
-//! its own, because a series may be due while no kill comes. Kills outside of pods are ignored.
+//! some of them as a series ([`budget`]). [`object`] makes the Event, [`pods`] knows the pod's containers, [`client`] asks
+//! the API server. All belong to a task of its own, because a series may be due while no kill comes. Each namespace has
+//! a publisher with such a task: a quota or a webhook may refuse the Events of one. Kills outside of pods are ignored.
 
 mod budget;
 mod client;
 mod object;
+mod pods;
 
 use std::{collections::VecDeque, env, path::PathBuf, sync::Arc};
 
@@ -20,8 +22,9 @@ use tracing::debug;
 pub use self::client::KubernetesError;
 use self::{
     budget::Budget,
-    client::Client,
+    client::{Client, Fault},
     object::{Held, Kill, Pod},
+    pods::Pods,
 };
 use super::{Delivery, PublishError, PublishFuture, Publisher};
 use crate::{
@@ -45,7 +48,7 @@ const GROUP_NS: u64 = 60_000_000_000;
 /// is in memory: `kill -9` loses it.
 #[derive(Debug)]
 pub struct KubernetesPublisher {
-    client: Option<Client>,
+    client: Client,
     worker: Option<Worker>,
     groups: VecDeque<Group>,
 }
@@ -69,7 +72,7 @@ type Request = (Kill, oneshot::Sender<Result<(), PublishError>>);
 
 impl KubernetesPublisher {
     /// Publishes to the API server of this pod's cluster, as the pod's service account. That account must be allowed
-    /// to `create` `events` in the group `events.k8s.io`.
+    /// to `create` `events` in the group `events.k8s.io`. With `get` on `pods` Events name the container too.
     ///
     /// # Errors
     /// When this is no pod, or its service account is not mounted.
@@ -88,7 +91,7 @@ impl KubernetesPublisher {
 
     fn new(client: Client) -> Self {
         Self {
-            client: Some(client),
+            client,
             worker: None,
             groups: VecDeque::new(),
         }
@@ -122,13 +125,19 @@ impl Publisher for KubernetesPublisher {
     }
 
     fn open(&mut self) -> PublishFuture<'_> {
-        if let Some(client) = self.client.take() {
-            // Each waits for its answer, so there is one at a time.
-            let (requests, receiver) = mpsc::channel(1);
-            let task = tokio::spawn(work(client, receiver));
-            self.worker = Some(Worker { requests, task });
-        }
+        // Each waits for its answer, so there is one at a time.
+        let (requests, receiver) = mpsc::channel(1);
+        let task = tokio::spawn(work(Api::new(self.client.clone()), receiver));
+        self.worker = Some(Worker { requests, task });
         Box::pin(async { Ok(()) })
+    }
+
+    fn destination(&self, event: &OomEvent) -> Option<String> {
+        Pod::killed_in(event).map(|pod| pod.namespace)
+    }
+
+    fn only_to(&self, _destination: &str) -> Option<Box<dyn Publisher>> {
+        Some(Box::new(Self::new(self.client.clone())))
     }
 
     fn publish(&mut self, event: Arc<OomEvent>) -> PublishFuture<'_> {
@@ -167,7 +176,7 @@ impl Publisher for KubernetesPublisher {
 }
 
 /// Sends each kill, and the ones held back when they are due. Sends the rest at the end.
-async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
+async fn work(mut api: Api, mut requests: mpsc::Receiver<Request>) {
     let mut budget = Budget::default();
     let mut waits = delays();
     let mut not_before = Instant::now();
@@ -176,13 +185,13 @@ async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
         tokio::select! {
             request = requests.recv() => match request {
                 Some((kill, answer)) => {
-                    let done = take(&client, &mut budget, kill).await;
+                    let done = take(&mut api, &mut budget, kill).await;
                     // A daemon that stops waits for it no longer.
                     let _ = answer.send(done);
                 }
                 None => break,
             },
-            () = until(due) => match send_due(&client, &mut budget, Instant::now()).await {
+            () = until(due) => match send_due(&mut api, &mut budget, Instant::now()).await {
                 Ok(()) => waits = delays(),
                 Err(error) => {
                     debug!(publisher = "kubernetes", %error, cause = causes(&error), "kills that were held back wait");
@@ -192,8 +201,8 @@ async fn work(client: Client, mut requests: mpsc::Receiver<Request>) {
         }
     }
     for held in budget.take_all() {
-        if let Err(error) = send(&client, &held).await {
-            warn!(publisher = "kubernetes", kills = held.count, %error, cause = causes(&error), "the publisher dropped kills that it held back");
+        if let Err(error) = api.send(&held).await {
+            warn_dropped(&held, &error);
         }
     }
 }
@@ -205,28 +214,24 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn take(client: &Client, budget: &mut Budget, kill: Kill) -> Result<(), PublishError> {
+async fn take(api: &mut Api, budget: &mut Budget, kill: Kill) -> Result<(), PublishError> {
     let now = Instant::now();
     let Some(held) = budget.admit(kill, now) else {
         return Ok(());
     };
-    let sent = send(client, &held).await;
-    match &sent {
-        // The same kill comes again, together with the ones held back.
-        Err(PublishError::Failed(_)) => {}
-        _ => budget.sent(&held.last.pod, now),
+    let sent = api.send(&held).await;
+    // Otherwise the same kill comes again, together with the ones held back.
+    if !sent.as_ref().is_err_and(is_for_now) {
+        budget.sent(&held.last.pod, now);
     }
     sent
 }
 
-async fn send_due(client: &Client, budget: &mut Budget, now: Instant) -> Result<(), PublishError> {
+async fn send_due(api: &mut Api, budget: &mut Budget, now: Instant) -> Result<(), PublishError> {
     while let Some(held) = budget.due(now) {
-        match send(client, &held).await {
-            Err(error @ PublishError::Failed(_)) => return Err(error),
-            Err(error) => {
-                let cause = causes(&error);
-                warn!(publisher = "kubernetes", kills = held.count, %error, cause, "the publisher dropped kills that it held back");
-            }
+        match api.send(&held).await {
+            Err(error) if is_for_now(&error) => return Err(error),
+            Err(error) => warn_dropped(&held, &error),
             Ok(()) => {}
         }
         budget.sent(&held.last.pod, now);
@@ -234,13 +239,65 @@ async fn send_due(client: &Client, budget: &mut Budget, now: Instant) -> Result<
     Ok(())
 }
 
-async fn send(client: &Client, held: &Held) -> Result<(), PublishError> {
-    let body = object::event(held).to_string();
-    let created = client.create_event(&held.last.pod.namespace, body).await;
-    created.map_err(|error| match error.is_final() {
-        true => PublishError::Refused(Box::new(error)),
-        false => PublishError::Failed(Box::new(error)),
-    })
+fn is_for_now(error: &PublishError) -> bool {
+    matches!(
+        error,
+        PublishError::Failed(_) | PublishError::Unreachable(_)
+    )
+}
+
+fn warn_dropped(held: &Held, error: &PublishError) {
+    warn!(publisher = "kubernetes", kills = held.count, %error, cause = causes(error), "the publisher dropped kills that it held back");
+}
+
+/// The API server, and what is known of its pods.
+struct Api {
+    client: Client,
+    pods: Pods,
+}
+
+impl Api {
+    fn new(client: Client) -> Self {
+        Self {
+            client,
+            pods: Pods::default(),
+        }
+    }
+
+    async fn send(&mut self, held: &Held) -> Result<(), PublishError> {
+        let field = self.field_path(&held.last).await;
+        let body = object::event(held, field.as_deref()).to_string();
+        let created = self.client.create_event(&held.last.pod.namespace, body);
+        created.await.map_err(|error| match error.fault() {
+            Fault::Server => PublishError::Unreachable(Box::new(error)),
+            Fault::Namespace => PublishError::Failed(Box::new(error)),
+            Fault::Event => PublishError::Refused(Box::new(error)),
+        })
+    }
+
+    /// The field of the pod that has the kill's container. `None` where the pod cannot be read: its Event goes out
+    /// all the same.
+    async fn field_path(&mut self, kill: &Kill) -> Option<String> {
+        let (container, uid) = (kill.container.as_deref()?, kill.pod.uid.as_deref()?);
+        if !self.pods.knows(uid, container, Instant::now()) {
+            self.read_pod(&kill.pod, uid).await;
+        }
+        self.pods.field_path(uid, container)
+    }
+
+    async fn read_pod(&mut self, pod: &Pod, uid: &str) {
+        let containers = match self.client.pod(&pod.namespace, &pod.name).await {
+            Ok(pod) => pod.containers_of(uid),
+            // Its Event cannot be sent now either, so the pod is read again then.
+            Err(error) if error.fault() == Fault::Server => return,
+            Err(error) => {
+                debug!(publisher = "kubernetes", %error, cause = causes(&error), "cannot read a pod: its Events name no container");
+                None
+            }
+        };
+        let containers = containers.unwrap_or_default();
+        self.pods.learn(uid, containers, Instant::now());
+    }
 }
 
 #[cfg(test)]

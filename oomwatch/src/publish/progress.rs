@@ -10,6 +10,8 @@ pub(super) struct Progress {
     pub(super) retries: AtomicU64,
     pub(super) lost_in_queue: AtomicU64,
     pub(super) lost_by_publisher: AtomicU64,
+    /// Events of the store with an outcome, although an earlier one has none.
+    pub(super) settled_ahead: AtomicU64,
     /// The publisher was closed before its first event, and wants none.
     pub(super) is_unwanted: AtomicBool,
 }

@@ -57,7 +57,7 @@ impl Queue {
             ),
             None => {
                 let (sender, receiver) = mpsc::channel(PUBLISHER_QUEUE);
-                (QueueKind::Memory(Some(sender)), Feed::Memory(receiver))
+                (QueueKind::Memory(Some(sender)), Feed::memory(receiver))
             }
         };
         let counts = Arc::<Progress>::default();
@@ -105,7 +105,9 @@ impl Queue {
             retries: get(&counts.retries),
             waiting: match &self.way {
                 QueueKind::Memory(_) => self.queued(),
-                QueueKind::Store(backlog) => backlog.len(),
+                QueueKind::Store(backlog) => {
+                    backlog.len().saturating_sub(get(&counts.settled_ahead))
+                }
             },
             lost_in_queue: get(&counts.lost_in_queue).saturating_add(lost_before),
             lost_by_publisher: get(&counts.lost_by_publisher),

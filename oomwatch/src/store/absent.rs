@@ -86,7 +86,11 @@ pub(crate) mod outbox {
             match *self {}
         }
 
-        pub(crate) fn done(&self) {
+        pub(crate) fn given(&self) -> i64 {
+            match *self {}
+        }
+
+        pub(crate) fn done(&self, _number: i64) {
             match *self {}
         }
 

@@ -25,7 +25,7 @@ use crate::{
 /// Events read at a time.
 const PAGE: usize = 64;
 
-/// The next item of the outbox. The caller then calls [`Outbox::done`] in either case.
+/// The next item of the outbox. The caller then moves the cursor, with [`Outbox::done`], in either case.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum OutboxRead {
     /// To be sent.
@@ -109,10 +109,19 @@ impl Outbox {
         }
     }
 
-    /// The last given item is done.
-    pub(crate) fn done(&self) {
-        self.done.send_replace(self.given);
-        self.writer.nudge();
+    /// Number of the last event that was given, or of the last one that was lost before it.
+    pub(crate) fn given(&self) -> i64 {
+        self.given
+    }
+
+    /// All that was given is done, up to this number.
+    pub(crate) fn done(&self, number: i64) {
+        let moved = self
+            .done
+            .send_if_modified(|done| number != std::mem::replace(done, number));
+        if moved {
+            self.writer.nudge();
+        }
     }
 
     fn give(&mut self, (number, json): Row) -> OutboxRead {

@@ -1,13 +1,14 @@
 //! Requests to the API server from inside the cluster: HTTP/1.1 over TLS, as the pod's service account.
 //!
 //! Each request reads token and authority anew, because both change while a pod runs. A connection serves one
-//! request, because there are few in an hour. Every answer is bounded in time and size. Knows no event.
+//! request, because there are few in an hour. Every answer is bounded in time and size. Knows no kill.
 
 use std::{
     error::Error,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+    http::request::Builder,
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -31,11 +33,18 @@ use tokio_rustls::{
     },
 };
 
+use super::pods::PodObject;
 use crate::{id::printable, retry::REQUEST_LIMIT};
 
 const TOKEN: &str = "token";
 const AUTHORITY: &str = "ca.crt";
-/// Bytes of an answer that are read, and characters of its message that are passed on.
+/// Longest time until a connection stands. A server that is not there is told from one that does not answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time of a question about a pod, while an Event waits for the answer.
+const POD_LIMIT: Duration = Duration::from_secs(2);
+/// Bytes of a Pod that are read: the API server's own limit for an object in etcd.
+const MAX_POD_BYTES: usize = 3 << 19;
+/// Bytes of a refusal that are read, and characters of its message that are passed on.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MAX_MESSAGE_CHARS: usize = 256;
 const AGENT: &str = concat!("oomwatch/", env!("CARGO_PKG_VERSION"));
@@ -90,7 +99,7 @@ pub enum KubernetesError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// No answer in time.
-    #[error("no answer from the API server at {server} within {} s", REQUEST_LIMIT.as_secs())]
+    #[error("no answer in time from the API server at {server}")]
     Hangs {
         /// Host and port.
         server: String,
@@ -108,19 +117,36 @@ pub enum KubernetesError {
     },
 }
 
+/// Who has to change before an Event is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The server or the way to it: nothing can be sent.
+    Server,
+    /// The namespace, or the server for this one request: the same Event may be accepted later.
+    Namespace,
+    /// The Event: it would be refused again.
+    Event,
+}
+
 impl KubernetesError {
-    /// Whether the same Event would be refused again.
-    pub(super) fn is_final(&self) -> bool {
-        let Self::Answer { status, .. } = self else {
-            return false;
-        };
-        // 401 is about the token, which is exchanged; 408 and 429 are about the moment.
-        (400..500).contains(status) && ![401, 408, 429].contains(status)
+    pub(super) fn fault(&self) -> Fault {
+        match self {
+            // 401 is about the token, which is exchanged; 408 and 429 are about the moment.
+            Self::Answer { status: 401, .. } => Fault::Server,
+            Self::Answer {
+                status: 408 | 429, ..
+            } => Fault::Namespace,
+            Self::Answer {
+                status: 400..500, ..
+            } => Fault::Event,
+            Self::Answer { .. } | Self::Hangs { .. } | Self::Request(_) => Fault::Namespace,
+            _ => Fault::Server,
+        }
     }
 }
 
 /// Asks one API server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     host: String,
     port: u16,
@@ -150,24 +176,43 @@ impl Client {
         body: String,
     ) -> Result<(), KubernetesError> {
         let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-        let created = timeout(REQUEST_LIMIT, self.post(&path, body)).await;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let created = timeout(REQUEST_LIMIT, self.ask(request, body)).await;
         match created.unwrap_or_else(|_| Err(self.hangs())) {
             // Sent before, and only the answer was lost.
             Err(KubernetesError::Answer { status: 409, .. }) => Ok(()),
-            created => created,
+            created => created.map(drop),
         }
     }
 
-    async fn post(&self, path: &str, body: String) -> Result<(), KubernetesError> {
-        let request = Request::post(path)
+    /// Reads a pod.
+    pub(super) async fn pod(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<PodObject, KubernetesError> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let reading = async {
+            let answer = self.ask(Request::get(path), String::new()).await?;
+            let body = Limited::new(answer.response.into_body(), MAX_POD_BYTES);
+            let body = body.collect().await.map_err(KubernetesError::Request)?;
+            serde_json::from_slice(&body.to_bytes()).map_err(failed)
+        };
+        let read = timeout(POD_LIMIT, reading).await;
+        read.unwrap_or_else(|_| Err(self.hangs()))
+    }
+
+    /// Sends a request over a connection of its own.
+    async fn ask(&self, request: Builder, body: String) -> Result<Answer, KubernetesError> {
+        let request = request
             .header(HOST, self.server())
             .header(USER_AGENT, AGENT)
             .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/json")
             .header(AUTHORIZATION, self.token()?)
             .body(Full::new(Bytes::from(body)))
             .map_err(failed)?;
-        let stream = self.connect().await?;
+        let connected = timeout(CONNECT_LIMIT, self.connect()).await;
+        let stream = connected.unwrap_or_else(|elapsed| Err(self.not_connected(elapsed)))?;
         let (mut sender, moving) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(failed)?;
@@ -178,7 +223,10 @@ impl Client {
         });
         let response = sender.send_request(request).await.map_err(failed)?;
         match response.status() {
-            status if status.is_success() => Ok(()),
+            status if status.is_success() => Ok(Answer {
+                response,
+                _connection: connection,
+            }),
             status => Err(refusal(status, response).await),
         }
     }
@@ -252,6 +300,12 @@ impl Client {
             source: Box::new(error),
         }
     }
+}
+
+/// An answer of success, which the connection must outlive.
+struct Answer {
+    response: Response<Incoming>,
+    _connection: JoinSet<()>,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KubernetesError> {

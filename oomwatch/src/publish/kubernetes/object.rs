@@ -29,11 +29,19 @@ const MAX_WORD: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pod {
     pub(super) namespace: String,
-    name: String,
-    uid: Option<String>,
+    pub(super) name: String,
+    pub(super) uid: Option<String>,
 }
 
 impl Pod {
+    /// The pod that a kill was in. `None` if the event is no kill, or in no pod.
+    pub(super) fn killed_in(event: &OomEvent) -> Option<Self> {
+        let container = event.container.as_deref();
+        container
+            .filter(|_| event.kind != Kind::AlreadyExiting)
+            .and_then(Self::of)
+    }
+
     /// The container's pod, if it is one of Kubernetes.
     fn of(container: &Container) -> Option<Self> {
         let details = &container.details;
@@ -73,8 +81,9 @@ pub(super) struct Kill {
     pub(super) boottime_ns: u64,
     /// The group kill that it is a part of.
     pub(super) group: Option<u64>,
+    /// The name of its container; `None` for a sandbox, which the pod does not list.
+    pub(super) container: Option<String>,
     id: String,
-    container: String,
     note: String,
     node: Option<String>,
 }
@@ -82,18 +91,15 @@ pub(super) struct Kill {
 impl Kill {
     /// The kill in an event. `None` if the event is no kill, or in no pod.
     pub(super) fn of(event: &OomEvent) -> Option<Self> {
-        if event.kind == Kind::AlreadyExiting {
-            return None;
-        }
-        let container = event.container.as_deref()?;
-        let name = container.details.name.as_deref();
+        let details = &event.container.as_deref()?.details;
+        let is_sandbox = details.is_sandbox == Some(true);
         Some(Self {
-            pod: Pod::of(container)?,
+            pod: Pod::killed_in(event)?,
             unix_ns: event.unix_time_ns,
             boottime_ns: event.boottime_ns,
             group: event.group.map(|group| group.invocation),
             id: event.id.clone(),
-            container: word(name.unwrap_or(container.id.as_str())),
+            container: details.name.clone().filter(|_| !is_sandbox),
             note: note(event),
             node: event.node.as_deref().map(str::to_owned),
         })
@@ -111,7 +117,7 @@ impl Kill {
             boottime_ns: seq,
             group: None,
             id: format!("boot-{seq}"),
-            container: "web".into(),
+            container: Some("web".into()),
             note: "killed".into(),
             node: None,
         }
@@ -144,8 +150,8 @@ impl Held {
     }
 }
 
-/// The object that is created.
-pub(super) fn event(held: &Held) -> Value {
+/// The object that is created. `field` is the pod's field that has the container.
+pub(super) fn event(held: &Held, field: Option<&str>) -> Value {
     let (kill, pod) = (&held.last, &held.last.pod);
     let series = (held.count > 1).then(|| {
         json!({
@@ -172,7 +178,7 @@ pub(super) fn event(held: &Held) -> Value {
             "namespace": pod.namespace,
             "name": pod.name,
             "uid": pod.uid,
-            "fieldPath": format!("spec.containers{{{}}}", kill.container),
+            "fieldPath": field,
         },
         "reportingController": CONTROLLER,
         "reportingInstance": instance(kill.node.as_deref()),

@@ -1,6 +1,6 @@
 //! The requests that an API server gets for kills, and the outcome of its answers.
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -51,6 +51,22 @@ struct Api {
     port: u16,
     asked: mpsc::UnboundedReceiver<Asked>,
     answers: mpsc::UnboundedSender<(u16, &'static str)>,
+    rules: Arc<Mutex<Rules>>,
+}
+
+/// What the server answers by path, before the answers in a row.
+#[derive(Default)]
+struct Rules {
+    /// To `GET`, by the end of the path. Other pods are not there.
+    pods: Vec<(&'static str, Reply)>,
+    /// To an Event, by its namespace.
+    namespaces: Vec<(&'static str, Reply)>,
+}
+
+#[derive(Clone)]
+enum Reply {
+    Now(u16, String),
+    Never,
 }
 
 impl Api {
@@ -75,13 +91,28 @@ impl Api {
             answers_sender.send(answer).unwrap();
         }
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        tokio::spawn(serve(listener, acceptor, asked_sender, receiver));
+        let rules = Arc::<Mutex<Rules>>::default();
+        let server = Server {
+            asked: asked_sender,
+            answers: Arc::new(Mutex::new(receiver)),
+            rules: Arc::clone(&rules),
+        };
+        tokio::spawn(serve(listener, acceptor, server));
         Self {
             account,
             port,
             asked,
             answers: answers_sender,
+            rules,
         }
+    }
+
+    fn pod(&self, name: &'static str, reply: Reply) {
+        self.rules.lock().unwrap().pods.push((name, reply));
+    }
+
+    fn namespace(&self, name: &'static str, reply: Reply) {
+        self.rules.lock().unwrap().namespaces.push((name, reply));
     }
 
     fn client(&self) -> Client {
@@ -100,31 +131,55 @@ impl Api {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
+#[derive(Clone)]
+struct Server {
     asked: mpsc::UnboundedSender<Asked>,
-    mut answers: mpsc::UnboundedReceiver<(u16, &'static str)>,
-) {
+    answers: Arc<Mutex<mpsc::UnboundedReceiver<(u16, &'static str)>>>,
+    rules: Arc<Mutex<Rules>>,
+}
+
+impl Server {
+    /// What a request gets. Only Events count as asked for.
+    fn reply(&self, asked: Asked) -> Reply {
+        let rules = self.rules.lock().unwrap();
+        if asked.method == "GET" {
+            let pods = rules.pods.iter();
+            let mut found = pods.filter(|(name, _)| asked.path.ends_with(&format!("/pods/{name}")));
+            let missing = Reply::Now(404, r#"{"message":"no pod"}"#.to_owned());
+            return found.next().map_or(missing, |(_, reply)| reply.clone());
+        }
+        let mut ruled = rules.namespaces.iter();
+        let ruled = ruled.find(|(name, _)| asked.body["metadata"]["namespace"] == *name);
+        let reply = ruled.map(|(_, reply)| reply.clone());
+        self.asked.send(asked).unwrap();
+        reply.unwrap_or_else(|| {
+            let next = self.answers.lock().unwrap().try_recv();
+            let (status, body) = next.unwrap_or((201, "{}"));
+            Reply::Now(status, body.to_owned())
+        })
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, server: Server) {
     while let Ok((stream, _)) = listener.accept().await {
-        let Ok(stream) = acceptor.accept(stream).await else {
-            continue;
-        };
-        let (status, body) = answers.try_recv().unwrap_or((201, "{}"));
-        let answer = service_fn(|request| answer(request, asked.clone(), status, body));
-        // One request each: the connection ends with it.
-        let connection = hyper::server::conn::http1::Builder::new()
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), answer);
-        let _ = connection.await;
+        let (acceptor, server) = (acceptor.clone(), server.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let answer = service_fn(|request| answer(request, server.clone()));
+            // One request each: the connection ends with it.
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            let _ = connection.await;
+        });
     }
 }
 
 async fn answer(
     request: hyper::Request<Incoming>,
-    asked: mpsc::UnboundedSender<Asked>,
-    status: u16,
-    body: &'static str,
+    server: Server,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let (head, text) = request.into_parts();
     let text = text.collect().await?.to_bytes();
@@ -135,9 +190,11 @@ async fn answer(
         headers: headers
             .map(|(key, value)| (key.to_string(), value.to_str().unwrap().to_owned()))
             .collect(),
-        body: serde_json::from_slice(&text).unwrap(),
+        body: serde_json::from_slice(&text).unwrap_or_default(),
     };
-    asked.send(heard).unwrap();
+    let Reply::Now(status, body) = server.reply(heard) else {
+        return std::future::pending().await;
+    };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
     Ok(response)
@@ -179,11 +236,12 @@ async fn a_kill_in_a_pod_is_an_event_on_it() {
     assert_eq!(asked.header("content-type"), "application/json");
     assert_eq!(asked.header("host"), format!("127.0.0.1:{}", api.port));
     assert!(asked.header("user-agent").starts_with("oomwatch/"));
-    let told = object::event(&Held {
+    let held = Held {
         count: 1,
         first_unix_ns: kill.unix_time_ns,
         last: Kill::of(&kill).unwrap(),
-    });
+    };
+    let told = object::event(&held, None);
     assert_eq!(asked.body, told);
 
     // The token changes while the daemon runs.
@@ -272,7 +330,9 @@ async fn answers_say_whether_it_is_worth_another_try() {
         api.answers.send((status, reason)).unwrap();
         let answer = publish(&mut publisher, in_pod(status.into(), "a")).await;
         let error = answer.unwrap_err();
-        assert_eq!(matches!(error, PublishError::Failed(_)), again, "{status}");
+        assert_eq!(is_for_now(&error), again, "{status}");
+        let everywhere = matches!(error, PublishError::Unreachable(_));
+        assert_eq!(everywhere, status == 401, "{status}");
         assert_eq!(
             matches!(error, PublishError::Refused(_)),
             !again,
@@ -301,7 +361,7 @@ async fn a_server_that_is_not_there_or_not_the_right_one_is_tried_again() {
     ));
     strangers.open().await.unwrap();
     let error = publish(&mut strangers, in_pod(1, "a")).await.unwrap_err();
-    assert!(matches!(error, PublishError::Failed(_)), "{error}");
+    assert!(matches!(error, PublishError::Unreachable(_)), "{error}");
     assert!(causes(&error).contains("ertificate"), "{}", causes(&error));
     assert!(api.asked.try_recv().is_err(), "nothing was said to it");
 
@@ -312,7 +372,7 @@ async fn a_server_that_is_not_there_or_not_the_right_one_is_tried_again() {
     let mut nobody = KubernetesPublisher::new(Client::new("127.0.0.1".to_owned(), port, account));
     nobody.open().await.unwrap();
     let error = publish(&mut nobody, in_pod(1, "a")).await.unwrap_err();
-    assert!(matches!(error, PublishError::Failed(_)), "{error}");
+    assert!(matches!(error, PublishError::Unreachable(_)), "{error}");
 }
 
 #[tokio::test]
@@ -353,4 +413,113 @@ fn a_service_account_that_is_not_there_is_named() {
     assert!(error.to_string().contains("ca.crt"), "{error}");
     fs::write(dir.path().join("ca.crt"), "no certificate").unwrap();
     assert!(matches!(check(), KubernetesError::Authority { .. }));
+}
+
+const UID: &str = "11111111-3b52-4a7e-9d0f-5e1b2c3d4e5f";
+const STATIC_UID: &str = "8f2c1d0e9b7a6c5d4e3f2a1b0c9d8e7f";
+
+fn pod_object(uid: &str, mirror: &str) -> Reply {
+    let pod = json!({
+        "kind": "Pod",
+        "metadata": {"uid": uid, "annotations": {"kubernetes.io/config.mirror": mirror}},
+        "spec": {
+            "containers": [{"name": "web", "image": "web:1"}],
+            "initContainers": [{"name": "init-db"}],
+            "ephemeralContainers": [{"name": "debug"}],
+        },
+        "status": {"phase": "Running"},
+    });
+    Reply::Now(200, pod.to_string())
+}
+
+fn killed_in(seq: u64, (pod, uid, container): (&str, &str, &str)) -> OomEvent {
+    let mut event = in_pod(seq, pod);
+    let container_of = Arc::make_mut(event.container.as_mut().unwrap());
+    container_of.details.pod_uid = Some(uid.to_owned());
+    container_of.details.name = Some(container.to_owned());
+    event
+}
+
+#[tokio::test]
+async fn the_container_is_named_as_the_pod_has_it() {
+    let mut api = Api::start(&[]).await;
+    api.pod("shop-0", pod_object(UID, "x"));
+    api.pod("etcd-n1", pod_object(UID, STATIC_UID));
+    api.pod("other", pod_object("22222222-3b52", "x"));
+    let forbidden = r#"{"message":"pods is forbidden"}"#.to_owned();
+    api.pod("secret", Reply::Now(403, forbidden));
+    api.pod("broken", Reply::Now(200, "{}".to_owned()));
+    api.pod("hangs", Reply::Never);
+    let mut publisher = api.publisher().await;
+    for (seq, (killed, field)) in [
+        (("shop-0", UID, "web"), Some("spec.containers{web}")),
+        (
+            ("shop-0", UID, "init-db"),
+            Some("spec.initContainers{init-db}"),
+        ),
+        (
+            ("shop-0", UID, "debug"),
+            Some("spec.ephemeralContainers{debug}"),
+        ),
+        (("shop-0", UID, "nobody"), None),
+        (("etcd-n1", STATIC_UID, "web"), Some("spec.containers{web}")),
+        (("other", "33333333-3b52", "web"), None),
+        (("secret", "44444444-3b52", "web"), None),
+        (("gone", "55555555-3b52", "web"), None),
+        (("broken", "66666666-3b52", "web"), None),
+        (("hangs", "77777777-3b52", "web"), None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let event = killed_in(u64::try_from(seq).unwrap(), killed);
+        publish(&mut publisher, event).await.unwrap();
+        let regarding = &api.asked().await.body["regarding"];
+        assert_eq!(regarding["fieldPath"].as_str(), field, "{killed:?}");
+        assert_eq!(regarding["uid"], killed.1);
+    }
+    let mut sandbox = killed_in(11, ("shop-0", UID, "web"));
+    Arc::make_mut(sandbox.container.as_mut().unwrap())
+        .details
+        .is_sandbox = Some(true);
+    publish(&mut publisher, sandbox).await.unwrap();
+    let body = api.asked().await.body;
+    assert_eq!(body["regarding"]["fieldPath"], Value::Null, "a sandbox");
+}
+
+fn in_namespace(seq: u64, namespace: &str) -> Arc<OomEvent> {
+    let mut event = in_pod(seq, "a");
+    let container = Arc::make_mut(event.container.as_mut().unwrap());
+    container.details.namespace = Some(namespace.to_owned());
+    Arc::new(event)
+}
+
+/// As shown by the case `kubernetes-one-namespace-down`: the failing namespace's Event was tried over and over, and
+/// the other's was never sent.
+#[tokio::test]
+async fn a_namespace_that_fails_or_hangs_delays_no_other() {
+    let mut api = Api::start(&[]).await;
+    let failing = || Reply::Now(500, r#"{"message":"webhook"}"#.to_owned());
+    api.namespace("fails", failing());
+    api.namespace("hangs", Reply::Never);
+    api.namespace("forbidden", Reply::Now(403, "{}".to_owned()));
+    let publisher = Box::new(KubernetesPublisher::new(api.client()));
+    let mut queue = crate::publish::queue::Queue::start(publisher, None, None);
+    for (seq, namespace) in [(1, "fails"), (2, "hangs"), (3, "forbidden"), (4, "shop")] {
+        queue.push(&in_namespace(seq, namespace));
+    }
+    let sent = async { while api.asked().await.body["metadata"]["namespace"] != "shop" {} };
+    timeout(DEADLINE, sent).await.unwrap();
+    let report = || queue.report(0);
+    while report().published + report().lost_by_publisher < 2 || report().retries == 0 {
+        tokio::task::yield_now().await;
+    }
+    let report = report();
+    assert_eq!((report.published, report.lost_by_publisher), (1, 1));
+    assert_eq!((report.waiting, report.lost_in_queue), (2, 0));
+    // The failing one gets its Event in the end.
+    api.rules.lock().unwrap().namespaces.clear();
+    while queue.report(0).published < 2 {
+        tokio::task::yield_now().await;
+    }
 }

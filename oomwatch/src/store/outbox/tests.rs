@@ -58,7 +58,7 @@ async fn take(outbox: &mut Outbox, number: usize) -> Vec<i64> {
     let mut taken = Vec::new();
     while taken.len() < number {
         taken.push(next(outbox).await.unwrap());
-        outbox.done();
+        outbox.done(outbox.given());
     }
     taken
 }
@@ -244,7 +244,7 @@ async fn child_that_publishes_until_it_is_killed() {
         for _ in 0..3 {
             let number = next(&mut a).await.unwrap();
             writeln!(collected, "{number}").unwrap();
-            a.done();
+            a.done(a.given());
         }
     }
 }

@@ -142,7 +142,7 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
     let mut outbox = Outbox::new(writer.files.database(), stored, done, nudge);
     writer.write(&events(1..5)).unwrap();
     assert!(matches!(outbox.next().await, Some(OutboxRead::Event(_))));
-    outbox.done();
+    outbox.done(outbox.given());
     writer
         .put_aside(&StoreError::InUse { path: "".into() })
         .unwrap();
@@ -161,7 +161,7 @@ async fn what_is_lost_with_a_damaged_file_is_a_gap_for_publishers() {
         outbox.next().await,
         Some(OutboxRead::Event(event_at(7).into()))
     );
-    outbox.done();
+    outbox.done(outbox.given());
     writer.save_cursors();
     let database = writer.database.as_mut().unwrap();
     let mut again = Cursors::new(database.last_number().unwrap());

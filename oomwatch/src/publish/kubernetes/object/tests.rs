@@ -48,7 +48,7 @@ fn the_object_as_the_api_server_gets_it() {
         index: 0,
         size: Some(4),
     });
-    let object = event(&held(&group, 3));
+    let object = event(&held(&group, 3), Some("spec.containers{web}"));
     insta::assert_snapshot!(serde_json::to_string_pretty(&object).unwrap());
 }
 
@@ -57,12 +57,13 @@ fn a_kill_that_only_the_counter_tells_of_says_so() {
     let mut only = killed("web", "web-1", "java");
     only.kind = Kind::CounterOnly;
     only.count = 3;
-    let object = event(&held(&only, 1));
+    let object = event(&held(&only, 1), None);
     assert_eq!(
         object["note"],
         "OOM kills that only the kernel's counter tells of: 3"
     );
     assert_eq!(object["series"], Value::Null);
+    assert_eq!(object["regarding"]["fieldPath"], Value::Null);
 }
 
 #[test]
@@ -105,7 +106,7 @@ proptest! {
         let mut event = killed(&name.repeat(40), &pod, &comm.repeat(40));
         event.node = Some(node.repeat(40).into());
         event.id = format!("b{id}1");
-        let object = super::event(&held(&event, count));
+        let object = super::event(&held(&event, count), None);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let printed = object.to_string();
         prop_assert!(!printed.chars().any(char::is_control));
