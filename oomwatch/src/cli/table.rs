@@ -318,6 +318,7 @@ mod tests {
             namespace: Some("blue".into()),
             pod: Some("web-0".into()),
             runtime: None,
+            identity: Some("path".into()),
             cgroup_path: Some("/kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope".into()),
             kills: Some(12),
             counter_only: Some(1),
@@ -328,9 +329,9 @@ mod tests {
     fn a_line_is_a_container_where_nobody_looks() {
         let all = [container(LONG, Some("app")), container("web-1", None)];
         insta::assert_snapshot!(containers(&all, None), @r"
-        CONTAINER           POD         RUNTIME  KILLS  CGROUP
-        app (0123456789ab)  blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
-        web-1               blue/web-0  -           13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
+        CONTAINER           POD         RUNTIME  IDENTITY  KILLS  CGROUP
+        app (0123456789ab)  blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
+        web-1               blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         ");
     }
 

@@ -13,10 +13,7 @@ mod socket;
 pub(crate) mod speaker;
 mod wanted;
 
-use std::{
-    collections::HashSet, error::Error, future::Future, path::Path, pin::Pin, sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 use tracing::debug;
@@ -39,7 +36,7 @@ use crate::{
         container::ContainerDetails,
         sighting::{Realm, RuntimeApi, RuntimeKey, Sighting},
     },
-    log::{info, warn},
+    log::warn,
     retry::{LAST_RETRY, REQUEST_LIMIT, causes, delays},
     runtimes::grpc::GrpcError,
 };

@@ -166,11 +166,11 @@ fn what_is_taken_out_by_hand_stays_out() {
     let mut engine = second_run(first_run(0), &[(POD, 1), (C, POD)]);
     engine.take_changes();
     engine.unregister(&ContainerId::new("3").unwrap()).unwrap();
-    let word = Some(Word::TakenOut);
-    assert_eq!(engine.take_changes().1, [(CgroupId(C), word.clone())]);
+    let word = Word::TakenOut;
+    assert_eq!(engine.take_changes().1, [(CgroupId(C), Some(word.clone()))]);
     engine.all_kept();
     let mut engine = second_run(
-        (Vec::new(), vec![(CgroupId(C), word.unwrap())]),
+        (Vec::new(), vec![(CgroupId(C), word)]),
         &[(POD, 1), (C, POD)],
     );
     assert!(engine.container(CgroupId(C)).is_none());

@@ -36,7 +36,7 @@ pub(super) struct Pod {
 impl Pod {
     /// The pod that a kill was in. `None` if the event is no kill, or in no pod.
     pub(super) fn killed_in(event: &OomEvent) -> Option<Self> {
-        let container = event.container.as_deref();
+        let container = event.answerable();
         container
             .filter(|_| event.kind != Kind::AlreadyExiting)
             .and_then(Self::of)
@@ -91,7 +91,7 @@ pub(super) struct Kill {
 impl Kill {
     /// The kill in an event. `None` if the event is no kill, or in no pod.
     pub(super) fn of(event: &OomEvent) -> Option<Self> {
-        let details = &event.container.as_deref()?.details;
+        let details = &event.answerable()?.details;
         let is_sandbox = details.is_sandbox == Some(true);
         Some(Self {
             pod: Pod::killed_in(event)?,

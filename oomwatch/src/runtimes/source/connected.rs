@@ -11,7 +11,7 @@ use super::{
 use crate::{
     containers::{
         container::ContainerDetails,
-        sighting::{Owner, Realm, RuntimeKey, Sighting},
+        sighting::{Owner, Realm, Sighting},
     },
     log::{info, warn},
 };
