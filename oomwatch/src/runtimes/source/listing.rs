@@ -12,8 +12,8 @@ use crate::{
     id::ContainerId,
 };
 
-/// Containers of a listing at most. The others stay without a name.
-pub(crate) const MAX_LISTED: usize = 65_536;
+/// Containers of a listing at most: three times as many as the largest hosts have. The others stay without a name.
+pub(crate) const MAX_LISTED: usize = 16_384;
 /// Labels of one container at most.
 const MAX_LABELS: usize = 256;
 /// Labels of all containers of a listing at most.
@@ -201,10 +201,10 @@ mod tests {
     fn containers_labels_and_text_are_bounded() {
         let mut listing = Listing::default();
         for number in 0..MAX_LISTED + 3 {
-            let mut one = seen(&number.to_string(), 4, 2);
+            let mut one = seen(&number.to_string(), 16, 2);
             admitted(&mut listing, &mut one);
         }
-        let stripped = MAX_LISTED - MAX_LISTED_LABELS / 4;
+        let stripped = MAX_LISTED - MAX_LISTED_LABELS / 16;
         let counted = LeftOut {
             surplus: 3,
             stripped,
