@@ -1,4 +1,5 @@
-//! The answer to who asks for one container or sandbox in full: its state, and what the runtime says beyond the interface.
+//! The answer to who asks for one container or sandbox in full: its state, and what the runtime says beyond the
+//! interface.
 
 use bytes::{Buf, BufMut};
 use prost::{

@@ -1,5 +1,5 @@
-//! The elements of a listing, decoded one by one. An element that is empty or too long costs no memory, and neither does
-//! one beyond the most. A million empty messages are 2 MiB on the way and would be 100 MiB here.
+//! The elements of a listing, decoded one by one. An element that is empty or too long costs no memory, and neither
+//! does one beyond the most. A million empty messages are 2 MiB on the way and would be 100 MiB here.
 
 use std::collections::BTreeMap;
 

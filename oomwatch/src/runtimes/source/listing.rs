@@ -1,5 +1,5 @@
-//! What a listing brings. A runtime may list anything: without bounds, a few MiB of text would take ten times the memory.
-//! Pure.
+//! What a listing brings. A runtime may list anything: without bounds, a few MiB of text would take ten times the
+//! memory. Pure.
 
 use std::collections::{HashMap, hash_map::Entry};
 

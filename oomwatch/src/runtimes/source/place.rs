@@ -1,5 +1,6 @@
-//! Where the cgroup of a container is, on evidence. The runtime names the cgroup in its configuration, or a process that
-//! runs. Only [`ground`] looks at directories and reads `/proc`; [`configured`] and [`judged`] decide by text alone.
+//! Where the cgroup of a container is, on evidence. The runtime names the cgroup in its configuration, or a process
+//! that runs. Only [`ground`] looks at directories and reads `/proc`; [`configured`] and [`judged`] decide by text
+//! alone.
 //!
 //! A wrong place is worse than none: it marks somebody else's container. In doubt there is no place.
 

@@ -102,8 +102,8 @@ impl Speaker {
         self.root.as_deref()
     }
 
-    /// The prefix that keeps its containers apart from the host's, where it speaks for a part of the host only. Its names
-    /// hold only for a cgroup that is proven.
+    /// The prefix that keeps its containers apart from the host's, where it speaks for a part of the host only. Its
+    /// names hold only for a cgroup that is proven.
     pub(crate) fn part(&self) -> Option<String> {
         match (self.owner, self.root()) {
             (Owner::User(uid), _) => Some(format!("uid:{uid}")),
@@ -181,6 +181,20 @@ pub(super) mod tests {
         assert_eq!(weaker(0, 1000), Owner::User(1000));
         assert_eq!(weaker(1000, 0), Owner::User(1000));
         assert_eq!(weaker(1000, 1001), Owner::User(1000));
+    }
+
+    #[tokio::test]
+    async fn the_kernel_tells_who_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let stream = UnixStream::connect(&socket).await.unwrap();
+        let peer = Peer::of(&stream, &socket).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(peer.owner, weaker(uid, uid));
+        assert_eq!(peer.pid, Some(std::process::id()));
+        let speaker = Speaker::new(peer, &Hierarchy::at("/nowhere"));
+        assert!(speaker.counts_processes_as_we_do());
     }
 
     #[test]

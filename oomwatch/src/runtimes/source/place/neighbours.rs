@@ -1,4 +1,5 @@
-//! The cgroups and processes that a runtime's containers have by its word. Two containers with one of them have none. Pure.
+//! The cgroups and processes that a runtime's containers have by its word. Two containers with one of them have none.
+//! Pure.
 
 use std::collections::{HashMap, hash_map::Entry};
 

@@ -128,6 +128,21 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_lives_is_in_its_cgroup() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = Asked::now().process(child.id()).unwrap();
+        let path = process.cgroup_path();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(path.as_deref(), own.filter(|path| is_plain(path)));
+    }
+
+    #[test]
     fn a_process_that_ended_has_no_cgroup() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let process = Asked::now().process(child.id()).unwrap();
