@@ -42,8 +42,8 @@ const AUTHORITY: &str = "ca.crt";
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time of a question about a pod, while an Event waits for the answer.
 const POD_LIMIT: Duration = Duration::from_secs(2);
-/// Bytes of a Pod that are read: the API server's own limit for an object in etcd.
-const MAX_POD_BYTES: usize = 3 << 19;
+/// Bytes of a Pod that are read. Namespaces ask at the same time, and pods' owners make them as large as they like.
+const MAX_POD_BYTES: usize = 512 << 10;
 /// Bytes of a refusal that are read, and characters of its message that are passed on.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MAX_MESSAGE_CHARS: usize = 256;

@@ -8,10 +8,11 @@ use std::{collections::HashMap, time::Duration};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// Pods that are remembered. Beyond that the oldest one is forgotten.
-const MAX_PODS: usize = 64;
-/// Containers of a pod that are remembered.
-const MAX_CONTAINERS: usize = 256;
+/// Pods of a namespace that are remembered. Beyond that the oldest one is forgotten.
+const MAX_PODS: usize = 32;
+/// Containers of a pod that are remembered, and bytes of a name: the API's own bound.
+const MAX_CONTAINERS: usize = 64;
+const MAX_NAME: usize = 63;
 /// How long a pod is taken to lack a container. An ephemeral one may come any time, and a failure may pass.
 const RECHECK: Duration = Duration::from_secs(10);
 
@@ -78,7 +79,8 @@ impl PodObject {
             let named = list.unwrap_or_default().into_iter();
             named.map(move |container| (container.name, field))
         });
-        Some(all.take(MAX_CONTAINERS).collect())
+        let valid = all.filter(|(name, _)| name.len() <= MAX_NAME);
+        Some(valid.take(MAX_CONTAINERS).collect())
     }
 }
 
@@ -205,5 +207,10 @@ mod tests {
         let many = vec![r#"{"name":"a"}"#; MAX_CONTAINERS + 1].join(",");
         let json = format!(r#"{{"metadata":{{"uid":"a"}},"spec":{{"containers":[{many}]}}}}"#);
         assert_eq!(containers(&json, "a").unwrap().len(), MAX_CONTAINERS);
+        let long = "a".repeat(MAX_NAME + 1);
+        let json = format!(
+            r#"{{"metadata":{{"uid":"a"}},"spec":{{"containers":[{{"name":"{long}"}}]}}}}"#
+        );
+        assert_eq!(containers(&json, "a"), Some(vec![]));
     }
 }

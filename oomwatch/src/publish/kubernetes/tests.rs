@@ -450,6 +450,10 @@ async fn the_container_is_named_as_the_pod_has_it() {
     api.pod("secret", Reply::Now(403, forbidden));
     api.pod("broken", Reply::Now(200, "{}".to_owned()));
     api.pod("hangs", Reply::Never);
+    let Reply::Now(status, pod) = pod_object("88888888-3b52", "x") else {
+        unreachable!();
+    };
+    api.pod("huge", Reply::Now(status, pod + &" ".repeat(512 << 10)));
     let mut publisher = api.publisher().await;
     for (seq, (killed, field)) in [
         (("shop-0", UID, "web"), Some("spec.containers{web}")),
@@ -468,6 +472,7 @@ async fn the_container_is_named_as_the_pod_has_it() {
         (("gone", "55555555-3b52", "web"), None),
         (("broken", "66666666-3b52", "web"), None),
         (("hangs", "77777777-3b52", "web"), None),
+        (("huge", "88888888-3b52", "web"), None),
     ]
     .into_iter()
     .enumerate()
@@ -478,7 +483,7 @@ async fn the_container_is_named_as_the_pod_has_it() {
         assert_eq!(regarding["fieldPath"].as_str(), field, "{killed:?}");
         assert_eq!(regarding["uid"], killed.1);
     }
-    let mut sandbox = killed_in(11, ("shop-0", UID, "web"));
+    let mut sandbox = killed_in(12, ("shop-0", UID, "web"));
     Arc::make_mut(sandbox.container.as_mut().unwrap())
         .details
         .is_sandbox = Some(true);
