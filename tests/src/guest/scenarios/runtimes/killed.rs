@@ -55,7 +55,7 @@ fn wait_for_listings(case: &Case, runtime: &dyn Runtime) -> Result<()> {
                 let told = lines.filter(|line| line.contains(what) && line.contains(&this));
                 told.count()
             };
-            number(r#""listed""#) > number("is not followed for now")
+            number(r#""listed""#) > number("cannot follow a container runtime for now")
         });
         ensure!(
             listed,
