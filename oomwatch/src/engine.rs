@@ -329,7 +329,7 @@ impl Engine {
             if let Record::CgroupRemoved(change) = record {
                 self.learn_from(change, false);
                 // It may come back in this very batch.
-                self.registry.cgroup_removed(&self.tree, change.cgroup_id);
+                self.cgroup_removed(change.cgroup_id);
             }
         }
         for record in records {
@@ -477,7 +477,7 @@ impl Engine {
         let parent = self.tree.parent(change.cgroup_id);
         self.reconciler.ledgers.remove(change.cgroup_id);
         if self.tree.remove(change.cgroup_id, change.boottime_ns) {
-            self.registry.cgroup_removed(&self.tree, change.cgroup_id);
+            self.cgroup_removed(change.cgroup_id);
             self.refused.remove(&change.cgroup_id);
             self.forget_by_hand(change.cgroup_id);
             if self.discovery == CgroupDiscovery::Leaves
@@ -485,6 +485,13 @@ impl Engine {
             {
                 self.discover(parent);
             }
+        }
+    }
+
+    /// A container's cgroup is gone: its id is free, and its runtime may start it again elsewhere.
+    fn cgroup_removed(&mut self, cgroup: CgroupId) {
+        if let Some(id) = self.registry.cgroup_removed(&self.tree, cgroup) {
+            self.names.left(&id, cgroup);
         }
     }
 

@@ -185,6 +185,32 @@ impl Names {
     /// A source is not connected any more. What it reported holds until the source reports otherwise.
     pub(crate) fn lost(&mut self, source: SourceNumber, api: RuntimeApi) {
         self.following.remove(&(source, api));
+        let of_source = self.known.values_mut();
+        for record in of_source.filter(|record| record.sources & bit(source) != 0) {
+            // The answer may have been under way.
+            record.is_asked = false;
+        }
+    }
+
+    /// The cgroup of a container is gone. A runtime that made up the id may start the container again on another.
+    pub(crate) fn left(&mut self, id: &ContainerId, cgroup: CgroupId) {
+        if !is_runtimes_id(id.as_str()) {
+            return;
+        }
+        let keys: Vec<RuntimeKey> = self
+            .with_id(id.as_str())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            if let Some(record) = self
+                .known
+                .get_mut(&key)
+                .filter(|record| record.cgroup == Some(cgroup))
+            {
+                record.cgroup = None;
+                record.is_asked = false;
+            }
+        }
     }
 
     /// Whether a source is connected, and has reported its containers.

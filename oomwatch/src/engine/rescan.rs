@@ -137,7 +137,7 @@ impl Engine {
         let mut any = false;
         for &id in gone {
             if self.tree.remove(id, now.boottime_ns) {
-                self.registry.cgroup_removed(&self.tree, id);
+                self.cgroup_removed(id);
                 self.reconciler.ledgers.remove(id);
                 self.forget_by_hand(id);
                 any = true;

@@ -158,6 +158,16 @@ impl Case {
         }
     }
 
+    /// Waits for an event of the daemon's.
+    pub(super) fn wait_for_event(
+        &self,
+        what: &str,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        let daemon = self.daemon.as_ref().context("there is no daemon")?;
+        daemon.wait_for_event(EVENT_LIMIT, what, wanted)
+    }
+
     /// Whether the daemon has reported something of that kind by now; never so without a daemon.
     pub(super) fn has_event(&self, kind: &str) -> bool {
         let wanted = |event: &Event| event.kind().is_ok_and(|found| found == kind);

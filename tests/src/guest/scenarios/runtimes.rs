@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Scenario;
 use crate::guest::context::Context;
 
+mod claimed;
 mod containerd;
 mod cri;
 mod ctr;
@@ -95,6 +96,7 @@ const PODMAN: &[(&str, Scenario)] = &[
     ("runc_init", |it| killed::init(it, &Podman::RUNC)),
     ("runc_child", |it| killed::child(it, &Podman::RUNC)),
     ("runc_at_once", |it| killed::at_once(it, &Podman::RUNC)),
+    ("podman_no_cgroup", claimed::without_cgroup),
 ];
 
 const DOCKER: &[(&str, Scenario)] = &[
@@ -102,6 +104,7 @@ const DOCKER: &[(&str, Scenario)] = &[
     ("docker_child", |it| killed::child(it, &Docker)),
     ("docker_at_once", |it| killed::at_once(it, &Docker)),
     ("docker_restart", |it| killed::restart(it, &Docker)),
+    ("docker_forged", claimed::forged),
 ];
 
 const CONTAINERD: &[(&str, Scenario)] = &[

@@ -1,0 +1,137 @@
+//! What takes a container's name without being it, beside real runtimes.
+
+use std::os::unix::fs::chown;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    Docker, HOG_IMAGE, LIMIT_BYTES, Podman, Runtime,
+    ctr::{Ctr, OOM},
+    killed, tools,
+};
+use crate::{
+    cgroup::Cgroup,
+    event::Event,
+    guest::{case::Case, context::Context, report::Outcome},
+};
+
+const HOG: &str = "claimed-hog";
+const NOBODY: u32 = 65_534;
+const CONTROL: &str = "/run/oomwatch-claimed.sock";
+const WAITS: &str = "exec sleep 1000";
+
+/// A user's cgroup with the id of a real Docker container, of which all is published: the event is a claim without
+/// a name, the list says so, containerd hears nothing of it, and a kill in the real container is told as ever.
+pub(super) fn forged(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    Docker.start(context)?;
+    let events = Ctr::start()?;
+    let more = ["--publish", "containerd=always", "--control", CONTROL];
+    let mut case = killed::start(context, &Docker, &more)?;
+    let id = Docker.run(context, context.scenario, WAITS)?;
+    let user = context.cgroup("claimed-user")?;
+    user.enable_memory()?;
+    chown(user.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
+    let forged = user.child(Docker.cgroup(&id))?;
+    chown(forged.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
+    forged.limit_memory(LIMIT_BYTES)?;
+
+    let claim = lose(context, &mut case, &forged)?;
+    ensure!(claim.text("quality.identity")? == "claimed", "{claim}");
+    for name in [
+        "container.name",
+        "container.image",
+        "container.containerd_namespace",
+    ] {
+        ensure!(claim.text_or_null(name)?.is_none(), "{name} of {claim}");
+    }
+    let listed = identities(context, &id)?;
+    ensure!(
+        listed == ["claimed", "runtime"],
+        "the list has {listed:?} for the id"
+    );
+    ensure!(
+        events.count(OOM, &id) == 0,
+        "containerd was told of a claim"
+    );
+
+    tools::tool(
+        context,
+        &[
+            "docker",
+            "exec",
+            "--detach",
+            context.scenario,
+            "tail",
+            "/dev/zero",
+        ],
+    )?;
+    case.wait_for_kills(2);
+    let findings = case.finish()?;
+    let mut kills = findings.events().iter().filter(|event| event.is_kill());
+    let real = kills.next_back().context("no second kill")?;
+    ensure!(real.text("quality.identity")? == "runtime", "{real}");
+    ensure!(real.text("container.name")? == context.scenario, "{real}");
+    Docker.remove(context, context.scenario)?;
+    ensure!(
+        events.count(OOM, &id) > 0,
+        "containerd was not told of the container's own kill"
+    );
+    Ok(Outcome::Passed(format!(
+        "a claim without a name, and the container's own kill; {} OOM events of containerd",
+        events.count(OOM, &id)
+    )))
+}
+
+/// A container without a cgroup of its own: a kill of another process where it runs is not its kill.
+pub(super) fn without_cgroup(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let podman = Podman::CRUN;
+    let session = context.cgroup("session")?;
+    session.limit_memory(LIMIT_BYTES * 8)?;
+    let mut case = killed::start(context, &podman, &["--control", CONTROL])?;
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec podman run --detach --network=none --cgroups=disabled --name {} {HOG_IMAGE} sleep 1000",
+        session.path().display(),
+        context.scenario
+    );
+    let id = tools::tool(context, &["sh", "-c", &script])?;
+    let listed = identities(context, &id)?;
+    ensure!(listed.is_empty(), "the list has it: {listed:?}");
+    let event = lose(context, &mut case, &session)?;
+    case.finish()?;
+    podman.remove(context, context.scenario)?;
+    ensure!(event.container_id()?.is_none(), "{event}");
+    Ok(Outcome::Passed("no container".to_owned()))
+}
+
+/// A process dies of a cgroup's limit; its event.
+fn lose(context: &Context, case: &mut Case, cgroup: &Cgroup) -> Result<Event> {
+    let pid = context.lose_a_process(HOG, cgroup)?;
+    case.wait_for_event(&format!("of {pid}"), |event| {
+        event.is_kill() && event.victim_pid().is_ok_and(|victim| victim == pid)
+    })
+}
+
+/// On what evidence the listed containers with an id have it, in order.
+fn identities(context: &Context, id: &str) -> Result<Vec<String>> {
+    let command = context.command(&["list", "--output", "json", "--control", CONTROL]);
+    let output = context.run_to_end(command)?;
+    let listed: Value = serde_json::from_slice(&output.stdout).context("oomwatch list")?;
+    let listed = listed
+        .get("containers")
+        .and_then(Value::as_array)
+        .context("no containers")?;
+    let of_id = listed
+        .iter()
+        .filter(|one| one.get("id").and_then(Value::as_str) == Some(id));
+    let identity = |one: &Value| one.get("identity")?.as_str().map(str::to_owned);
+    let mut identities: Vec<String> = of_id.filter_map(identity).collect();
+    identities.sort();
+    Ok(identities)
+}
