@@ -10,3 +10,4 @@ mod http;
 mod labels;
 pub(crate) mod podman;
 pub(crate) mod source;
+mod spec;

@@ -4,8 +4,6 @@
 //! the watcher registers the container before its workload runs. `/containers/*` brings names. A listing has no places:
 //! the source asks for each that the watcher lacks.
 
-mod spec;
-
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -21,6 +19,7 @@ use super::{
         Asked, Connected, ContainerPlace, FollowFuture, Listing, Looks, MAX_LISTED, Process,
         RuntimeSource, Seen, Sightings, SourceError, Wanted,
     },
+    spec,
 };
 use crate::{
     containers::{

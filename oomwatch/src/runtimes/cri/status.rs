@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::runtimes::{
     grpc::{Element, Elements},
     source::{Asked, ContainerPlace},
+    spec::Spec,
 };
 
 /// The entry that containerd and CRI-O fill.
@@ -88,17 +89,6 @@ struct Info {
     runtime_spec: Option<Spec>,
 }
 
-#[derive(Deserialize)]
-struct Spec {
-    linux: Option<Linux>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Linux {
-    cgroups_path: Option<String>,
-}
-
 impl StatusAnswer {
     /// Where the container is, if its state says that it runs.
     pub(super) fn place(&self, asked: Asked, is_running: impl Fn(i32) -> bool) -> ContainerPlace {
@@ -112,12 +102,9 @@ impl StatusAnswer {
         let info = self.info.kept.first();
         let info = info.and_then(|info| serde_json::from_str::<Info>(&info.value).ok());
         let info = info.unwrap_or_default();
-        let linux = info.runtime_spec.and_then(|spec| spec.linux);
+        let configured = info.runtime_spec.and_then(Spec::cgroups_path);
         ContainerPlace {
-            configured: linux
-                .and_then(|linux| linux.cgroups_path)
-                .into_iter()
-                .collect(),
+            configured: configured.into_iter().collect(),
             process: info.pid.and_then(|pid| asked.process(pid)),
         }
     }

@@ -1,9 +1,9 @@
-//! A container's specification, of which only the path of its cgroup matters. Pure.
+//! A container's OCI specification, of which only the path of its cgroup matters. Pure.
 
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Spec {
+pub(super) struct Spec {
     linux: Option<Linux>,
 }
 
@@ -13,10 +13,17 @@ struct Linux {
     cgroups_path: Option<String>,
 }
 
-/// The configured path of the cgroup, if the specification has one.
+impl Spec {
+    /// The configured path of the cgroup, if the specification has one.
+    pub(super) fn cgroups_path(self) -> Option<String> {
+        self.linux?.cgroups_path.filter(|path| !path.is_empty())
+    }
+}
+
+/// The same of a specification as JSON.
 pub(super) fn cgroups_path(spec: &[u8]) -> Option<String> {
     let spec: Spec = serde_json::from_slice(spec).ok()?;
-    spec.linux?.cgroups_path.filter(|path| !path.is_empty())
+    spec.cgroups_path()
 }
 
 #[cfg(test)]
