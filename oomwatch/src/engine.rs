@@ -33,6 +33,7 @@ use crate::{
     containers::{
         by_path::CgroupDiscovery,
         container::Container,
+        identity::Identity,
         names::{Names, SourceNumber},
         registry::{Registry, RegistryError},
         sighting::RuntimeKey,
@@ -264,6 +265,12 @@ impl Engine {
     /// Registers a container by hand: from now on, kills reported in its cgroup are its own.
     pub(crate) fn register_by_hand(&mut self, container: Container) -> Result<(), RegistryError> {
         let cgroup = container.cgroup_id;
+        let there = self.container(cgroup);
+        let is_claim = there.is_some_and(|there| there.identity == Identity::Claimed);
+        // A person's word beats a claim, unless it is refused for its id.
+        if is_claim && self.registry.find(&self.tree, &container.id).is_none() {
+            self.withdraw(cgroup);
+        }
         self.registry.add_by_hand(&self.tree, container)?;
         if self.is_taken_out(cgroup) {
             self.forget_by_hand(cgroup);

@@ -89,7 +89,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Response, 
     let counted = shared.watched.status().await?.has_counters;
     let registered = shared.watched.containers().await?.into_iter();
     let mut containers: Vec<_> = registered.map(|one| Container::new(one, counted)).collect();
-    containers.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    containers.sort_unstable_by(|a, b| (&a.id, a.cgroup_id).cmp(&(&b.id, b.cgroup_id)));
     // Nothing in it can fail.
     let text = serde_json::to_string(&Containers { containers }).unwrap_or_default();
     Ok(large_json(text, permit))

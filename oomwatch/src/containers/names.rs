@@ -356,11 +356,12 @@ impl Names {
     }
 }
 
-/// Whether the containers of a realm may be those of a runtime, by the runtime's name in a path. A user's runtime
-/// describes no path that root made.
+/// Whether the containers of a realm may be those of a runtime, by the runtime's name in a path. A runtime that speaks
+/// for a part of the host, such as a user's, describes no path that root made.
 fn describes(realm: &Realm, runtime: Option<&str>) -> bool {
     let is_containerds = matches!(runtime, None | Some("containerd" | "nerdctl"));
     match realm {
+        Realm::Containerd(namespace) if is_part(namespace) => false,
         Realm::Containerd(namespace) if is_dockers(namespace) => {
             matches!(runtime, None | Some("docker"))
         }
@@ -370,6 +371,11 @@ fn describes(realm: &Realm, runtime: Option<&str>) -> bool {
         Realm::CriO => matches!(runtime, None | Some("cri-o")),
         Realm::Docker(Owner::User(_)) | Realm::Podman(Owner::User(_)) => false,
     }
+}
+
+/// A namespace of a containerd that is a user's, or inside a container: its source puts `uid:` or `in:` before it.
+fn is_part(namespace: &str) -> bool {
+    namespace.starts_with("uid:") || namespace.starts_with("in:")
 }
 
 /// The namespaces of containerd in which Docker keeps its containers.

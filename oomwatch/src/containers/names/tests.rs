@@ -197,6 +197,19 @@ fn details_of_one_runtime_never_land_on_anothers() {
 }
 
 #[test]
+fn a_users_runtime_says_nothing_of_what_root_made() {
+    for namespace in ["uid:1000/k8s.io", "in:/docker/x/k8s.io"] {
+        let mut names = Names::default();
+        let key = key(CONTAINERD.1, &hex(), Some(namespace));
+        names.seen(CONTAINERD, key.clone(), None, named("app"));
+        assert!(names.name(&container(hex(), Some("containerd"))).is_none());
+        names.seen(CONTAINERD, key, Some(CgroupId(9)), named("app"));
+        let named = names.name(&container(hex(), Some("containerd"))).unwrap();
+        assert_eq!(named.details.realm.as_deref(), Some(namespace));
+    }
+}
+
+#[test]
 fn a_claim_gets_no_name_and_waits_for_none() {
     let mut names = Names::default();
     seen(&mut names, CRI, hex(), named("app"));

@@ -223,6 +223,21 @@ fn a_container_named_by_its_runtime_is_a_border_for_what_was_there_before() {
 }
 
 #[test]
+fn a_persons_word_beats_a_claim() {
+    let mut engine = engine();
+    engine.learn(A, USERS, &scope());
+    let mine = Container {
+        id: ContainerId::new("mine").unwrap(),
+        cgroup_id: A,
+        identity: Identity::Manual,
+        inside: None,
+        details: ContainerDetails::default(),
+    };
+    engine.register_by_hand(mine).unwrap();
+    assert_eq!(identity(&engine, A), Some(Identity::Manual));
+}
+
+#[test]
 fn a_persons_word_stands() {
     let mut engine = engine();
     engine.learn(A, SYSTEM, &scope());
