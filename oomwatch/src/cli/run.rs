@@ -41,8 +41,8 @@ pub(crate) async fn run(args: RunArgs, color: Color) -> anyhow::Result<Exit> {
     let metrics = Metrics::new(watcher.handle(), counts)
         .cadvisor(args.api.compat.contains(&api::Compat::Cadvisor));
     let mut serving = api.map(|api| api::with_metrics(api, metrics).serve(watcher.handle()));
-    announce_ready();
     memory::give_back();
+    announce_ready();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = hangup.recv() => None,

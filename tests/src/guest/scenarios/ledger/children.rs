@@ -43,7 +43,7 @@ pub(in super::super) fn child_counters(context: &Context) -> Result<Outcome> {
 
 /// A host that has BTF for one run, and has it again.
 pub(in super::super) fn child_tiers(context: &Context) -> Result<Outcome> {
-    over_runs(context, &["btf", "pid", "btf", "counters", "btf"])
+    over_runs(context, &["ebpf", "pid", "ebpf", "counters", "ebpf"])
 }
 
 /// Two kills in each run, and none between: what one run told is nothing new to the next, in whichever tier.
@@ -63,7 +63,7 @@ fn over_runs(context: &Context, tiers: &[&str]) -> Result<Outcome> {
         runs.stop(daemon)?;
     }
     let last = runs.start(&arguments(
-        tiers.first().copied().unwrap_or("btf"),
+        tiers.first().copied().unwrap_or("ebpf"),
         &state,
         &container,
     ))?;

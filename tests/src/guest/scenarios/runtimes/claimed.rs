@@ -93,7 +93,6 @@ pub(super) fn without_cgroup(context: &Context) -> Result<Outcome> {
     }
     let podman = Podman::CRUN;
     let session = context.cgroup("session")?;
-    session.limit_memory(LIMIT_BYTES * 8)?;
     let mut case = killed::start(context, &podman, &["--control", CONTROL])?;
     let script = format!(
         "echo $$ > {}/cgroup.procs; exec podman run --detach --network=none --cgroups=disabled --name {} {HOG_IMAGE} sleep 1000",
@@ -103,6 +102,8 @@ pub(super) fn without_cgroup(context: &Context) -> Result<Outcome> {
     let id = tools::tool(context, &["sh", "-c", &script])?;
     let listed = identities(context, &id)?;
     ensure!(listed.is_empty(), "the list has it: {listed:?}");
+    // Podman itself needs more.
+    session.limit_memory(LIMIT_BYTES)?;
     let event = lose(context, &mut case, &session)?;
     case.finish()?;
     podman.remove(context, context.scenario)?;
