@@ -263,7 +263,7 @@ pub struct OomEvent {
     /// The container, if one is registered.
     pub container: Option<Arc<Container>>,
     /// Where the victim was, if no container is registered and the place is known.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Name of the node: the configured name, or else the host name.
     pub node: Option<Arc<str>>,
     /// Time from the kernel's time stamp to the hand-over to the publishers, in ns.

@@ -102,8 +102,13 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         // A path is forgotten with its tombstone, before the container is.
         let cgroup = container.cgroup_id;
-        let is_made_again = || by_path(tree, cgroup, self.units).as_ref() == Some(&container);
-        if !tree.is_live(cgroup) || !is_made_again() {
+        let is_made_again = match container.identity {
+            Identity::Path => true,
+            // A unit may have got its path for an id.
+            Identity::Unit => by_path(tree, cgroup, self.units).as_ref() == Some(&container),
+            _ => false,
+        };
+        if !tree.is_live(cgroup) || !is_made_again {
             return self.add(tree, container);
         }
         self.admit(tree, &container)?;

@@ -85,11 +85,11 @@ impl Engine {
     }
 
     /// The place that a victim of no container was in.
-    pub(super) fn place_of(&self, victim: CgroupId) -> Option<Place> {
+    pub(super) fn place_of(&self, victim: CgroupId) -> Option<Box<Place>> {
         let mut above = self.tree.lineage(victim);
         let id = above.find(|id| self.places.contains(id))?;
         let found = place_at(&printable(&self.tree.path(id)?))?;
-        Some(Place {
+        Some(Box::new(Place {
             kind: match found.kind {
                 Kind::Build => PlaceKind::Build,
                 Kind::Monitor => PlaceKind::Monitor,
@@ -101,7 +101,7 @@ impl Engine {
             runtime: found.details.runtime,
             realm: found.details.realm,
             pod_uid: found.details.pod_uid,
-        })
+        }))
     }
 
     /// Decides on what evidence a path's container has its id.

@@ -128,7 +128,7 @@ impl OomEvent {
                 .container
                 .as_deref()
                 .map(|found| self.wire_container(found)),
-            place: self.place.as_ref(),
+            place: self.place.as_deref(),
             node: self.node.as_deref(),
             latency: Latency {
                 delivered_ns: self.delivered_ns,

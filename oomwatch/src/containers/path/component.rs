@@ -95,6 +95,9 @@ pub(super) fn classify(place: Place<'_>) -> Option<PathMatch<'_>> {
         .or_else(|| systemd_unit(place.name))
 }
 
+/// Of an id that a runtime made up.
+const CONTAINER_ID_CHARS: usize = 64;
+
 /// LXC's helpers, which live beside a container but are not it, and mount units, which hold no process.
 fn is_excluded(name: &str) -> bool {
     name.ends_with(".mount") || name.starts_with("lxc.monitor.")
@@ -108,10 +111,10 @@ fn stem(name: &str) -> &str {
 /// `libpod-conmon-ID.scope`, `crio-conmon-ID`. The id is required so that a service which merely
 /// has `-conmon-` in its name stays a service.
 fn monitor(name: &str) -> Option<PathMatch<'_>> {
-    let (prefix, id) = stem(name).rsplit_once("-conmon-")?;
-    let runtime = match prefix {
-        "crio" => Runtime::CriO,
-        "libpod" => Runtime::Podman,
+    let of = |prefix| stem(name).strip_prefix(prefix);
+    let (runtime, id) = match (of("crio-conmon-"), of("libpod-conmon-")) {
+        (Some(id), _) => (Runtime::CriO, id),
+        (_, Some(id)) => (Runtime::Podman, id),
         _ => return None,
     };
     is_container_id(id).then(|| PathMatch::new(Kind::Monitor, runtime, id))
@@ -122,6 +125,10 @@ fn monitor(name: &str) -> Option<PathMatch<'_>> {
 fn buildah(name: &str) -> Option<PathMatch<'_>> {
     const ID: &str = "buildah-buildah";
     let stem = stem(name);
+    // Most names hold a container's id. Every container's path is read at each of its kills.
+    if stem.len() >= CONTAINER_ID_CHARS {
+        return None;
+    }
     let start = stem.rfind(ID)?;
     let (prefix, id) = stem.split_at_checked(start)?;
     let own = prefix.is_empty() || prefix.ends_with('-');
@@ -161,7 +168,9 @@ fn kata_overhead_scope<'a>(parent: &str, name: &'a str) -> Option<&'a str> {
 
 /// `kata_ID`, `kata_crio-ID`, and `kata_ID` as the name in an engine's systemd form.
 fn kata_sandbox(name: &str) -> Option<(Kind, Option<Runtime>, &str)> {
-    let (before, id) = stem(name).rsplit_once("kata_")?;
+    // Few names have one: every container's path is read at each of its kills.
+    let stem = Some(stem(name)).filter(|stem| stem.contains('_'))?;
+    let (before, id) = stem.rsplit_once("kata_")?;
     let crio = id.strip_prefix("crio-");
     let engine = match before {
         "" if crio.is_some() => "crio",

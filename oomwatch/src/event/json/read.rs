@@ -70,7 +70,7 @@ struct WireEvent {
     limit: Limit,
     counter: Counter,
     container: Option<WireContainer>,
-    place: Option<Place>,
+    place: Option<Box<Place>>,
     node: Option<String>,
     latency: WireLatency,
     quality: WireQuality,
