@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::{
     clock,
-    containers::{container::Container, identity::Identity, names::is_runtimes_id},
+    containers::{container::Container, names::is_runtimes_id},
     event::{Attribution, Evidence, Kind, OomEvent, Scope},
     id::ContainerId,
     record::Constraint,
@@ -184,14 +184,6 @@ impl Series {
     }
 }
 
-/// Whose numbers a kill is in: a claim has none of its own.
-fn answerable(container: &Arc<Container>) -> Option<&Arc<Container>> {
-    match container.identity {
-        Identity::Claimed => container.inside.as_ref(),
-        _ => Some(container),
-    }
-}
-
 #[derive(Debug)]
 struct Tally {
     /// Not by cgroup, unlike nearly everything else. An id that comes back, such as that of a restarted Docker
@@ -217,7 +209,8 @@ impl Tally {
         if event.count == 0 {
             return;
         }
-        let Some(container) = event.container.as_ref().and_then(answerable) else {
+        // A claim has no numbers of its own.
+        let Some(container) = event.answerable() else {
             return;
         };
         self.version += 1;

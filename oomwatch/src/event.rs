@@ -275,8 +275,8 @@ pub struct OomEvent {
 impl OomEvent {
     /// The container that answers for the kill: the one that it is in, where it is only claimed to be one.
     #[must_use]
-    pub fn answerable(&self) -> Option<&Container> {
-        self.container.as_deref()?.answerable()
+    pub fn answerable(&self) -> Option<&Arc<Container>> {
+        self.container.as_ref()?.answerable()
     }
 
     /// On what evidence the container has its name.

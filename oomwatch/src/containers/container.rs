@@ -49,9 +49,9 @@ impl Container {
 
     /// Who answers for what happened here: the container that it is in, where it is only claimed to be one.
     #[must_use]
-    pub fn answerable(&self) -> Option<&Self> {
+    pub fn answerable(self: &Arc<Self>) -> Option<&Arc<Self>> {
         match self.identity {
-            Identity::Claimed => self.inside.as_deref(),
+            Identity::Claimed => self.inside.as_ref(),
             _ => Some(self),
         }
     }

@@ -223,16 +223,19 @@ impl Names {
     pub(crate) fn name(&self, container: &Container) -> Option<Arc<Container>> {
         let mut records: Vec<_> = self.records(container).collect();
         records.sort_by_key(|(_, record)| record.api);
-        let is_any_runtimes = |(_, record): &&(&RuntimeKey, &NameRecord)| record.gone_ns.is_none();
-        let alive = records.iter().filter(is_any_runtimes).count();
-        let details = records.into_iter().fold(None, |below, (key, record)| {
-            let below = below.unwrap_or_else(|| container.details.clone());
-            let mut above = record.details.clone();
-            above.realm = Some(key.realm.to_string());
-            Some(overlaid(below, above))
-        })?;
+        if records.is_empty() {
+            return None;
+        }
+        let is_listed = records.iter().any(|(_, record)| record.gone_ns.is_none());
+        let details = records
+            .iter()
+            .fold(container.details.clone(), |below, (key, record)| {
+                let mut above = record.details.clone();
+                above.realm = Some(key.realm.to_string());
+                overlaid(below, above)
+            });
         let identity = match container.identity {
-            Identity::Path if alive > 0 => Identity::Runtime,
+            Identity::Path if is_listed => Identity::Runtime,
             identity => identity,
         };
         Some(Arc::new(Container {

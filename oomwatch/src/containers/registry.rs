@@ -206,6 +206,17 @@ impl Registry {
         Some(on_evidence.cgroup_id)
     }
 
+    /// Whether a living container has this id on evidence. It makes no container of its path, as [`Self::find`] does: a
+    /// listing asks for each of its containers, and the hash tells nearly all apart.
+    pub(crate) fn has_evidence(&self, id: &ContainerId) -> bool {
+        let hash = self.hash(id);
+        let mut alike = self.live.iter_hash(hash).filter(|live| live.hash == hash);
+        alike.any(|live| match self.given.get(&live.cgroup) {
+            Some(given) => given.id == *id && given.identity != Identity::Claimed,
+            None => true,
+        })
+    }
+
     /// The living container that a person means: by its id, its key `runtime/realm/id`, or its cgroup's path. Of
     /// several with one id, a single one on evidence is meant.
     pub(crate) fn meant(&self, tree: &Tree, id: &ContainerId) -> Result<CgroupId, RegistryError> {

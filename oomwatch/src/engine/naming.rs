@@ -150,7 +150,7 @@ impl Engine {
 
     /// Asks a source where a container is, unless a path that root made has its id.
     fn ask_for_place(&mut self, source: SourceNumber, id: &ContainerId, key: RuntimeKey) {
-        let is_placed = is_runtimes_id(&key.id) && self.registry.find(&self.tree, id).is_some();
+        let is_placed = is_runtimes_id(&key.id) && self.registry.has_evidence(id);
         if !is_placed && self.names.take_unplaced(&key) {
             self.wanted.push((source, key));
         }

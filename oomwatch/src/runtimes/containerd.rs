@@ -24,7 +24,7 @@ use super::{
 use crate::{
     containers::{
         container::ContainerDetails,
-        names::is_runtimes_id,
+        names::{is_dockers, is_runtimes_id},
         sighting::{RuntimeApi, RuntimeKey},
     },
     retry::REQUEST_LIMIT,
@@ -50,8 +50,6 @@ const FILTERS: &[&str] = &[
 /// By the CRI plugin: whether it is a pod's sandbox.
 const CRI_KIND: &str = "io.cri-containerd.kind";
 const NERDCTL_NAME: &str = "nerdctl/name";
-/// Namespaces in which Docker keeps its containers.
-const DOCKER_NAMESPACES: &[&str] = &["moby", "plugins.moby"];
 
 /// One containerd.
 #[derive(Debug)]
@@ -359,7 +357,7 @@ fn address(socket: &Path) -> String {
 
 fn details(socket: &Path, namespace: &str, container: Container) -> ContainerDetails {
     let Container { id, labels, image } = container;
-    let is_docker = DOCKER_NAMESPACES.contains(&namespace);
+    let is_docker = is_dockers(namespace);
     let nerdctl = label(&labels, NERDCTL_NAME);
     let kind = label(&labels, CRI_KIND);
     let runtime = match &nerdctl {

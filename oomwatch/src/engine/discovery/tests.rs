@@ -222,10 +222,7 @@ fn a_container_named_by_its_runtime_is_a_border_for_what_was_there_before() {
     assert_eq!(event.answerable().unwrap().id.as_str(), "kind");
 }
 
-#[test]
-fn a_persons_word_beats_a_claim() {
-    let mut engine = engine();
-    engine.learn(A, USERS, &scope());
+fn register_mine(engine: &mut Engine) {
     let mine = Container {
         id: ContainerId::new("mine").unwrap(),
         cgroup_id: A,
@@ -234,6 +231,13 @@ fn a_persons_word_beats_a_claim() {
         details: ContainerDetails::default(),
     };
     engine.register_by_hand(mine).unwrap();
+}
+
+#[test]
+fn a_persons_word_beats_a_claim() {
+    let mut engine = engine();
+    engine.learn(A, USERS, &scope());
+    register_mine(&mut engine);
     assert_eq!(identity(&engine, A), Some(Identity::Manual));
 }
 
@@ -246,14 +250,7 @@ fn a_persons_word_stands() {
         .unwrap();
     sight(&mut engine, docker(Some(A), "shop"));
     assert_eq!(identity(&engine, A), None);
-    let mine = Container {
-        id: ContainerId::new("mine").unwrap(),
-        cgroup_id: A,
-        identity: Identity::Manual,
-        inside: None,
-        details: ContainerDetails::default(),
-    };
-    engine.register_by_hand(mine).unwrap();
+    register_mine(&mut engine);
     sight(&mut engine, docker(Some(A), "shop"));
     let event = killed(&mut engine, 1, A);
     assert_eq!(event.container.as_ref().unwrap().id.as_str(), "mine");

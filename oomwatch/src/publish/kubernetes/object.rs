@@ -39,7 +39,7 @@ impl Pod {
         let container = event.answerable();
         container
             .filter(|_| event.kind != Kind::AlreadyExiting)
-            .and_then(Self::of)
+            .and_then(|container| Self::of(container))
     }
 
     /// The container's pod, if it is one of Kubernetes.
