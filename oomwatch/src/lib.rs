@@ -38,6 +38,7 @@ mod counters;
 mod counts;
 mod drill;
 pub mod host;
+mod lock;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod probe;

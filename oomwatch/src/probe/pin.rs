@@ -25,6 +25,7 @@ use rustix::{fs::statfs, process::geteuid};
 
 pub(crate) use self::about::About;
 use super::ring::Ring;
+use crate::lock::Lock;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: u32 = 0xcafe_4a11;
@@ -147,11 +148,11 @@ pub fn unpin(dir: impl AsRef<Path>) -> Result<Unpinned, PinError> {
     Ok(unpinned)
 }
 
-/// A pin directory, locked as long as this lives; the kernel unlocks it when a daemon dies.
+/// A pin directory, locked as long as this lives.
 #[derive(Debug)]
 pub(crate) struct PinDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The contents of a pin directory.
@@ -207,22 +208,22 @@ impl PinDir {
     }
 
     fn existing(path: &Path) -> Result<Self, PinError> {
-        let lock = File::open(path).map_err(at(path))?;
+        let directory = File::open(path).map_err(at(path))?;
         if !is_bpffs(path) {
             return Err(PinError::NotBpffs {
                 path: path.to_owned(),
             });
         }
         // The mount point itself belongs to everybody, and users other than the owner could make it ours.
-        let metadata = lock.metadata().map_err(at(path))?;
+        let metadata = directory.metadata().map_err(at(path))?;
         if metadata.uid() != geteuid().as_raw() || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
             return Err(PinError::NotPrivate {
                 path: path.to_owned(),
             });
         }
         let path = path.to_owned();
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+        match Lock::take(directory) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(PinError::InUse { path }),
             Err(TryLockError::Error(source)) => Err(PinError::Directory { path, source }),
         }

@@ -9,17 +9,18 @@ use std::{
 };
 
 use super::StoreError;
+use crate::lock::Lock;
 
 const DATABASE: &str = "oomwatch.db";
 const LOCK: &str = "oomwatch.lock";
 /// Suffixes of the store's files: the database itself, and SQLite's own files beside it.
 const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
 
-/// The state directory, locked as long as this lives; the kernel unlocks it when a daemon dies.
+/// The state directory, locked as long as this lives.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Files {
@@ -36,14 +37,14 @@ impl Files {
             path: path.clone(),
             source,
         };
-        let options = File::options()
+        let opened = File::options()
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path);
-        let lock = options.map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
+        let file = opened.map_err(failed)?;
+        match Lock::take(file) {
+            Ok(lock) => Ok(Self {
                 dir: dir.to_owned(),
                 _lock: lock,
             }),

@@ -34,8 +34,9 @@ const LIBRARY: &[Row] = &[
     // Does I/O.
     ("clock", &["event"]),
     ("retry", &[]),
+    ("lock", &[]),
     ("drill", &[]),
-    ("probe", &["record"]),
+    ("probe", &["record", "lock"]),
     ("cgroup", &["memory_events", "topology"]),
     ("counters", &["cgroup", "memory_events", "ledger"]),
     ("host", &["cgroup", "probe"]),
@@ -43,7 +44,7 @@ const LIBRARY: &[Row] = &[
     ("counts", &["record", "containers", "event", "clock"]),
     (
         "store",
-        &["containers", "event", "ledger", "clock", "retry"],
+        &["containers", "event", "ledger", "clock", "retry", "lock"],
     ),
     (
         "publish",

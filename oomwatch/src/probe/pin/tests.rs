@@ -31,7 +31,7 @@ impl Fixture {
     fn dir(&self) -> PinDir {
         PinDir {
             path: self.temp.path().to_owned(),
-            _lock: File::open(self.temp.path()).unwrap(),
+            _lock: Lock::take(File::open(self.temp.path()).unwrap()).unwrap(),
         }
     }
 
