@@ -23,12 +23,15 @@ pub(crate) struct Attributed {
 
 /// Attributes one victim.
 pub(crate) fn attribute(tree: &Tree, registry: &Registry, victim: &VictimRecord) -> Attributed {
-    let container = lineage(tree, victim)
-        .into_iter()
-        .find(|&cgroup| registry.contains(cgroup))
+    let is_container = |cgroup: &CgroupId| registry.contains(*cgroup);
+    let own = victim.victim.cgroup_id;
+    let by_tree = own.and_then(|own| tree.lineage(own).find(is_container));
+    let by_record = || beyond_tree(tree, victim).into_iter().find(is_container);
+    let container = by_tree
+        .or_else(by_record)
         .and_then(|cgroup| registry.get(tree, cgroup));
     let attribution = match &container {
-        Some(found) if Some(found.cgroup_id) == victim.victim.cgroup_id => Attribution::Exact,
+        Some(found) if Some(found.cgroup_id) == own => Attribution::Exact,
         Some(_) => Attribution::Ancestor,
         None => Attribution::Unregistered,
     };
@@ -39,21 +42,18 @@ pub(crate) fn attribute(tree: &Tree, registry: &Registry, victim: &VictimRecord)
     }
 }
 
-/// The victim's cgroup and its ancestors. If the tree does not know the way up, the record's own chain of memory
-/// cgroups gives it.
-fn lineage(tree: &Tree, victim: &VictimRecord) -> Vec<CgroupId> {
-    let mut lineage: Vec<CgroupId> = victim
-        .victim
-        .cgroup_id
-        .map_or_else(Vec::new, |id| tree.lineage(id).collect());
-    if !lineage.last().is_some_and(|&id| tree.is_root(id)) && !victim.chain_is_v1 {
-        let known = lineage.len();
-        lineage.extend(victim.chain.iter().map(|memcg| memcg.cgroup_id));
-        if let Some(last) = lineage.last().copied().filter(|_| lineage.len() > known) {
-            lineage.extend(tree.lineage(last).skip(1));
-        }
+/// The way up by the record's own chain of memory cgroups, if the tree does not know it.
+fn beyond_tree(tree: &Tree, victim: &VictimRecord) -> Vec<CgroupId> {
+    let own = victim.victim.cgroup_id;
+    let top = own.and_then(|own| tree.lineage(own).last());
+    if victim.chain_is_v1 || top.is_some_and(|top| tree.is_root(top)) {
+        return Vec::new();
     }
-    lineage
+    let mut chain: Vec<_> = victim.chain.iter().map(|memcg| memcg.cgroup_id).collect();
+    if let Some(&last) = chain.last() {
+        chain.extend(tree.lineage(last).skip(1));
+    }
+    chain
 }
 
 fn scope(tree: &Tree, container: Option<&Container>, victim: &VictimRecord) -> Scope {

@@ -16,11 +16,9 @@ pub(crate) mod resume;
 mod unclaimed;
 pub(crate) mod waiting;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use tracing::debug;
 
 use self::{
@@ -55,6 +53,8 @@ use crate::{
 
 /// Levels of cgroups at most, as far as sums go.
 const MAX_LEVELS: usize = 65_536;
+/// No container of Kubernetes or Docker is deeper.
+const USUAL_LEVELS: usize = 8;
 
 /// What was seen since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -257,9 +257,11 @@ impl Engine {
             let known = self.tree.parent(id).or_else(|| in_record(id));
             known.or_else(|| ledgers.parent(id))
         };
-        let lineage = std::iter::successors(Some(charged), above);
         // No way up is longer: more levels would be a loop made of wrong records.
-        lineage.take(MAX_LEVELS).collect()
+        let above = std::iter::successors(Some(charged), above).take(MAX_LEVELS);
+        let mut lineage = Vec::with_capacity(USUAL_LEVELS);
+        lineage.extend(above);
+        lineage
     }
 
     /// All cgroups that were there at the start are known, and so is what was counted before.

@@ -58,16 +58,27 @@ impl ContainerId {
     /// # Ok::<(), oomwatch::ContainerIdError>(())
     /// ```
     pub fn new(id: &str) -> Result<Self, ContainerIdError> {
+        Self::check(id)?;
+        Ok(Self(id.into()))
+    }
+
+    /// Whether [`Self::new`] would take it.
+    pub(crate) fn check(id: &str) -> Result<(), ContainerIdError> {
         if id.is_empty() {
             return Err(ContainerIdError::Empty);
         }
         if id.len() > MAX_CONTAINER_ID_BYTES {
             return Err(ContainerIdError::TooLong(id.len()));
         }
-        if id.chars().any(char::is_control) {
+        let has_control = if id.is_ascii() {
+            id.bytes().any(|byte| byte.is_ascii_control())
+        } else {
+            id.chars().any(char::is_control)
+        };
+        if has_control {
             return Err(ContainerIdError::ControlCharacter(id.to_owned()));
         }
-        Ok(Self(id.into()))
+        Ok(())
     }
 
     /// The id as text.
@@ -93,13 +104,29 @@ impl fmt::Display for ContainerId {
 /// ```
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    // Nearly all text there is; every event has several long paths.
-    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    if is_plain(bytes)
         && let Ok(text) = std::str::from_utf8(bytes)
     {
         return text.to_owned();
     }
+    escaped(bytes)
+}
+
+/// The same, in place where nothing is escaped: every event has several long paths.
+pub(crate) fn into_printable(bytes: Vec<u8>) -> String {
+    if !is_plain(&bytes) {
+        return escaped(&bytes);
+    }
+    String::from_utf8(bytes).unwrap_or_else(|error| escaped(error.as_bytes()))
+}
+
+/// Nearly all text there is.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    use fmt::Write as _;
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {

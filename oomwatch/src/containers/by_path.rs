@@ -10,7 +10,7 @@ use crate::{
         container::{Container, ContainerDetails},
         identity::Identity,
     },
-    id::{CgroupId, ContainerId, printable},
+    id::{CgroupId, ContainerId},
     topology::tree::Tree,
 };
 
@@ -100,7 +100,7 @@ pub(crate) fn unit_at(cgroup_id: CgroupId, path: &str) -> Option<Container> {
 
 /// The container that a cgroup's path makes of it; a leaf if the path says nothing else.
 pub(crate) fn by_path(tree: &Tree, cgroup_id: CgroupId, units: bool) -> Option<Container> {
-    let path = printable(&tree.path(cgroup_id)?);
+    let path = tree.printable_path(cgroup_id)?;
     let unit = || unit_at(cgroup_id, &path).filter(|_| units);
     let found = container_at(cgroup_id, &path).or_else(unit);
     found.or_else(|| leaf_at(cgroup_id, &path))

@@ -6,9 +6,11 @@
 //! and in size, because labels are whatever people put there. Pure: time is an argument.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::Arc,
 };
+
+use hashbrown::HashSet;
 
 use super::sighting::{CRI_NAMESPACE, Owner, Realm, RuntimeApi, RuntimeKey};
 use crate::{
@@ -118,19 +120,25 @@ impl Names {
         is_partial: bool,
     ) -> Option<&mut NameRecord> {
         self.following.insert((source, api));
-        if !self.known.contains_key(&key) && !self.make_room() {
+        if self.known.len() >= MAX_CONTAINERS && !self.known.contains_key(&key) && !self.make_room()
+        {
             return None;
         }
         let details = bounded(details);
-        let known = self.known.entry(key).or_insert_with(|| NameRecord {
-            details: ContainerDetails::default(),
-            api,
-            sources: 0,
-            cgroup: None,
-            is_asked: false,
-            gone_ns: None,
-            is_partial,
-        });
+        let known = match self.known.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                return Some(entry.insert(NameRecord {
+                    details,
+                    api,
+                    sources: bit(source),
+                    cgroup: None,
+                    is_asked: false,
+                    gone_ns: None,
+                    is_partial,
+                }));
+            }
+        };
         let mut before = std::mem::take(&mut known.details);
         if known.gone_ns.take().is_some() {
             // Another container of the same name.
@@ -253,12 +261,14 @@ impl Names {
 
     /// All that runtimes have under an id.
     fn with_id(&self, id: &str) -> impl Iterator<Item = (&RuntimeKey, &NameRecord)> {
-        let first = RuntimeKey {
+        let first = || RuntimeKey {
             id: id.to_owned(),
             // Before all others in their order.
             realm: Realm::Containerd(Box::default()),
         };
-        let from = self.known.range(first..);
+        // Without a runtime to follow there are no names, and every event asks.
+        let from = (!self.known.is_empty()).then(|| self.known.range(first()..));
+        let from = from.into_iter().flatten();
         from.take_while(move |(key, _)| key.id == id)
     }
 
@@ -413,7 +423,11 @@ fn bit(source: SourceNumber) -> u64 {
 /// The details of both; those of `above` where they differ.
 fn overlaid(below: ContainerDetails, above: ContainerDetails) -> ContainerDetails {
     let mut labels = below.labels;
-    labels.extend(above.labels);
+    if labels.is_empty() {
+        labels = above.labels;
+    } else {
+        labels.extend(above.labels);
+    }
     ContainerDetails {
         name: above.name.or(below.name),
         runtime: above.runtime.or(below.runtime),
@@ -448,15 +462,20 @@ fn bounded(mut details: ContainerDetails) -> ContainerDetails {
         cut(name);
     }
     let mut left = MAX_LABELS_BYTES;
-    details.labels = std::mem::take(&mut details.labels)
-        .into_iter()
-        .filter_map(|(mut key, mut value)| {
+    if details.labels.keys().any(|key| key.len() > MAX_NAME_BYTES) {
+        let labels = std::mem::take(&mut details.labels).into_iter();
+        let short = labels.map(|(mut key, value)| {
             cut(&mut key);
-            cut(&mut value);
-            left = left.checked_sub(key.len() + value.len())?;
-            Some((key, value))
-        })
-        .collect();
+            (key, value)
+        });
+        details.labels = short.collect();
+    }
+    details.labels.retain(|key, value| {
+        cut(value);
+        let room = left.checked_sub(key.len() + value.len());
+        left = room.unwrap_or(left);
+        room.is_some()
+    });
     details
 }
 

@@ -128,7 +128,7 @@ impl Registry {
             }
             self.drop_container(cgroup);
         }
-        let hash = self.hash(&container.id);
+        let hash = self.hash(container.id.as_str());
         let live = Live { hash, cgroup };
         self.live.insert_unique(hash, live, |live| live.hash);
         Ok(())
@@ -193,7 +193,7 @@ impl Registry {
 
     /// The living containers with this id.
     pub(crate) fn with_id(&self, tree: &Tree, id: &ContainerId) -> Vec<Arc<Container>> {
-        let hash = self.hash(id);
+        let hash = self.hash(id.as_str());
         let alike = self.live.iter_hash(hash).filter(|live| live.hash == hash);
         let found = alike.filter_map(|live| self.get(tree, live.cgroup));
         found.filter(|found| found.id == *id).collect()
@@ -208,11 +208,11 @@ impl Registry {
 
     /// Whether a living container has this id on evidence. It makes no container of its path, as [`Self::find`] does: a
     /// listing asks for each of its containers, and the hash tells nearly all apart.
-    pub(crate) fn has_evidence(&self, id: &ContainerId) -> bool {
+    pub(crate) fn has_evidence(&self, id: &str) -> bool {
         let hash = self.hash(id);
         let mut alike = self.live.iter_hash(hash).filter(|live| live.hash == hash);
         alike.any(|live| match self.given.get(&live.cgroup) {
-            Some(given) => given.id == *id && given.identity != Identity::Claimed,
+            Some(given) => given.id.as_str() == id && given.identity != Identity::Claimed,
             None => true,
         })
     }
@@ -245,10 +245,7 @@ impl Registry {
         let mut alike = self.with_id(tree, &container.id).into_iter();
         let is_unique =
             alike.all(|other| other.cgroup_id == container.cgroup_id || other.key() != key);
-        let path = || {
-            tree.path(container.cgroup_id)
-                .map(|path| crate::id::printable(&path))
-        };
+        let path = || tree.printable_path(container.cgroup_id);
         key.filter(|_| is_unique).or_else(path).unwrap_or_default()
     }
 
@@ -269,14 +266,14 @@ impl Registry {
     }
 
     fn is_live(&self, container: &Container) -> bool {
-        let hash = self.hash(&container.id);
+        let hash = self.hash(container.id.as_str());
         let is_this = |live: &Live| live.cgroup == container.cgroup_id;
         self.live.find(hash, is_this).is_some()
     }
 
     /// Tells whether the container was alive.
     fn free_id(&mut self, container: &Container) -> bool {
-        let hash = self.hash(&container.id);
+        let hash = self.hash(container.id.as_str());
         let cgroup = container.cgroup_id;
         let entry = self.live.find_entry(hash, |live| live.cgroup == cgroup);
         entry.map(|entry| entry.remove()).is_ok()
@@ -287,7 +284,7 @@ impl Registry {
         self.by_path.remove(&cgroup);
     }
 
-    fn hash(&self, id: &ContainerId) -> u64 {
+    fn hash(&self, id: &str) -> u64 {
         self.hasher.hash_one(id)
     }
 }

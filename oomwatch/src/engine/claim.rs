@@ -1,7 +1,7 @@
 //! Containers that are registered after a kill of theirs, or that turn out to be another. The engine reports the kill
 //! once more, under the same id, and counts it among the container's numbers. No ledger moves.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use super::Engine;
 use crate::{

@@ -9,7 +9,7 @@ use crate::{
         Attribution, Counter, Evidence, Group, Kind, Limit, Now, OomEvent, Quality, Scope, Trigger,
         Victim,
     },
-    id::{CgroupId, printable},
+    id::CgroupId,
     ledger::{Counting, Ledgers},
     record::{Constraint, LimitHit, Memcg, VictimRecord},
     tier::Tier,
@@ -150,7 +150,7 @@ impl EventContext<'_> {
     }
 
     fn path(&self, id: Option<CgroupId>) -> Option<String> {
-        self.tree.path(id?).map(|path| printable(&path))
+        self.tree.printable_path(id?)
     }
 
     /// A path beside the victim's, which is most often the same.

@@ -16,7 +16,7 @@ use crate::{
         path::Kind,
     },
     event::{Place, PlaceKind},
-    id::{CgroupId, ContainerId, printable},
+    id::{CgroupId, ContainerId, into_printable},
     log::warn,
     topology::owners::MadeBy,
 };
@@ -60,7 +60,7 @@ impl Engine {
 
     /// The container that a cgroup's path makes of it.
     pub(super) fn container_at(&mut self, id: CgroupId) -> Option<Container> {
-        let path = printable(&self.tree.path_within(id, DISCOVERY_LEVELS)?);
+        let path = into_printable(self.tree.path_within(id, DISCOVERY_LEVELS)?);
         let by_form = container_at(id, &path).filter(|_| self.discovery != CgroupDiscovery::Off);
         if let Some(found) = by_form {
             return Some(self.judged(found));
@@ -88,7 +88,7 @@ impl Engine {
     pub(super) fn place_of(&self, victim: CgroupId) -> Option<Box<Place>> {
         let mut above = self.tree.lineage(victim);
         let id = above.find(|id| self.places.contains(id))?;
-        let found = place_at(&printable(&self.tree.path(id)?))?;
+        let found = place_at(&self.tree.printable_path(id)?)?;
         Some(Box::new(Place {
             kind: match found.kind {
                 Kind::Build => PlaceKind::Build,
@@ -234,10 +234,7 @@ impl Engine {
         let Some(former) = self.container(parent) else {
             return;
         };
-        let path = self
-            .tree
-            .path(former.cgroup_id)
-            .map(|path| printable(&path));
+        let path = self.tree.printable_path(former.cgroup_id);
         if path.as_deref() == Some(former.id.as_str()) {
             self.withdraw(parent);
         }

@@ -1,7 +1,7 @@
 //! Kills that no mark shows: the increments by which counters exceed the ledgers. The engine reports each by number,
 //! once, for the nearest container at or above the cgroup that counted it.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::Engine;
 use crate::{

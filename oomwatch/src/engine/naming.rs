@@ -70,16 +70,21 @@ impl Engine {
                 is_running,
                 details,
             } => {
-                let id = valid(&key.id, api)?;
-                self.names
-                    .seen((source, api), key.clone(), cgroup_id, *details);
-                if cgroup_id.is_none() && is_running {
-                    self.ask_for_place(source, &id, key);
+                check(&key.id, api)?;
+                let is_asked_for = cgroup_id.is_none() && is_running && !self.is_placed(&key.id);
+                let unplaced = is_asked_for.then(|| key.clone());
+                let placed = cgroup_id.and_then(|cgroup_id| {
+                    let id = ContainerId::new(&key.id).ok()?;
+                    Some((id, cgroup_id))
+                });
+                self.names.seen((source, api), key, cgroup_id, *details);
+                if let Some(key) = unplaced.filter(|key| self.names.take_unplaced(key)) {
+                    self.wanted.push((source, key));
                 }
-                cgroup_id.map(|cgroup_id| (id, cgroup_id))
+                placed
             }
             Sighting::Details { api, key, details } => {
-                valid(&key.id, api)?;
+                check(&key.id, api)?;
                 self.names.told((source, api), key, *details);
                 None
             }
@@ -148,12 +153,9 @@ impl Engine {
         }
     }
 
-    /// Asks a source where a container is, unless a path that root made has its id.
-    fn ask_for_place(&mut self, source: SourceNumber, id: &ContainerId, key: RuntimeKey) {
-        let is_placed = is_runtimes_id(&key.id) && self.registry.has_evidence(id);
-        if !is_placed && self.names.take_unplaced(&key) {
-            self.wanted.push((source, key));
-        }
+    /// Whether a path that root made has an id that a runtime made up: no source need be asked where it is.
+    fn is_placed(&self, id: &str) -> bool {
+        is_runtimes_id(id) && self.registry.has_evidence(id)
     }
 
     /// Containers for which a source should be asked.
@@ -199,10 +201,9 @@ impl Engine {
     pub(crate) fn describe(&self, cgroup: CgroupId) -> Option<Registered> {
         let container = self.container(cgroup)?;
         let numbers = self.numbers_of(cgroup);
-        let path = self.tree.path(cgroup);
         Some(Registered {
             container: self.named(&container).unwrap_or(container),
-            cgroup_path: path.map(|path| crate::id::printable(&path)),
+            cgroup_path: self.tree.printable_path(cgroup),
             kills: numbers.kills,
             counter_only: numbers.counter_only,
             double_counts: numbers.double_counts,
@@ -218,14 +219,11 @@ impl Engine {
     }
 }
 
-fn valid(id: &str, api: RuntimeApi) -> Option<ContainerId> {
-    match ContainerId::new(id) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            warn!(source = %api, %error, "a runtime's container is left out");
-            None
-        }
-    }
+/// `None`, and a warning, where no container can have the id.
+fn check(id: &str, api: RuntimeApi) -> Option<()> {
+    ContainerId::check(id)
+        .inspect_err(|error| warn!(source = %api, %error, "a runtime's container is left out"))
+        .ok()
 }
 
 #[cfg(test)]

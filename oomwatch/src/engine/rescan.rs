@@ -7,7 +7,7 @@
 //! A walk may have skipped cgroups. A cgroup that it did not find below them is not gone. What the first walk skipped
 //! is as old as the rest of what it found, whenever it is found. [`Engine::unseen`] holds the skipped cgroups.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use super::Engine;
 use crate::{

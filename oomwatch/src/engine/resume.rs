@@ -1,7 +1,7 @@
 //! Ledgers and registrations by hand, from one run of the daemon to the next. The engine knows no store: both come in
 //! and go out as plain data.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::Engine;
 use crate::{

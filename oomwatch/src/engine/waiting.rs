@@ -5,10 +5,9 @@
 //! room is bounded in number. It knows neither who names a container nor who publishes. Waiting events can be stored
 //! meanwhile ([`Waiting::take_pending`]). Pure: time is an argument.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::{event::OomEvent, id::CgroupId};
 

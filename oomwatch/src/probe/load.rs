@@ -8,7 +8,12 @@ mod log;
 mod pid;
 mod pinned;
 
-use std::{collections::HashMap, io, os::fd::AsRawFd, thread};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::AsRawFd,
+    thread::{self, JoinHandle},
+};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -114,10 +119,12 @@ fn start_with_btf(config: &ProbeConfig, pin: Option<&PinDir>) -> Result<Probe, P
         },
         None => None,
     };
+    let hooked_id = layout.out_of_memory_id;
+    let function = thread::spawn(move || function_btf(hooked_id?));
     let loader = loader.join().unwrap_or_default();
     let mut programs = load_object(loader, &layout.config, config)?;
     debug!("maps created");
-    let mut started = load_and_attach(&mut programs, tier, layout.out_of_memory_id, config)?;
+    let mut started = load_and_attach(&mut programs, tier, function, config)?;
     started.gaps = layout.gaps;
     let Some((pin, found)) = pin.zip(found) else {
         return finish(programs, started, config);
@@ -253,6 +260,9 @@ fn load_object(
 /// The name of a program, and the link that holds it attached.
 type Link = (&'static str, FdLink);
 
+/// `out_of_memory()` for aya, being made by a thread.
+type Function = JoinHandle<Option<Btf>>;
+
 /// A program of the object and the tracepoint that it is for.
 type Tracepoint = (&'static str, &'static str);
 
@@ -282,7 +292,7 @@ fn oom_tracepoints(tier: Tier, config: &ProbeConfig) -> Vec<Tracepoint> {
 fn load_and_attach(
     programs: &mut Ebpf,
     tier: Tier,
-    hook_id: Option<u32>,
+    function: Function,
     config: &ProbeConfig,
 ) -> Result<Started, ProbeError> {
     let mut by_name: HashMap<String, &mut Program> = programs
@@ -303,7 +313,7 @@ fn load_and_attach(
     let exit = take("out_of_memory_exit")?;
     let mut links = load_and_attach_all(oom)?;
     thread::scope(|scope| {
-        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, hook_id));
+        let hooked = scope.spawn(move || hook_out_of_memory(entry, exit, function));
         links.extend(load_and_attach_all(topology)?);
         let hooked = hooked
             .join()
@@ -371,11 +381,10 @@ fn attach(
 fn hook_out_of_memory(
     entry: &mut Program,
     exit: &mut Program,
-    id: Option<u32>,
+    function: Function,
 ) -> Result<[Link; 2], BoxedError> {
-    let btf = id
-        .and_then(function_btf)
-        .ok_or("the kernel's BTF has no out_of_memory()")?;
+    let made = function.join().map_err(|_| "its thread panicked")?;
+    let btf = made.ok_or("the kernel's BTF has no out_of_memory()")?;
     let (entry, exit): (&mut FEntry, &mut FExit) = (entry.try_into()?, exit.try_into()?);
     entry.load(OUT_OF_MEMORY, &btf)?;
     exit.load(OUT_OF_MEMORY, &btf)?;
@@ -398,7 +407,7 @@ fn verified(info: Result<ProgramInfo, ProgramError>) -> Option<u32> {
 /// BTF in which type `id` is `out_of_memory()` and all below it are fillers.
 ///
 /// aya finds a function's id by its name in the whole kernel's types, parsed. The id is known here, so this minimal
-/// BTF is enough.
+/// BTF is enough. It still has several MB: a thread makes it while the maps and the first programs are loaded.
 fn function_btf(id: u32) -> Option<Btf> {
     let mut btf = Btf::new();
     let name = btf.add_string(OUT_OF_MEMORY);

@@ -3,12 +3,12 @@
 //! A scan and the kernel's creations and removals feed it in any order: a cgroup is the same whichever came first.
 //! Removed cgroups stay as tombstones, bounded in time and number. Pure: no file access, and time is an argument.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::name::Name;
-use crate::id::CgroupId;
+use crate::id::{CgroupId, into_printable};
 
 /// How long a removed cgroup is remembered: a late event or a slow consumer can still
 /// resolve it.
@@ -256,22 +256,25 @@ impl Tree {
         if id == self.root {
             return Some(b"/".to_vec());
         }
-        let mut names = Vec::new();
-        let mut at = id;
-        for _ in 0..levels {
-            let node = self.nodes.get(&at)?;
-            names.push(&node.name);
-            at = node.parent;
-            if at == self.root {
-                let mut path = Vec::with_capacity(PATH_BYTES);
-                for name in names.iter().rev() {
-                    path.push(b'/');
-                    name.append_to(&mut path);
-                }
-                return Some(path);
-            }
+        let mut path = Vec::with_capacity(PATH_BYTES);
+        self.write_path(id, levels, &mut path)?;
+        Some(path)
+    }
+
+    fn write_path(&self, id: CgroupId, levels: usize, path: &mut Vec<u8>) -> Option<()> {
+        if id == self.root {
+            return Some(());
         }
-        None
+        let node = self.nodes.get(&id)?;
+        self.write_path(node.parent, levels.checked_sub(1)?, path)?;
+        path.push(b'/');
+        node.name.append_to(path);
+        Some(())
+    }
+
+    /// The path as printable text.
+    pub(crate) fn printable_path(&self, id: CgroupId) -> Option<String> {
+        self.path(id).map(into_printable)
     }
 }
 

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use memchr::memchr2;
 use serde::de::DeserializeOwned;
+use serde_json::Deserializer;
 use tokio::task::JoinSet;
 
 use super::{HttpError, MAX_ANSWER_BYTES, failed};
@@ -12,6 +14,8 @@ use crate::runtimes::source::SourceError;
 
 /// Bytes of an element. A container has all its labels, ports and mounts there.
 pub(super) const MAX_ELEMENT_BYTES: usize = 1 << 20;
+/// An element without anything. It would take far more memory than text.
+const EMPTY: &[u8] = b"{}";
 
 /// An answer that is a listing.
 pub(in crate::runtimes) struct Elements {
@@ -23,7 +27,7 @@ pub(in crate::runtimes) struct Elements {
     _connection: JoinSet<()>,
 }
 
-/// The elements in a piece of the answer.
+/// The elements that end in a piece of the answer.
 pub(in crate::runtimes) struct Piece<T> {
     pub(in crate::runtimes) elements: Vec<T>,
     /// Elements that are empty, too long or of another form.
@@ -48,8 +52,8 @@ impl Elements {
         let request = self.request;
         match super::within(request, self.read()).await? {
             Some(data) => {
-                let cut = self.cutter.parse(&data);
-                cut.map(Some).map_err(|error| error.of(request))
+                let piece = self.cutter.cut(&data);
+                piece.map(Some).map_err(|error| error.of(request))
             }
             None if self.cutter.is_complete() => Ok(None),
             None => Err(HttpError::NoListing.of(request)),
@@ -67,6 +71,36 @@ impl Elements {
             return Err(HttpError::TooLong.of(self.request));
         }
         Ok(Some(data))
+    }
+}
+
+impl<T: DeserializeOwned> Piece<T> {
+    /// Takes an element that begins here and ends in this piece. Returns its length. Such elements are nearly all, and
+    /// this parses them without looking for their end first.
+    fn take_whole(&mut self, text: &[u8]) -> Option<usize> {
+        if text.starts_with(EMPTY) {
+            return None;
+        }
+        let mut texts = Deserializer::from_slice(text).into_iter();
+        let element = texts.next()?.ok()?;
+        let length = texts.byte_offset();
+        (length <= MAX_ELEMENT_BYTES).then(|| {
+            self.elements.push(element);
+            length
+        })
+    }
+
+    /// Takes an element; none where nothing is between two commas.
+    fn take(&mut self, text: &[u8]) {
+        let text = text.trim_ascii();
+        if text.is_empty() {
+            return;
+        }
+        let has_place = text != EMPTY && text.len() <= MAX_ELEMENT_BYTES;
+        match has_place.then(|| serde_json::from_slice(text)) {
+            Some(Ok(element)) => self.elements.push(element),
+            _ => self.invalid += 1,
+        }
     }
 }
 
@@ -100,38 +134,44 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    fn parse<T: DeserializeOwned>(&mut self, data: &[u8]) -> Result<Piece<T>, HttpError> {
-        let (mut elements, mut invalid) = (Vec::new(), 0);
-        self.cut(data, |element| {
-            let parsed = element.filter(|text| *text != b"{}");
-            match parsed.and_then(|text| serde_json::from_slice(text).ok()) {
-                Some(element) => elements.push(element),
-                None => invalid += 1,
-            }
-        })?;
-        Ok(Piece { elements, invalid })
-    }
-
-    /// Calls `found` with each element that ends in this piece; with `None` for one that is too long.
-    pub(super) fn cut(
-        &mut self,
-        data: &[u8],
-        mut found: impl FnMut(Option<&[u8]>),
-    ) -> Result<(), HttpError> {
-        let mut from = 0;
-        for (at, &byte) in data.iter().enumerate() {
+    /// The elements that end in this piece.
+    fn cut<T: DeserializeOwned>(&mut self, data: &[u8]) -> Result<Piece<T>, HttpError> {
+        let mut piece = Piece {
+            elements: Vec::new(),
+            invalid: 0,
+        };
+        let (mut from, mut next) = (0, 0);
+        while let Some(&byte) = data.get(next) {
+            let at = next;
+            next += 1;
             match self.at {
-                At::Text => match byte {
-                    b'"' => self.at = At::Array,
-                    b'\\' => self.at = At::Escape,
-                    _ => {}
-                },
+                // Most of an answer is text.
+                At::Text => {
+                    let rest = data.get(at..).unwrap_or_default();
+                    let Some(end) = memchr2(b'"', b'\\', rest) else {
+                        break;
+                    };
+                    next = at + end + 1;
+                    self.at = match rest.get(end) {
+                        Some(b'"') => At::Array,
+                        _ => At::Escape,
+                    };
+                }
                 At::Escape => self.at = At::Text,
                 At::Array => match byte {
                     b'"' => self.at = At::Text,
+                    b'{' if self.is_before_element() => {
+                        match piece.take_whole(data.get(at..).unwrap_or_default()) {
+                            Some(length) => {
+                                next = at + length;
+                                from = next;
+                            }
+                            None => self.depth = 1,
+                        }
+                    }
                     b'{' | b'[' => self.depth += 1,
                     b',' | b']' if self.depth == 0 => {
-                        self.end(data.get(from..at).unwrap_or_default(), &mut found);
+                        self.end(data.get(from..at).unwrap_or_default(), &mut piece);
                         from = at + 1;
                         if byte == b']' {
                             self.at = At::End;
@@ -149,7 +189,12 @@ impl Cutter {
         if matches!(self.at, At::Array | At::Text | At::Escape) {
             self.keep(data.get(from..).unwrap_or_default());
         }
-        Ok(())
+        Ok(piece)
+    }
+
+    /// Whether an object that begins here is an element, and no part of it was kept.
+    fn is_before_element(&self) -> bool {
+        self.depth == 0 && self.begun.is_empty() && !self.is_too_long
     }
 
     fn outside(&mut self, byte: u8) -> Result<(), HttpError> {
@@ -162,21 +207,18 @@ impl Cutter {
         Ok(())
     }
 
-    fn end(&mut self, rest: &[u8], found: &mut impl FnMut(Option<&[u8]>)) {
+    fn end<T: DeserializeOwned>(&mut self, rest: &[u8], piece: &mut Piece<T>) {
         if self.begun.is_empty() && !self.is_too_long {
-            let element = rest.trim_ascii();
-            if !element.is_empty() {
-                found((element.len() <= MAX_ELEMENT_BYTES).then_some(element));
-            }
+            piece.take(rest);
             return;
         }
         self.keep(rest);
-        let element = self.begun.trim_ascii();
-        if self.is_too_long || !element.is_empty() {
-            found((!self.is_too_long).then_some(element));
+        if std::mem::take(&mut self.is_too_long) {
+            piece.invalid += 1;
+        } else {
+            piece.take(&self.begun);
         }
         self.begun.clear();
-        self.is_too_long = false;
     }
 
     fn keep(&mut self, part: &[u8]) {
@@ -200,51 +242,48 @@ mod tests {
 
     use super::*;
 
-    fn cut(pieces: &[&[u8]]) -> Result<Vec<Option<String>>, HttpError> {
+    fn cut(text: &str) -> Result<Piece<Value>, HttpError> {
         let mut cutter = Cutter::default();
-        let mut all = Vec::new();
-        for piece in pieces {
-            cutter.cut(piece, |element| {
-                all.push(element.map(|text| String::from_utf8(text.to_vec()).unwrap()));
-            })?;
-        }
-        if cutter.is_complete() {
-            Ok(all)
-        } else {
-            Err(HttpError::NoListing)
-        }
+        let piece = cutter.cut(text.as_bytes())?;
+        cutter
+            .is_complete()
+            .then_some(piece)
+            .ok_or(HttpError::NoListing)
     }
 
     #[test]
     fn no_listing_is_an_error() {
         for text in ["", "{}", "[1", "nix", "[1] 2", "[\"a]", "[[1]", "7"] {
-            assert!(cut(&[text.as_bytes()]).is_err(), "{text}");
+            assert!(cut(text).is_err(), "{text}");
         }
         for text in ["[]", " null\n", "[ ]", "\n[\n]\n"] {
-            assert_eq!(cut(&[text.as_bytes()]).unwrap(), [], "{text}");
+            let piece = cut(text).unwrap();
+            assert!(piece.elements.is_empty() && piece.invalid == 0, "{text}");
         }
     }
 
     #[test]
     fn a_long_element_is_skipped_and_takes_no_memory() {
         let mut cutter = Cutter::default();
-        let mut found = Vec::new();
-        let mut cut =
-            |data: &[u8]| cutter.cut(data, |element| found.push(element.map(<[u8]>::len)));
-        cut(b"[{\"a\":\"").unwrap();
-        let piece = vec![b'x'; MAX_ELEMENT_BYTES / 4];
+        let mut next = |data: &[u8]| cutter.cut::<Value>(data).unwrap();
+        next(b"[{\"a\":\"");
+        let part = vec![b'x'; MAX_ELEMENT_BYTES / 4];
         for _ in 0..9 {
-            cut(&piece).unwrap();
+            next(&part);
         }
-        cut(b"\"}, {\"b\":1}]").unwrap();
+        let last = next(b"\"}, {\"b\":1}]");
         assert!(cutter.begun.capacity() <= MAX_ELEMENT_BYTES);
-        assert_eq!(found, [None, Some(7)]);
+        assert_eq!((last.invalid, last.elements), (1, vec![json!({"b": 1})]));
+        // All of it in one piece.
+        let long = "x".repeat(MAX_ELEMENT_BYTES);
+        let piece = cut(&format!("[{{\"a\":\"{long}\"}},{{\"b\":1}}]")).unwrap();
+        assert_eq!((piece.invalid, piece.elements.len()), (1, 1));
     }
 
     #[test]
     fn empty_elements_are_counted_and_nothing_else() {
         let text = format!("[{}{{}}]", "{},".repeat(100_000));
-        let piece: Piece<Value> = Cutter::default().parse(text.as_bytes()).unwrap();
+        let piece = cut(&text).unwrap();
         assert_eq!((piece.elements.capacity(), piece.invalid), (0, 100_001));
     }
 
@@ -267,26 +306,27 @@ mod tests {
         #[test]
         fn elements_come_whole_however_they_were_cut(
             values in prop::collection::vec(value(), 0..6),
-            size in 1_usize..40,
+            size in 1_usize..200,
             is_pretty: bool,
         ) {
             let array = Value::from(values.clone());
             let text = if is_pretty { format!("{array:#}") } else { array.to_string() };
-            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
             let mut cutter = Cutter::default();
-            let mut found: Vec<Value> = Vec::new();
-            for piece in pieces {
-                cutter
-                    .cut(piece, |element| found.push(serde_json::from_slice(element.unwrap()).unwrap()))
-                    .unwrap();
+            let (mut found, mut invalid) = (Vec::<Value>::new(), 0);
+            for piece in text.as_bytes().chunks(size) {
+                let piece = cutter.cut(piece).unwrap();
+                found.extend(piece.elements);
+                invalid += piece.invalid;
             }
             prop_assert!(cutter.is_complete());
-            prop_assert_eq!(found, values);
+            let (empty, others): (Vec<_>, Vec<_>) =
+                values.into_iter().partition(|value| *value == json!({}));
+            prop_assert_eq!((found, invalid), (others, empty.len()));
         }
 
         #[test]
         fn no_bytes_make_it_panic(data: Vec<u8>) {
-            let _ = Cutter::default().cut(&data, |_| {});
+            let _ = Cutter::default().cut::<Value>(&data);
         }
     }
 }

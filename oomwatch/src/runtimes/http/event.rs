@@ -78,6 +78,7 @@ impl Event {
         };
         let mut told = actor.attributes.unwrap_or_default();
         told.labels
+            .0
             .retain(|name, _| !NO_LABELS.contains(&name.as_str()));
         Ok(Some(Self { id, action, told }))
     }
@@ -115,7 +116,7 @@ impl Pending {
                 name: short(told.name),
                 image: short(told.image),
                 // Labels may be long. Only the event itself passes them on.
-                labels: Labels::new(),
+                labels: Labels::default(),
             });
         }
         Ok(())

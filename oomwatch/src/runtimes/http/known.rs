@@ -1,8 +1,11 @@
 //! The details of a container that both daemons give, in the forms that they have in common.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 
 use super::Told;
 use crate::{
@@ -13,8 +16,35 @@ use crate::{
     },
 };
 
-/// Labels. No value is ever null, but nothing depends on that.
-pub(in crate::runtimes) type Labels = BTreeMap<String, Option<String>>;
+/// Labels. A value that is null counts as none, though no daemon writes any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::runtimes) struct Labels(pub(in crate::runtimes) BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+
+        impl<'de> Visitor<'de> for Map {
+            type Value = Labels;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = BTreeMap::new();
+                while let Some((key, value)) = map.next_entry::<String, Option<String>>()? {
+                    if let Some(value) = value {
+                        labels.insert(key, value);
+                    }
+                }
+                Ok(Labels(labels))
+            }
+        }
+
+        deserializer.deserialize_map(Map)
+    }
+}
 
 /// The state of a container that was asked for.
 #[derive(Default, Deserialize)]
@@ -71,7 +101,6 @@ impl From<Told> for KnownContainer {
 impl KnownContainer {
     /// The container of a runtime.
     pub(in crate::runtimes) fn seen(self, runtime: &str, id: String) -> Seen {
-        let labels = self.labels.unwrap_or_default().into_iter();
         Seen {
             id,
             is_running: self.is_running,
@@ -82,9 +111,7 @@ impl KnownContainer {
                 image: self.image.and_then(labels::tag),
                 pod: self.pod.filter(|pod| !pod.is_empty()),
                 is_sandbox: self.is_sandbox,
-                labels: labels
-                    .filter_map(|(key, value)| Some((key, value?)))
-                    .collect(),
+                labels: self.labels.unwrap_or_default().0,
                 ..ContainerDetails::default()
             },
         }

@@ -1,8 +1,6 @@
 //! The way from a connected runtime to the watcher. Here it is known who speaks, so this module compares the runtime's
 //! word with the evidence.
 
-use std::collections::HashSet;
-
 use super::{
     Listing, Seen, Sightings, SourceError, key,
     listing::{self, LeftOut},
@@ -56,6 +54,10 @@ impl<'a> Connected<'a> {
     /// A container exists, or has new details. The source's own task looks up its cgroup here.
     pub(crate) async fn seen(&mut self, realm: &Realm, mut seen: Seen) -> Result<(), SourceError> {
         listing::fit(&mut seen.details);
+        self.pass_on(realm, seen).await
+    }
+
+    async fn pass_on(&mut self, realm: &Realm, seen: Seen) -> Result<(), SourceError> {
         let key = key(realm, seen.id);
         let cgroup_id = self.places.find(&key, &seen.place);
         let is_proven = cgroup_id.is_some() || !self.is_partial();
@@ -94,7 +96,7 @@ impl<'a> Connected<'a> {
         mut seen: Seen,
     ) -> Result<(), SourceError> {
         if listing.admit(realm, &mut seen) {
-            self.seen(realm, seen).await?;
+            self.pass_on(realm, seen).await?;
         }
         Ok(())
     }
@@ -102,8 +104,7 @@ impl<'a> Connected<'a> {
     /// The listing is complete.
     pub(crate) async fn listed(&mut self, listing: Listing) -> Result<(), SourceError> {
         let (api, left_out) = (self.sightings.api, listing.left_out);
-        let keys = listing.into_keys();
-        info!(source = %api, containers = keys.len(), "listed");
+        info!(source = %api, containers = listing.len(), "listed");
         if left_out.is_any() {
             let LeftOut {
                 invalid,
@@ -113,9 +114,8 @@ impl<'a> Connected<'a> {
             } = left_out;
             warn!(source = %api, invalid, repeated, surplus, stripped, "a part of a runtime's listing is left out");
         }
-        let known: HashSet<_> = keys.iter().collect();
-        self.places.retain(|key| known.contains(key));
-        drop(known);
+        self.places.retain(|key| listing.has(key));
+        let keys = listing.into_keys();
         self.send(Sighting::Listed { api, keys }).await
     }
 

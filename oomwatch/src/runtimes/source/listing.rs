@@ -1,7 +1,8 @@
 //! What a listing brings. A runtime may list anything: without bounds, a few MiB of text would take ten times the
 //! memory. Pure.
 
-use std::collections::{HashMap, hash_map::Entry};
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexSet;
 
 use super::Seen;
 use crate::{
@@ -27,8 +28,8 @@ const MAX_CONTAINER_BYTES: usize = 64 << 10;
 /// The containers of a listing so far, and what was left out.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Each with its place in the listing.
-    known: HashMap<RuntimeKey, usize>,
+    /// In the listing's order.
+    known: IndexSet<RuntimeKey, DefaultHashBuilder>,
     bytes_left: usize,
     labels_left: usize,
     pub(super) left_out: LeftOut,
@@ -50,7 +51,7 @@ pub(super) struct LeftOut {
 impl Default for Listing {
     fn default() -> Self {
         Self {
-            known: HashMap::new(),
+            known: IndexSet::default(),
             bytes_left: MAX_LISTED_BYTES,
             labels_left: MAX_LISTED_LABELS,
             left_out: LeftOut::default(),
@@ -71,21 +72,31 @@ impl Listing {
 
     /// Whether a container counts. Takes away the names and labels for which there is no room.
     pub(super) fn admit(&mut self, realm: &Realm, seen: &mut Seen) -> bool {
-        if ContainerId::new(&seen.id).is_err() {
+        if ContainerId::check(&seen.id).is_err() {
             self.left_out.invalid += 1;
             return false;
         }
-        let number = self.known.len();
-        match self.known.entry(super::key(realm, seen.id.clone())) {
-            Entry::Occupied(_) => self.left_out.repeated += 1,
-            Entry::Vacant(_) if number >= MAX_LISTED => self.left_out.surplus += 1,
-            Entry::Vacant(entry) => {
-                entry.insert(number);
-                self.bound(seen);
-                return true;
-            }
+        let key = super::key(realm, seen.id.clone());
+        if self.known.len() >= MAX_LISTED && !self.known.contains(&key) {
+            self.left_out.surplus += 1;
+            return false;
         }
-        false
+        let is_new = self.known.insert(key);
+        if is_new {
+            self.bound(seen);
+        } else {
+            self.left_out.repeated += 1;
+        }
+        is_new
+    }
+
+    /// Whether the listing has this container.
+    pub(super) fn has(&self, key: &RuntimeKey) -> bool {
+        self.known.contains(key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     fn bound(&mut self, seen: &mut Seen) {
@@ -95,7 +106,7 @@ impl Listing {
             self.left_out.stripped += 1;
         }
         self.labels_left -= seen.details.labels.len();
-        match self.bytes_left.checked_sub(bytes(&seen.details)) {
+        match self.bytes_left.checked_sub(fit(&mut seen.details)) {
             Some(left) => self.bytes_left = left,
             None => {
                 seen.details = ContainerDetails::default();
@@ -106,9 +117,7 @@ impl Listing {
 
     /// The containers, in the listing's order.
     pub(super) fn into_keys(self) -> Vec<RuntimeKey> {
-        let mut keys: Vec<_> = self.known.into_iter().collect();
-        keys.sort_unstable_by_key(|(_, number)| *number);
-        keys.into_iter().map(|(key, _)| key).collect()
+        self.known.into_iter().collect()
     }
 }
 
@@ -118,14 +127,18 @@ impl LeftOut {
     }
 }
 
-/// Takes away what is too long to wait for the watcher: the labels, or all.
-pub(super) fn fit(details: &mut ContainerDetails) {
-    if bytes(details) > MAX_CONTAINER_BYTES {
+/// Takes away what is too long to wait for the watcher: the labels, or all. Returns the bytes of the rest.
+pub(super) fn fit(details: &mut ContainerDetails) -> usize {
+    let mut size = bytes(details);
+    if size > MAX_CONTAINER_BYTES {
         details.labels.clear();
+        size = bytes(details);
     }
-    if bytes(details) > MAX_CONTAINER_BYTES {
+    if size > MAX_CONTAINER_BYTES {
         *details = ContainerDetails::default();
+        size = 0;
     }
+    size
 }
 
 /// Bytes of the text in a container's details.

@@ -14,6 +14,8 @@ use oomwatch_tests::{cgroup::Cgroup, host::Layout};
 
 /// How long the listing may be in coming.
 const ASKED_LIMIT: Duration = Duration::from_secs(20);
+/// What it says of itself.
+const INFO: &str = r#"{"CgroupDriver":"systemd"}"#;
 
 /// The cgroups and the socket, removed on drop.
 pub(super) struct Runtime {
@@ -110,11 +112,16 @@ fn respond(mut stream: &UnixStream, listing: &str, asked: &Sender<Instant>) -> i
         stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
         return Ok(true);
     }
-    let _ = asked.send(Instant::now());
-    let length = listing.len();
+    let answer = if request.contains(" /info") {
+        INFO
+    } else {
+        let _ = asked.send(Instant::now());
+        listing
+    };
+    let length = answer.len();
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{listing}"
+        "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{answer}"
     )?;
     Ok(false)
 }
