@@ -80,6 +80,13 @@ pub fn sched_process_exit_pid(_ctx: RawTracePointContext) -> u32 {
     0
 }
 
+/// The same in the classic tracepoint. The kernel skips the two for different causes: see [`pid`].
+#[tracepoint(category = "sched", name = "sched_process_exit")]
+pub fn sched_process_exit_too(_ctx: TracePointContext) -> u32 {
+    pid::exited();
+    0
+}
+
 /// Entry of `out_of_memory()`: keeps its `struct oom_control` for the marks to come.
 #[fentry(function = "out_of_memory")]
 pub fn out_of_memory_entry(ctx: FEntryContext) -> u32 {

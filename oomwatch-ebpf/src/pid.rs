@@ -6,6 +6,10 @@
 //! skip a classic tracepoint while a BPF program runs on this CPU. The counters, which user space reads in this tier,
 //! make up for it.
 //!
+//! The exit is watched twice. Since 7.x a raw tracepoint may be preempted, and the kernel skips its program for every
+//! task that exits on that CPU meanwhile (`recursion_misses` in the program's `fdinfo`). A classic tracepoint is not
+//! preempted. Whichever program comes first for a task takes the mark.
+//!
 //! A task that marks itself is described at once. Another victim is marked right after it was sent SIGKILL. Since
 //! 6.17 the tracepoint of its exit comes before the lock that the OOM killer holds. So the victim may be past that
 //! tracepoint before it is marked. So a thread that the kernel sends SIGKILL to is a suspect, and leaves its identity

@@ -1,10 +1,6 @@
-//! Owners of the hierarchy's directories, as `lstat` has them.
+//! The owner of a directory of the hierarchy, as `lstat` has it.
 
-use std::{
-    ffi::OsStr,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::Path,
-};
+use std::os::unix::fs::MetadataExt as _;
 
 use super::hierarchy::Hierarchy;
 use crate::topology::owners::{MadeBy, Owners};
@@ -13,29 +9,15 @@ use crate::topology::owners::{MadeBy, Owners};
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 impl Owners for Hierarchy {
-    fn made_in(&self, parent: &[u8]) -> MadeBy {
-        let mut directory = self.mount().to_owned();
-        let mut made_by = made_in(&directory);
-        let names = parent.split(|&byte| byte == b'/');
-        for name in names.filter(|name| !name.is_empty()) {
-            if made_by != MadeBy::Root {
-                break;
-            }
-            directory.push(OsStr::from_bytes(name));
-            made_by = made_in(&directory);
+    fn owner(&self, directory: &[u8]) -> MadeBy {
+        let Ok(metadata) = self.directory(directory).symlink_metadata() else {
+            return MadeBy::Unknown;
+        };
+        match metadata.uid() {
+            0 if metadata.mode() & WRITABLE_BY_OTHERS == 0 => MadeBy::Root,
+            0 => MadeBy::Unknown,
+            user => MadeBy::User(user),
         }
-        made_by
-    }
-}
-
-fn made_in(directory: &Path) -> MadeBy {
-    let Ok(metadata) = directory.symlink_metadata() else {
-        return MadeBy::Unknown;
-    };
-    match metadata.uid() {
-        0 if metadata.mode() & WRITABLE_BY_OTHERS == 0 => MadeBy::Root,
-        0 => MadeBy::Unknown,
-        user => MadeBy::User(user),
     }
 }
 
@@ -46,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_that_is_not_roots_decides() {
+    fn a_directory_is_roots_if_nobody_else_writes_to_it() {
         if !rustix::process::geteuid().is_root() {
             println!("not run: needs root");
             return;
@@ -56,14 +38,14 @@ mod tests {
         let hierarchy = Hierarchy::at(mount.path());
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(mount.path(), open).unwrap();
-        assert_eq!(hierarchy.made_in(b"/a/b/c"), MadeBy::Root);
+        assert_eq!(hierarchy.owner(b"/"), MadeBy::Root);
+        assert_eq!(hierarchy.owner(b"/a/b/c"), MadeBy::Root);
         chown(mount.path().join("a/b"), Some(1000), None).unwrap();
-        assert_eq!(hierarchy.made_in(b"/a"), MadeBy::Root);
-        assert_eq!(hierarchy.made_in(b"/a/b"), MadeBy::User(1000));
-        assert_eq!(hierarchy.made_in(b"/a/b/c"), MadeBy::User(1000));
+        assert_eq!(hierarchy.owner(b"/a"), MadeBy::Root);
+        assert_eq!(hierarchy.owner(b"/a/b"), MadeBy::User(1000));
         let shared = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(mount.path().join("a"), shared).unwrap();
-        assert_eq!(hierarchy.made_in(b"/a"), MadeBy::Unknown);
-        assert_eq!(hierarchy.made_in(b"/gone"), MadeBy::Unknown);
+        assert_eq!(hierarchy.owner(b"/a"), MadeBy::Unknown);
+        assert_eq!(hierarchy.owner(b"/gone"), MadeBy::Unknown);
     }
 }

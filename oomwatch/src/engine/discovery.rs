@@ -158,17 +158,31 @@ impl Engine {
             })
     }
 
-    /// Who made a cgroup. Within a batch of records a directory is looked at once: all of them are older.
+    /// Who made a cgroup.
     fn made_by(&mut self, cgroup: CgroupId) -> MadeBy {
-        let Some(parent) = self.tree.parent(cgroup) else {
-            return MadeBy::Unknown;
-        };
-        if let Some(&known) = self.made_in.get(&parent) {
-            return known;
+        let parent = self.tree.parent(cgroup);
+        parent.map_or(MadeBy::Unknown, |parent| self.made_in(parent))
+    }
+
+    /// Who makes cgroups in a directory: the first owner on the way from the root that is not root. Within a batch of
+    /// records each directory is looked at once. All of them are older.
+    fn made_in(&mut self, directory: CgroupId) -> MadeBy {
+        let mut made_by = MadeBy::Root;
+        let mut unknown = Vec::new();
+        for id in self.tree.lineage(directory) {
+            if let Some(&known) = self.made_in.get(&id) {
+                made_by = known;
+                break;
+            }
+            unknown.push(id);
         }
-        let path = self.tree.path(parent);
-        let made_by = path.map_or(MadeBy::Unknown, |path| self.owners.made_in(&path));
-        self.made_in.insert(parent, made_by);
+        for id in unknown.into_iter().rev() {
+            if made_by == MadeBy::Root {
+                let path = self.tree.path(id);
+                made_by = path.map_or(MadeBy::Unknown, |path| self.owners.owner(&path));
+            }
+            self.made_in.insert(id, made_by);
+        }
         made_by
     }
 

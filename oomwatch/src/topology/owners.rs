@@ -17,8 +17,8 @@ pub(crate) enum MadeBy {
 
 /// Looks at directories of the hierarchy.
 pub(crate) trait Owners: fmt::Debug + Send + Sync {
-    /// Who makes cgroups in the one with this path: the first on the way from the root that is not root's.
-    fn made_in(&self, parent: &[u8]) -> MadeBy;
+    /// Who makes cgroups in the one with this path, as far as its own directory says.
+    fn owner(&self, directory: &[u8]) -> MadeBy;
 }
 
 /// A host on which all directories are root's.
@@ -28,7 +28,7 @@ pub(crate) struct AllRoots;
 
 #[cfg(any(test, feature = "bench"))]
 impl Owners for AllRoots {
-    fn made_in(&self, _parent: &[u8]) -> MadeBy {
+    fn owner(&self, _directory: &[u8]) -> MadeBy {
         MadeBy::Root
     }
 }

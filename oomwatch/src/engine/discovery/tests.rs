@@ -32,8 +32,8 @@ const NOW: Now = Now {
 struct Mixed;
 
 impl Owners for Mixed {
-    fn made_in(&self, parent: &[u8]) -> MadeBy {
-        if parent.starts_with(b"/users") {
+    fn owner(&self, directory: &[u8]) -> MadeBy {
+        if directory == b"/users" {
             MadeBy::User(1000)
         } else {
             MadeBy::Root
@@ -139,6 +139,18 @@ fn a_users_cgroup_gets_no_name_and_takes_no_place() {
     assert_eq!(real.details.name.as_deref(), Some("billing"));
     assert_eq!(event.identity(), Identity::Runtime);
     assert_eq!(identity(&engine, A), Some(Identity::Claimed));
+}
+
+#[test]
+fn what_root_made_below_a_users_directory_is_a_claim() {
+    let mut engine = engine();
+    engine.learn(INNER, USERS, b"roots.slice");
+    engine.learn(A, INNER, &scope());
+    assert_eq!(identity(&engine, A), Some(Identity::Claimed));
+    let realm = engine
+        .container(A)
+        .and_then(|there| there.details.realm.clone());
+    assert_eq!(realm.as_deref(), Some("uid:1000"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Without BTF: three programs that read no structure of the kernel.
+//! Without BTF: four programs that read no structure of the kernel.
 
 mod format;
 
@@ -21,6 +21,7 @@ use crate::{probe::privilege::may_load_programs, tier::Tier};
 const MARK: &str = "mark_victim_pid";
 const SIGNAL: &str = "signal_generate_pid";
 const EXIT: &str = "sched_process_exit_pid";
+const EXIT_TOO: &str = "sched_process_exit_too";
 
 /// Loads and attaches the programs that need no knowledge of the kernel's types.
 ///
@@ -40,6 +41,8 @@ pub(super) fn start(config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let mut programs = load_object(loader, &kernel, config)?;
     // The exit first: a victim that is marked is waited for.
     attach_exit(&mut programs).map_err(|source| attach_error(EXIT, source))?;
+    attach_classic(&mut programs, EXIT_TOO, ("sched", "sched_process_exit"))
+        .map_err(|source| attach_error(EXIT_TOO, source))?;
     let signal = signal
         .map_err(BoxedError::from)
         .and_then(|()| attach_classic(&mut programs, SIGNAL, ("signal", "signal_generate")));
