@@ -23,6 +23,9 @@ struct Container {
     pod: Option<String>,
     runtime: Option<String>,
     identity: Option<String>,
+    realm: Option<String>,
+    /// The container that a claimed one is in.
+    inside: Option<String>,
     cgroup_path: Option<String>,
     kills: Option<u64>,
     counter_only: Option<u64>,
@@ -132,10 +135,21 @@ impl Container {
             name,
             pod,
             shown(&self.runtime),
-            shown(&self.identity),
+            self.evidence(),
             kills,
             shown(&self.cgroup_path),
         ]
+    }
+
+    /// On what evidence it has its id. Of a claim as in an event's text: what it is in, or who made it.
+    fn evidence(&self) -> String {
+        let identity = self.identity.as_deref().unwrap_or("-");
+        let text = match (identity, &self.inside, &self.realm) {
+            ("claimed", Some(outer), _) => format!("claimed, in {}", short(outer)),
+            ("claimed", None, Some(made_by)) => format!("claimed, by {made_by}"),
+            _ => identity.to_owned(),
+        };
+        printable(text.as_bytes())
     }
 }
 
@@ -319,6 +333,8 @@ mod tests {
             pod: Some("web-0".into()),
             runtime: None,
             identity: Some("path".into()),
+            realm: None,
+            inside: None,
             cgroup_path: Some("/kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope".into()),
             kills: Some(12),
             counter_only: Some(1),
@@ -333,6 +349,20 @@ mod tests {
         app (0123456789ab)  blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         web-1               blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         ");
+    }
+
+    #[test]
+    fn a_claim_says_what_it_is_in_or_who_made_it() {
+        let claim = |realm: &str, inside: Option<&str>| Container {
+            identity: Some("claimed".into()),
+            realm: Some(realm.into()),
+            inside: inside.map(Into::into),
+            ..container("web-1", None)
+        };
+        assert_eq!(claim("uid:1000", None).evidence(), "claimed, by uid:1000");
+        let nested = claim("in:7", Some(LONG));
+        assert_eq!(nested.evidence(), "claimed, in 0123456789ab");
+        assert_eq!(container("web-1", None).evidence(), "path");
     }
 
     #[test]
