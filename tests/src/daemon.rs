@@ -23,6 +23,8 @@ pub use totals::{ContainerTotals, Stopped};
 /// Generous: an emulated processor verifies a program in seconds, not in milliseconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// As many of its lines as tell why an event did not come.
+const LAST_LINES: usize = 20;
 
 /// A running daemon; killed on drop.
 #[derive(Debug)]
@@ -117,7 +119,16 @@ impl Daemon {
             .wait(limit, |output| {
                 output.events.iter().find(|event| wanted(event)).cloned()
             })
-            .with_context(|| format!("no event {what} within {limit:?}"))
+            .with_context(|| {
+                let output = self.collector.snapshot();
+                let told = output.events.iter().map(ToString::to_string);
+                let last = |lines: Vec<String>| {
+                    let skipped = lines.len().saturating_sub(LAST_LINES);
+                    lines[skipped..].join("\n")
+                };
+                let (told, wrote) = (last(told.collect()), last(output.errors));
+                format!("no event {what} within {limit:?}; it told\n{told}\nand wrote\n{wrote}")
+            })
     }
 
     /// Whether there was such an event by now.

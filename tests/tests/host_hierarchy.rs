@@ -1,6 +1,11 @@
 //! Hierarchies as others may make them, and a daemon that has few descriptors to look at them.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Result;
 use oomwatch_tests::{
@@ -14,6 +19,10 @@ const HOG: &str = env!("CARGO_BIN_EXE_oom-hog");
 const LIMIT: Duration = Duration::from_secs(30);
 /// Enough for the daemon, and less than two for each of sixty levels.
 const FEW: &str = "110";
+
+/// A small ring overflows while thousands of cgroups are made, and a record of another test may be among the lost
+/// ones. So these tests run one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A kill in the lowest cgroup is told of the container at the top.
 fn kill_in_the_deepest(daemon: &Daemon, limited: &Limited, chain: &Chain) -> Result<()> {
@@ -32,6 +41,7 @@ fn kill_in_the_deepest(daemon: &Daemon, limited: &Limited, chain: &Chain) -> Res
 /// There was one open directory for each level, and no start where they did not suffice.
 #[test]
 fn nested_cgroups_take_no_descriptors() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let oomwatch = host::oomwatch().unwrap();
     let Some(layout) = host::layout_or_skip("nested_cgroups_take_no_descriptors", &oomwatch) else {
         return;
@@ -54,6 +64,7 @@ fn nested_cgroups_take_no_descriptors() {
 /// is made while the daemon runs had none left at some 5,700. To make more takes the kernel minutes.
 #[test]
 fn thousands_of_nested_cgroups_are_scanned() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let oomwatch = host::oomwatch().unwrap();
     let test = "thousands_of_nested_cgroups_are_scanned";
     let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
@@ -71,6 +82,7 @@ fn thousands_of_nested_cgroups_are_scanned() {
 /// `scan-fails-once`: it was only made again when records were lost again.
 #[test]
 fn a_scan_that_has_no_descriptor_is_made_again() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let oomwatch = host::oomwatch().unwrap();
     let test = "a_scan_that_has_no_descriptor_is_made_again";
     let Some(layout) = host::layout_or_skip(test, &oomwatch) else {
