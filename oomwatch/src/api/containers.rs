@@ -29,6 +29,8 @@ struct Containers {
 #[derive(Serialize)]
 struct Container {
     id: String,
+    /// `runtime/realm/id`, where all three are known.
+    key: Option<String>,
     cgroup_id: u64,
     cgroup_path: Option<String>,
     name: Option<String>,
@@ -60,6 +62,7 @@ impl Container {
         };
         Self {
             id: container.id.as_str().to_owned(),
+            key: container.key().map(|key| printable(key.as_bytes())),
             cgroup_id: container.cgroup_id.0,
             cgroup_path: registered.cgroup_path,
             name: text(&details.name),

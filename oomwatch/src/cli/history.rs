@@ -2,18 +2,21 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufWriter, Write, stdout},
+    io::{self, BufWriter, Write, stderr, stdout},
     ops::ControlFlow,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::PathBuf,
 };
 
-use oomwatch::{History, HistoryEntry, HistoryFilter};
+use oomwatch::{History, HistoryEntry, HistoryFilter, printable};
 
 use super::{HistoryArgs, HistoryOutput, StoreArgs, exit::Exit, output};
 
 /// Default state directory of a daemon.
 const DEFAULT_STATE_DIR: &str = "/var/lib/oomwatch";
+
+/// Keys that a warning names.
+const NAMED_KEYS: usize = 8;
 
 /// The state directory that the service manager made. The first, if it made several.
 fn service_state_dir() -> Option<PathBuf> {
@@ -36,9 +39,11 @@ pub(crate) fn history(args: HistoryArgs) -> anyhow::Result<Exit> {
     let dir = args.state_dir.clone().or_else(service_state_dir);
     let history = History::open(dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
     let form = args.output;
+    let filter = filter(args);
+    warn_of_several(&history, &filter)?;
     let mut stream = BufWriter::new(stdout().lock());
     let mut written = Ok(());
-    history.each(&filter(args), |entry| {
+    history.each(&filter, |entry| {
         written = write_entry(&mut stream, &entry, form);
         match written {
             Ok(()) => ControlFlow::Continue(()),
@@ -46,6 +51,25 @@ pub(crate) fn history(args: HistoryArgs) -> anyhow::Result<Exit> {
         }
     })?;
     output::written(written.and_then(|()| stream.flush()))
+}
+
+/// Names on stderr the containers that one word means: their events are mixed.
+fn warn_of_several(history: &History, filter: &HistoryFilter) -> anyhow::Result<()> {
+    let Some(word) = &filter.container else {
+        return Ok(());
+    };
+    let keys = history.keys(filter, NAMED_KEYS + 1)?;
+    if keys.len() > 1 {
+        let more = if keys.len() > NAMED_KEYS { ", ..." } else { "" };
+        let named: Vec<_> = keys.iter().take(NAMED_KEYS).map(String::as_str).collect();
+        let _ = writeln!(
+            stderr(),
+            "oomwatch: several containers are called {}, and these are the events of all: name one of {}{more}",
+            printable(word.as_bytes()),
+            printable(named.join(", ").as_bytes()),
+        );
+    }
+    Ok(())
 }
 
 fn filter(args: HistoryArgs) -> HistoryFilter {

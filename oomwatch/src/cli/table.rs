@@ -1,6 +1,9 @@
 //! `oomwatch list` and `status`: the running daemon's answer as a table.
 
-use std::io::{IsTerminal as _, Write as _, stdout};
+use std::{
+    collections::HashMap,
+    io::{IsTerminal as _, Write as _, stdout},
+};
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -18,6 +21,8 @@ struct Containers {
 #[derive(Deserialize)]
 struct Container {
     id: String,
+    /// Missing in the answers of older daemons.
+    key: Option<String>,
     name: Option<String>,
     namespace: Option<String>,
     pod: Option<String>,
@@ -101,14 +106,20 @@ fn containers(all: &[Container], width: Option<u16>) -> String {
     if let Some(kills) = table.column_mut(4) {
         kills.set_cell_alignment(CellAlignment::Right);
     }
+    let mut alike: HashMap<&str, usize> = HashMap::new();
     for container in all {
-        table.add_row(container.row());
+        *alike.entry(&container.id).or_default() += 1;
+    }
+    for container in all {
+        let is_unique = alike.get(container.id.as_str()) == Some(&1);
+        table.add_row(container.row(is_unique));
     }
     text(table)
 }
 
 impl Container {
-    fn row(&self) -> [String; 6] {
+    /// An id that is not unique is shown as the key, which commands take in its place.
+    fn row(&self, is_unique: bool) -> [String; 6] {
         let shown = |text: &Option<String>| {
             let text = text.as_deref().unwrap_or("-");
             printable(text.as_bytes())
@@ -117,7 +128,10 @@ impl Container {
             (Some(namespace), Some(pod)) => printable(format!("{namespace}/{pod}").as_bytes()),
             (namespace, pod) => shown(if pod.is_some() { pod } else { namespace }),
         };
-        let id = short(&self.id);
+        let id = match &self.key {
+            Some(key) if !is_unique => key,
+            _ => short(&self.id),
+        };
         let name = match &self.name {
             Some(name) if *name != self.id => format!(
                 "{} ({})",
@@ -328,6 +342,7 @@ mod tests {
     fn container(id: &str, name: Option<&str>) -> Container {
         Container {
             id: id.into(),
+            key: None,
             name: name.map(Into::into),
             namespace: Some("blue".into()),
             pod: Some("web-0".into()),
@@ -349,6 +364,20 @@ mod tests {
         app (0123456789ab)  blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         web-1               blue/web-0  -        path         13  /kubepods.slice/kubepods-pod0f2a5c1e.slice/x.scope
         ");
+    }
+
+    #[test]
+    fn of_two_with_one_id_the_keys_are_shown() {
+        let of_realm = |realm: &str| Container {
+            key: Some(format!("containerd/{realm}/web-1")),
+            ..container("web-1", Some("app"))
+        };
+        let other = container("web-2", None);
+        let table = containers(&[of_realm("default"), of_realm("k8s.io"), other], None);
+        let first = |line: &str| line.split("  ").next().unwrap().to_owned();
+        let shown: Vec<_> = table.lines().skip(1).map(first).collect();
+        let keys = ["app (containerd/default/web-1)", "app (containerd/k8s.io/web-1)", "web-2"];
+        assert_eq!(shown, keys);
     }
 
     #[test]

@@ -44,12 +44,13 @@ pub(crate) fn container_at(cgroup_id: CgroupId, path: &str) -> Option<Container>
     })
 }
 
-/// The place that this cgroup is, if it is a pod's or an engine's and no container.
+/// The place that this cgroup is, if it is a pod's or an engine's. A sandbox is a container too, and a place where nobody
+/// looks for containers.
 pub(crate) fn place_at(path: &str) -> Option<PathPlace> {
     let identity = path::identify(path)?;
     matches!(
         identity.kind,
-        Kind::Pod | Kind::Build | Kind::Monitor | Kind::Overhead
+        Kind::Pod | Kind::Sandbox | Kind::Build | Kind::Monitor | Kind::Overhead
     )
     .then(|| PathPlace {
         kind: identity.kind,
@@ -119,6 +120,7 @@ fn details(identity: PathIdentity) -> ContainerDetails {
         realm: realm.map(str::to_owned),
         runtime: identity.runtime.map(|runtime| runtime.as_str().to_owned()),
         pod_uid: identity.pod_uid,
+        is_sandbox: (identity.kind == Kind::Sandbox).then_some(true),
         ..ContainerDetails::default()
     }
 }
@@ -141,7 +143,9 @@ mod tests {
             assert!(unit_at(CgroupId(1), &path).is_none(), "{path}");
         }
         let sandbox = container_at(CgroupId(1), &format!("/kata_sandboxed_pod/{ID}"));
-        assert_eq!(sandbox.unwrap().id.as_str(), ID);
+        let sandbox = sandbox.unwrap();
+        assert_eq!(sandbox.id.as_str(), ID);
+        assert_eq!(sandbox.details.is_sandbox, Some(true));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params_from_iter, types::Value,
+};
 
 use super::{
     StoreError, files,
@@ -72,6 +74,7 @@ pub struct History {
 
 /// A place between two entries.
 type Place = (i64, i64);
+const BEGINNING: Place = (i64::MIN, i64::MIN);
 
 impl History {
     /// Opens the history in a state directory.
@@ -143,11 +146,29 @@ impl History {
         Ok(())
     }
 
+    /// The keys `runtime/realm/id` of the containers whose events are wanted, at most `limit`. More than one says that
+    /// the filter's container is ambiguous. Containers without a key are not among them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn keys(&self, filter: &HistoryFilter, limit: usize) -> Result<Vec<String>, StoreError> {
+        let sql = format!(
+            "SELECT DISTINCT container_key FROM event
+             WHERE container_key IS NOT NULL AND {WANTED} ORDER BY container_key LIMIT ?7"
+        );
+        let keys = || {
+            let mut statement = self.connection.prepare(&sql)?;
+            let wanted = wanted(filter, BEGINNING, limit);
+            let rows = statement.query_map(params_from_iter(wanted), |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()
+        };
+        keys().map_err(|error| StoreError::new("read", &self.path, error))
+    }
+
     /// The place before the first wanted entry; `None` if there is none.
     fn start(&self, filter: &HistoryFilter) -> Result<Option<Place>, rusqlite::Error> {
-        let beginning = (i64::MIN, i64::MIN);
         let Some(limit) = filter.limit else {
-            return Ok(Some(beginning));
+            return Ok(Some(BEGINNING));
         };
         let Some(skipped) = limit.checked_sub(1) else {
             return Ok(None);
@@ -156,22 +177,14 @@ impl History {
             "SELECT time_ns, number FROM event WHERE {WANTED}
              ORDER BY time_ns DESC, number DESC LIMIT 1 OFFSET ?7"
         );
-        let skipped = i64::try_from(skipped).unwrap_or(i64::MAX);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         let first = self.connection.query_row(
             &sql,
-            params![
-                since(filter),
-                filter.container,
-                filter.pod,
-                filter.namespace,
-                beginning.0,
-                beginning.1,
-                skipped
-            ],
+            params_from_iter(wanted(filter, BEGINNING, skipped)),
             |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.saturating_sub(1))),
         );
         // Fewer than the limit: all of them.
-        Ok(Some(first.optional()?.unwrap_or(beginning)))
+        Ok(Some(first.optional()?.unwrap_or(BEGINNING)))
     }
 
     fn page(
@@ -184,18 +197,7 @@ impl History {
              ORDER BY time_ns, number LIMIT ?7"
         );
         let mut statement = self.connection.prepare(&sql)?;
-        let rows = statement.query_map(
-            params![
-                since(filter),
-                filter.container,
-                filter.pod,
-                filter.namespace,
-                after.0,
-                after.1,
-                i64::try_from(PAGE).unwrap_or(i64::MAX)
-            ],
-            entry,
-        )?;
+        let rows = statement.query_map(params_from_iter(wanted(filter, after, PAGE)), entry)?;
         rows.collect()
     }
 }
@@ -212,10 +214,18 @@ const WANTED: &str = "
     AND (?4 IS NULL OR namespace = ?4)
     AND (time_ns, number) > (?5, ?6)";
 
-fn since(filter: &HistoryFilter) -> i64 {
-    filter
-        .since_unix_time_ns
-        .map_or(i64::MIN, schema::stored_time)
+/// The parameters of [`WANTED`], and a number of rows.
+fn wanted(filter: &HistoryFilter, after: Place, rows: usize) -> [Value; 7] {
+    let since = filter.since_unix_time_ns;
+    [
+        since.map_or(i64::MIN, schema::stored_time).into(),
+        filter.container.clone().into(),
+        filter.pod.clone().into(),
+        filter.namespace.clone().into(),
+        after.0.into(),
+        after.1.into(),
+        i64::try_from(rows).unwrap_or(i64::MAX).into(),
+    ]
 }
 
 fn entry(row: &Row<'_>) -> Result<(Place, HistoryEntry), rusqlite::Error> {

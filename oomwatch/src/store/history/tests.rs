@@ -87,6 +87,32 @@ fn a_container_is_found_by_id_by_the_beginning_of_a_long_one_and_by_name() {
 }
 
 #[test]
+fn one_id_of_two_realms_is_two_keys() {
+    let dir = state_dir();
+    let (mut database, _files) = filled(dir.path());
+    let of_realm = |time, realm: &str| {
+        let details = ContainerDetails {
+            runtime: Some("containerd".into()),
+            realm: Some(realm.into()),
+            ..details("app", "p1", "blue")
+        };
+        event_in(time, "web-1", details).into()
+    };
+    let batch = Batch {
+        events: vec![of_realm(6, "b"), of_realm(7, "a"), of_realm(8, "b")],
+        ..Batch::default()
+    };
+    database.write(&batch, BOOT).unwrap();
+    let history = History::open(dir.path()).unwrap();
+    let keys = |container: &str, limit| history.keys(&of_container(container), limit).unwrap();
+    assert_eq!(keys("web-1", 9), ["containerd/a/web-1", "containerd/b/web-1"]);
+    assert_eq!(keys("web-1", 1), ["containerd/a/web-1"]);
+    assert_eq!(keys("containerd/b/web-1", 9), ["containerd/b/web-1"]);
+    assert_eq!(keys("web-10", 9), [""; 0]);
+    assert_eq!(seconds(dir.path(), &of_container("containerd/b/web-1")), [6, 8]);
+}
+
+#[test]
 fn filters_are_all_to_be_met() {
     let dir = state_dir();
     let _daemon = filled(dir.path());
