@@ -26,6 +26,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// As many of its lines as tell why an event did not come.
 const LAST_LINES: usize = 20;
 
+fn last(mut lines: Vec<String>) -> String {
+    let skipped = lines.len().saturating_sub(LAST_LINES);
+    lines.split_off(skipped).join("\n")
+}
+
 /// A running daemon; killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
@@ -122,10 +127,6 @@ impl Daemon {
             .with_context(|| {
                 let output = self.collector.snapshot();
                 let told = output.events.iter().map(ToString::to_string);
-                let last = |lines: Vec<String>| {
-                    let skipped = lines.len().saturating_sub(LAST_LINES);
-                    lines[skipped..].join("\n")
-                };
                 let (told, wrote) = (last(told.collect()), last(output.errors));
                 format!("no event {what} within {limit:?}; it told\n{told}\nand wrote\n{wrote}")
             })

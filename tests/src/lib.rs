@@ -7,6 +7,7 @@
 //! A scenario never believes one witness alone. It compares what it spawned itself, what the
 //! kernel counted and logged, and what oomwatch reported.
 
+pub mod api_server;
 pub mod cgroup;
 pub mod collector;
 pub mod daemon;

@@ -376,7 +376,11 @@ mod tests {
         let table = containers(&[of_realm("default"), of_realm("k8s.io"), other], None);
         let first = |line: &str| line.split("  ").next().unwrap().to_owned();
         let shown: Vec<_> = table.lines().skip(1).map(first).collect();
-        let keys = ["app (containerd/default/web-1)", "app (containerd/k8s.io/web-1)", "web-2"];
+        let keys = [
+            "app (containerd/default/web-1)",
+            "app (containerd/k8s.io/web-1)",
+            "web-2",
+        ];
         assert_eq!(shown, keys);
     }
 

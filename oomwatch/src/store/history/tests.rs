@@ -105,11 +105,17 @@ fn one_id_of_two_realms_is_two_keys() {
     database.write(&batch, BOOT).unwrap();
     let history = History::open(dir.path()).unwrap();
     let keys = |container: &str, limit| history.keys(&of_container(container), limit).unwrap();
-    assert_eq!(keys("web-1", 9), ["containerd/a/web-1", "containerd/b/web-1"]);
+    assert_eq!(
+        keys("web-1", 9),
+        ["containerd/a/web-1", "containerd/b/web-1"]
+    );
     assert_eq!(keys("web-1", 1), ["containerd/a/web-1"]);
     assert_eq!(keys("containerd/b/web-1", 9), ["containerd/b/web-1"]);
     assert_eq!(keys("web-10", 9), [""; 0]);
-    assert_eq!(seconds(dir.path(), &of_container("containerd/b/web-1")), [6, 8]);
+    assert_eq!(
+        seconds(dir.path(), &of_container("containerd/b/web-1")),
+        [6, 8]
+    );
 }
 
 #[test]

@@ -124,5 +124,6 @@ const CRI: &[(&str, Scenario)] = &[
     ("cri_restart", |it| killed::restart(it, &Cri::SYSTEMD)),
     ("cri_pod_limit", |it| killed::init(it, &Cri::POD_LIMIT)),
     ("cri_sandbox", cri::sandbox_killed),
+    ("cri_forged", claimed::forged_pod),
     ("cri_cgroupfs_init", |it| killed::init(it, &Cri::CGROUPFS)),
 ];

@@ -1,24 +1,38 @@
 //! What takes a container's name without being it, beside real runtimes.
 
-use std::os::unix::fs::chown;
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::{fs::chown, net::UnixStream},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{
-    Docker, HOG_IMAGE, LIMIT_BYTES, Podman, Runtime,
+    Cri, Docker, HOG_IMAGE, LIMIT_BYTES, Podman, Runtime,
     ctr::{Ctr, OOM},
-    killed, tools,
+    killed::{self, ON_SIGNAL},
+    tools,
 };
 use crate::{
+    api_server::ApiServer,
     cgroup::Cgroup,
     event::Event,
-    guest::{case::Case, context::Context, report::Outcome},
+    guest::{
+        case::{Case, KILL_LIMIT},
+        context::Context,
+        report::Outcome,
+    },
+    wait::wait_until,
 };
 
 const HOG: &str = "claimed-hog";
 const NOBODY: u32 = 65_534;
 const CONTROL: &str = "/run/oomwatch-claimed.sock";
+/// Where a pod has it.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const WAITS: &str = "exec sleep 1000";
 
 /// A user's cgroup with the id of a real Docker container, of which all is published: the event is a claim without
@@ -32,12 +46,7 @@ pub(super) fn forged(context: &Context) -> Result<Outcome> {
     let more = ["--publish", "containerd=always", "--control", CONTROL];
     let mut case = killed::start(context, &Docker, &more)?;
     let id = Docker.run(context, context.scenario, WAITS)?;
-    let user = context.cgroup("claimed-user")?;
-    user.enable_memory()?;
-    chown(user.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
-    let forged = user.child(Docker.cgroup(&id))?;
-    chown(forged.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
-    forged.limit_memory(LIMIT_BYTES)?;
+    let (_user, forged) = forge(context, &Docker.cgroup(&id))?;
 
     let claim = lose(context, &mut case, &forged)?;
     ensure!(claim.text("quality.identity")? == "claimed", "{claim}");
@@ -84,6 +93,82 @@ pub(super) fn forged(context: &Context) -> Result<Outcome> {
         "a claim without a name, and the container's own kill; {} OOM events of containerd",
         events.count(OOM, &id)
     )))
+}
+
+/// The same with a pod's container, of which Kubernetes is told, and which has metrics.
+pub(super) fn forged_pod(context: &Context) -> Result<Outcome> {
+    if let Some(skip) = context.dry_skip() {
+        return Ok(skip);
+    }
+    let runtime = Cri::SYSTEMD;
+    runtime.start(context)?;
+    let server = ApiServer::start(Path::new(SERVICE_ACCOUNT))?;
+    let more = ["--publish", "kubernetes", "--control", CONTROL];
+    let mut case = killed::start_in(context, &runtime, &more, server.environment())?;
+    let id = runtime.run(context, context.scenario, ON_SIGNAL)?;
+    let (_user, forged) = forge(context, &runtime.cgroup(&id))?;
+    let claim = lose(context, &mut case, &forged)?;
+    ensure!(claim.text("quality.identity")? == "claimed", "{claim}");
+    for name in ["container.name", "container.pod", "container.namespace"] {
+        ensure!(claim.text_or_null(name)?.is_none(), "{name} of {claim}");
+    }
+    let of_pod = |text: &str| {
+        let lines = text.lines();
+        let ours = lines.filter(|line| {
+            line.starts_with("container_oom_kills_total{") && line.contains(r#"namespace="shop""#)
+        });
+        ours.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let metrics = of_pod(&metrics()?);
+    ensure!(
+        metrics.iter().all(|line| line.ends_with(" 0")),
+        "a claim in {metrics:?}"
+    );
+    ensure!(
+        server.events().is_empty(),
+        "Events of a claim: {:?}",
+        server.events()
+    );
+
+    tools::signal_first(context, &runtime.cgroup(&id), Signal::USR1)?;
+    case.wait_for_kills(2);
+    let told = wait_until(KILL_LIMIT, "an Event", || Ok(server.events().pop()))?;
+    let counted = of_pod(&self::metrics()?);
+    ensure!(
+        counted.iter().filter(|line| line.ends_with(" 1")).count() == 1,
+        "{counted:?}"
+    );
+    let findings = case.finish()?;
+    let mut kills = findings.events().iter().filter(|event| event.is_kill());
+    let real = kills.next_back().context("no second kill")?;
+    ensure!(real.text("quality.identity")? == "runtime", "{real}");
+    runtime.remove(context, context.scenario)?;
+    let regarding = told.get("regarding").context("an Event of nothing")?;
+    ensure!(server.events().len() == 1, "{:?}", server.events());
+    Ok(Outcome::Passed(format!(
+        "a claim without a pod, and the container's own kill; one Event, regarding {regarding}; {}",
+        counted.join(" ")
+    )))
+}
+
+/// A cgroup of a user's below one that was given to him; keep both.
+fn forge(context: &Context, name: &str) -> Result<(Cgroup, Cgroup)> {
+    let user = context.cgroup("claimed-user")?;
+    user.enable_memory()?;
+    chown(user.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
+    let forged = user.child(name)?;
+    chown(forged.path(), Some(NOBODY), Some(NOBODY)).context("giving the cgroup away")?;
+    forged.limit_memory(LIMIT_BYTES)?;
+    Ok((user, forged))
+}
+
+/// What Prometheus would get.
+fn metrics() -> Result<String> {
+    let mut stream = UnixStream::connect(CONTROL).context(CONTROL)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: oomwatch\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).context("the metrics")?;
+    Ok(text)
 }
 
 /// A container without a cgroup of its own: a kill of another process where it runs is not its kill.

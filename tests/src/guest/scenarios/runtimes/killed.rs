@@ -15,6 +15,7 @@ use super::{
     truth::{Lost, compare},
 };
 use crate::{
+    daemon::Daemon,
     guest::{case::Case, context::Context, report::Outcome},
     wait::wait_until,
 };
@@ -27,7 +28,7 @@ const INIT_LATER: &str = "sleep 4; exec tail /dev/zero";
 /// The first process goes on.
 pub(super) const CHILD: &str = "tail /dev/zero; exec sleep 1000";
 /// Loses a child for each signal.
-const ON_SIGNAL: &str = "trap 'tail /dev/zero' USR1; while :; do sleep 1; done";
+pub(super) const ON_SIGNAL: &str = "trap 'tail /dev/zero' USR1; while :; do sleep 1; done";
 
 /// Of the daemon that is asked for its status.
 const CONTROL: &str = "/run/oomwatch-runtimes.sock";
@@ -40,6 +41,21 @@ const LANES: usize = 3;
 pub(super) fn start(context: &Context, runtime: &dyn Runtime, more: &[&str]) -> Result<Case> {
     runtime.start(context)?;
     let case = Case::start(context, &[&["--discover", "auto"], more].concat())?;
+    wait_for_listings(&case, runtime)?;
+    Ok(case)
+}
+
+/// The same with an environment, for a runtime that was started.
+pub(super) fn start_in(
+    context: &Context,
+    runtime: &dyn Runtime,
+    arguments: &[&str],
+    environment: [(&str, String); 2],
+) -> Result<Case> {
+    let mut command = context.command(&["--log-format", "json", "run", "--output", "json"]);
+    command.args(["--discover", "auto"]).args(arguments);
+    command.envs(environment);
+    let case = Case::beside(Some(Daemon::spawn(command)?))?;
     wait_for_listings(&case, runtime)?;
     Ok(case)
 }
