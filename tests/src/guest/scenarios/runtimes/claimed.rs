@@ -2,7 +2,8 @@
 
 use std::{
     io::{Read as _, Write as _},
-    os::unix::{fs::chown, net::UnixStream},
+    net::TcpStream,
+    os::unix::fs::chown,
     path::Path,
 };
 
@@ -30,6 +31,7 @@ use crate::{
 
 const HOG: &str = "claimed-hog";
 const NOBODY: u32 = 65_534;
+const METRICS: &str = "127.0.0.1:9464";
 const CONTROL: &str = "/run/oomwatch-claimed.sock";
 /// Where a pod has it.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -103,10 +105,10 @@ pub(super) fn forged_pod(context: &Context) -> Result<Outcome> {
     let runtime = Cri::SYSTEMD;
     runtime.start(context)?;
     let server = ApiServer::start(Path::new(SERVICE_ACCOUNT))?;
-    let more = ["--publish", "kubernetes", "--control", CONTROL];
+    let more = ["--publish", "kubernetes", "--listen", METRICS];
     let mut case = killed::start_in(context, &runtime, &more, server.environment())?;
     let id = runtime.run(context, context.scenario, ON_SIGNAL)?;
-    let (_user, forged) = forge(context, &runtime.cgroup(&id))?;
+    let (user, forged) = forge(context, &runtime.cgroup(&id))?;
     let claim = lose(context, &mut case, &forged)?;
     ensure!(claim.text("quality.identity")? == "claimed", "{claim}");
     for name in ["container.name", "container.pod", "container.namespace"] {
@@ -121,7 +123,7 @@ pub(super) fn forged_pod(context: &Context) -> Result<Outcome> {
     };
     let metrics = of_pod(&metrics()?);
     ensure!(
-        metrics.iter().all(|line| line.ends_with(" 0")),
+        !metrics.is_empty() && metrics.iter().all(|line| line.ends_with(" 0")),
         "a claim in {metrics:?}"
     );
     ensure!(
@@ -130,12 +132,14 @@ pub(super) fn forged_pod(context: &Context) -> Result<Outcome> {
         server.events()
     );
 
+    // From here on the container's cgroup is the only one of its name.
+    drop((forged, user));
     tools::signal_first(context, &runtime.cgroup(&id), Signal::USR1)?;
     case.wait_for_kills(2);
     let told = wait_until(KILL_LIMIT, "an Event", || Ok(server.events().pop()))?;
     let counted = of_pod(&self::metrics()?);
     ensure!(
-        counted.iter().filter(|line| line.ends_with(" 1")).count() == 1,
+        counted.iter().filter(|line| line.contains("} 1 ")).count() == 1,
         "{counted:?}"
     );
     let findings = case.finish()?;
@@ -164,10 +168,13 @@ fn forge(context: &Context, name: &str) -> Result<(Cgroup, Cgroup)> {
 
 /// What Prometheus would get.
 fn metrics() -> Result<String> {
-    let mut stream = UnixStream::connect(CONTROL).context(CONTROL)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: oomwatch\r\nConnection: close\r\n\r\n")?;
+    let mut stream = TcpStream::connect(METRICS).context(METRICS)?;
+    stream.write_all(
+        format!("GET /metrics HTTP/1.1\r\nHost: {METRICS}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut text = String::new();
     stream.read_to_string(&mut text).context("the metrics")?;
+    ensure!(text.starts_with("HTTP/1.1 200 "), "{text}");
     Ok(text)
 }
 
