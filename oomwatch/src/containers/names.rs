@@ -106,9 +106,56 @@ impl Names {
         cgroup: Option<CgroupId>,
         details: ContainerDetails,
     ) {
+        if let Some(cgroup) = cgroup {
+            self.leave_to(&key, cgroup);
+        }
         if let Some(record) = self.learn(source, key, details, false) {
             record.cgroup = cgroup.or(record.cgroup);
         }
+    }
+
+    /// A cgroup is in one namespace of containerd: its other containers with this id are elsewhere.
+    fn leave_to(&mut self, key: &RuntimeKey, cgroup: CgroupId) {
+        let is_other = |other: &RuntimeKey| match (&other.realm, &key.realm) {
+            (Realm::Containerd(other), Realm::Containerd(own)) => other != own,
+            _ => false,
+        };
+        let with_id = self.with_id(&key.id);
+        let others = with_id.filter(|(other, record)| {
+            is_other(other) && record.cgroup == Some(cgroup) && record.gone_ns.is_none()
+        });
+        for other in others.map(|(other, _)| other.clone()).collect::<Vec<_>>() {
+            if let Some(record) = self.known.get_mut(&other) {
+                record.cgroup = None;
+            }
+        }
+    }
+
+    /// Where a container is by its runtime's word so far.
+    pub(crate) fn place_of(&self, key: &RuntimeKey) -> Option<CgroupId> {
+        let record = self.known.get(key)?;
+        record.cgroup.filter(|_| record.gone_ns.is_none())
+    }
+
+    /// Whether some runtime says of a cgroup that it is the container with this id.
+    pub(crate) fn is_said_of(&self, id: &ContainerId, cgroup: CgroupId) -> bool {
+        let mut there = self.there(id, cgroup);
+        there.any(|(_, record)| record.gone_ns.is_none())
+    }
+
+    /// Whether all runtimes that say so speak for a part of the host only.
+    pub(crate) fn is_of_a_part(&self, id: &ContainerId, cgroup: CgroupId) -> bool {
+        let mut there = self.there(id, cgroup).peekable();
+        there.peek().is_some() && there.all(|(key, _)| key.realm.is_part())
+    }
+
+    fn there(
+        &self,
+        id: &ContainerId,
+        cgroup: CgroupId,
+    ) -> impl Iterator<Item = (&RuntimeKey, &NameRecord)> {
+        self.with_id(id.as_str())
+            .filter(move |(_, record)| record.cgroup == Some(cgroup))
     }
 
     /// `None` if there is no room for it.
@@ -124,7 +171,7 @@ impl Names {
         {
             return None;
         }
-        let details = bounded(details);
+        let details = bounded(answerable(&key.realm, details));
         let known = match self.known.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -284,18 +331,20 @@ impl Names {
 
     /// Whether a runtime says that a cgroup's container with this id is a pod's sandbox.
     pub(crate) fn is_sandbox(&self, id: &ContainerId, cgroup: CgroupId) -> bool {
-        let mut there = self
-            .with_id(id.as_str())
-            .filter(|(_, record)| record.cgroup == Some(cgroup));
+        let mut there = self.there(id, cgroup);
         there.any(|(_, record)| record.details.is_sandbox == Some(true))
     }
 
-    /// Whether a source is yet to be asked for a container's place. Says so once.
-    pub(crate) fn take_unplaced(&mut self, key: &RuntimeKey) -> bool {
+    /// Whether a source is yet to be asked for a container's place. Says so once. A cgroup that is gone is no place.
+    pub(crate) fn take_unplaced(
+        &mut self,
+        key: &RuntimeKey,
+        is_live: impl Fn(CgroupId) -> bool,
+    ) -> bool {
         let Some(record) = self.known.get_mut(key) else {
             return false;
         };
-        record.cgroup.is_none() && !std::mem::replace(&mut record.is_asked, true)
+        !record.cgroup.is_some_and(is_live) && !std::mem::replace(&mut record.is_asked, true)
     }
 
     /// Whether a connected source is expected to report more of this container soon.
@@ -369,12 +418,34 @@ impl Names {
     }
 }
 
+/// What a runtime may tell of its containers. Only the host's CRI, and engines that Kubernetes may use, answer for pods of
+/// the cluster. Elsewhere their labels are anybody's.
+fn answerable(realm: &Realm, details: ContainerDetails) -> ContainerDetails {
+    let has_pods = match realm {
+        Realm::Containerd(namespace) => {
+            &**namespace == CRI_NAMESPACE || is_dockers(namespace) || namespace.starts_with("in:")
+        }
+        Realm::Docker(owner) | Realm::Podman(owner) => *owner == Owner::Host,
+        Realm::CriO => true,
+    };
+    if has_pods {
+        return details;
+    }
+    ContainerDetails {
+        // Podman has pods of its own, without a namespace.
+        pod: details.pod.filter(|_| matches!(realm, Realm::Podman(_))),
+        pod_uid: None,
+        namespace: None,
+        ..details
+    }
+}
+
 /// Whether the containers of a realm may be those of a runtime, by the runtime's name in a path. A runtime that speaks
 /// for a part of the host, such as a user's, describes no path that root made.
 fn describes(realm: &Realm, runtime: Option<&str>) -> bool {
     let is_containerds = matches!(runtime, None | Some("containerd" | "nerdctl"));
     match realm {
-        Realm::Containerd(namespace) if is_part(namespace) => false,
+        realm if realm.is_part() => false,
         Realm::Containerd(namespace) if is_dockers(namespace) => {
             matches!(runtime, None | Some("docker"))
         }
@@ -382,13 +453,9 @@ fn describes(realm: &Realm, runtime: Option<&str>) -> bool {
         Realm::Docker(Owner::Host) => matches!(runtime, None | Some("docker")),
         Realm::Podman(Owner::Host) => matches!(runtime, None | Some("podman")),
         Realm::CriO => matches!(runtime, None | Some("cri-o")),
+        // A part of the host, as above.
         Realm::Docker(Owner::User(_)) | Realm::Podman(Owner::User(_)) => false,
     }
-}
-
-/// A namespace of a containerd that is a user's, or inside a container: its source puts `uid:` or `in:` before it.
-fn is_part(namespace: &str) -> bool {
-    namespace.starts_with("uid:") || namespace.starts_with("in:")
 }
 
 /// The namespaces of containerd in which Docker keeps its containers.

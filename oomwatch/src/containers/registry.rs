@@ -218,8 +218,13 @@ impl Registry {
     }
 
     /// The living container that a person means: by its id, its key `runtime/realm/id`, or its cgroup's path. Of
-    /// several with one id, a single one on evidence is meant.
-    pub(crate) fn meant(&self, tree: &Tree, id: &ContainerId) -> Result<CgroupId, RegistryError> {
+    /// several with one id, a single one on evidence is meant. `named` adds what runtimes tell, and with it the key.
+    pub(crate) fn meant(
+        &self,
+        tree: &Tree,
+        id: &ContainerId,
+        named: &dyn Fn(&Container) -> Option<Arc<Container>>,
+    ) -> Result<CgroupId, RegistryError> {
         let alike = self.with_id(tree, id);
         let on_evidence = |found: &&Arc<Container>| found.identity != Identity::Claimed;
         let better: Vec<_> = alike.iter().filter(on_evidence).collect();
@@ -227,10 +232,11 @@ impl Registry {
             ([one], _) => Ok(one.cgroup_id),
             ([], [one]) => Ok(one.cgroup_id),
             ([], []) => self
-                .by_key(tree, id.as_str())
+                .by_key(tree, id.as_str(), named)
                 .ok_or_else(|| RegistryError::Unknown(id.clone())),
             _ => {
-                let keys = alike.iter().map(|found| self.key(tree, found)).collect();
+                let keys = alike.iter().map(|found| self.key(tree, found, named));
+                let keys = keys.collect();
                 Err(RegistryError::Ambiguous {
                     id: id.clone(),
                     keys,
@@ -240,19 +246,29 @@ impl Registry {
     }
 
     /// How a person names one of several with one id.
-    fn key(&self, tree: &Tree, container: &Container) -> String {
-        let key = container.key();
+    fn key(
+        &self,
+        tree: &Tree,
+        container: &Container,
+        named: &dyn Fn(&Container) -> Option<Arc<Container>>,
+    ) -> String {
+        let key = key_of(container, named);
         let mut alike = self.with_id(tree, &container.id).into_iter();
-        let is_unique =
-            alike.all(|other| other.cgroup_id == container.cgroup_id || other.key() != key);
+        let is_unique = alike
+            .all(|other| other.cgroup_id == container.cgroup_id || key_of(&other, named) != key);
         let path = || tree.printable_path(container.cgroup_id);
         key.filter(|_| is_unique).or_else(path).unwrap_or_default()
     }
 
-    fn by_key(&self, tree: &Tree, key: &str) -> Option<CgroupId> {
+    fn by_key(
+        &self,
+        tree: &Tree,
+        key: &str,
+        named: &dyn Fn(&Container) -> Option<Arc<Container>>,
+    ) -> Option<CgroupId> {
         if let Some(id) = Container::id_of_key(key) {
             let mut alike = self.with_id(tree, &id).into_iter();
-            let meant = alike.find(|found| found.key().as_deref() == Some(key));
+            let meant = alike.find(|found| key_of(found, named).as_deref() == Some(key));
             return meant.map(|found| found.cgroup_id);
         }
         let mut live = self.live.iter();
@@ -287,6 +303,14 @@ impl Registry {
     fn hash(&self, id: &str) -> u64 {
         self.hasher.hash_one(id)
     }
+}
+
+/// The key of a container with all that is known of it.
+fn key_of(
+    container: &Container,
+    named: &dyn Fn(&Container) -> Option<Arc<Container>>,
+) -> Option<String> {
+    named(container).map_or_else(|| container.key(), |named| named.key())
 }
 
 #[cfg(test)]
@@ -377,21 +401,24 @@ mod tests {
         registry.add(&tree, of_realm("a", 2)).unwrap();
         registry.add(&tree, of_realm("b/c", 3)).unwrap();
         let id = |text: &str| ContainerId::new(text).unwrap();
-        let error = registry.meant(&tree, &id("web")).unwrap_err();
+        let error = registry.meant(&tree, &id("web"), &|_| None).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("containerd/a/web") && text.contains("containerd/b%2Fc/web"),
             "{text}"
         );
-        assert_eq!(registry.meant(&tree, &id("containerd/a/web")), Ok(POD));
         assert_eq!(
-            registry.meant(&tree, &id("containerd/b%2Fc/web")),
+            registry.meant(&tree, &id("containerd/a/web"), &|_| None),
+            Ok(POD)
+        );
+        assert_eq!(
+            registry.meant(&tree, &id("containerd/b%2Fc/web"), &|_| None),
             Ok(OTHER)
         );
-        assert_eq!(registry.meant(&tree, &id("/b")), Ok(OTHER));
+        assert_eq!(registry.meant(&tree, &id("/b"), &|_| None), Ok(OTHER));
         for unknown in ["containerd/x/web", "/c", "a/b/c/web"] {
             assert!(matches!(
-                registry.meant(&tree, &id(unknown)),
+                registry.meant(&tree, &id(unknown), &|_| None),
                 Err(RegistryError::Unknown(_))
             ));
         }
@@ -407,14 +434,14 @@ mod tests {
         registry.add(&tree, claim).unwrap();
         let a = ContainerId::new("a").unwrap();
         assert_eq!(registry.find(&tree, &a), None);
-        assert_eq!(registry.meant(&tree, &a), Ok(POD));
+        assert_eq!(registry.meant(&tree, &a, &|_| None), Ok(POD));
         registry.add_by_hand(&tree, container("a", 3)).unwrap();
-        assert_eq!(registry.meant(&tree, &a), Ok(OTHER));
+        assert_eq!(registry.meant(&tree, &a, &|_| None), Ok(OTHER));
     }
 
     #[test]
     fn removing_an_unknown_id_names_it() {
-        let error = Registry::default().meant(&tree(), &ContainerId::new("x").unwrap());
+        let error = Registry::default().meant(&tree(), &ContainerId::new("x").unwrap(), &|_| None);
         assert_eq!(
             error.unwrap_err().to_string(),
             "no container x is registered"

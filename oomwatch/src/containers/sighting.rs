@@ -117,6 +117,18 @@ pub(crate) enum Realm {
 pub(crate) const CRI_NAMESPACE: &str = "k8s.io";
 
 impl Realm {
+    /// Whether its runtime speaks for a part of the host only: a user's, or one inside a container. The source of such a
+    /// containerd puts `uid:` or `in:` before its namespaces.
+    pub(crate) fn is_part(&self) -> bool {
+        match self {
+            Self::Containerd(namespace) => {
+                namespace.starts_with("uid:") || namespace.starts_with("in:")
+            }
+            Self::Docker(owner) | Self::Podman(owner) => *owner != Owner::Host,
+            Self::CriO => false,
+        }
+    }
+
     /// Where an interface of root's keeps its containers, if it has no namespaces.
     pub(crate) fn of(api: RuntimeApi) -> Self {
         match api {

@@ -35,7 +35,7 @@ impl Engine {
     /// Registers a cgroup as a container, if its path says so and nobody took it out.
     pub(super) fn discover(&mut self, id: CgroupId) {
         if self.discovers()
-            && !self.is_taken_out(id)
+            && !self.is_said(id)
             && let Some(container) = self.container_at(id)
             && let Err(error) = self.register_found(container)
         {
@@ -70,7 +70,7 @@ impl Engine {
             && let Some(unit) = unit_at(id, &path)
             && self.outer(id).is_none()
         {
-            return Some(self.judged_unit(unit, &path));
+            return self.judged_unit(unit, &path);
         }
         let is_leaf = self.discovery == CgroupDiscovery::Leaves && self.tree.is_leaf(id);
         leaf_at(id, &path).filter(|_| is_leaf)
@@ -114,6 +114,9 @@ impl Engine {
             };
             return claimed(found, Some(realm), inside);
         }
+        if let Some(above) = self.taken_out_above(found.cgroup_id) {
+            return claimed(found, Some(format!("in:{above}")), None);
+        }
         match self.made_by(found.cgroup_id) {
             MadeBy::Root if self.is_free(&found) => found,
             MadeBy::Root => {
@@ -125,21 +128,38 @@ impl Engine {
         }
     }
 
-    /// A unit's name is its own only where root made its cgroup; elsewhere it has its path's.
-    fn judged_unit(&mut self, unit: Container, path: &str) -> Container {
-        match (self.made_by(unit.cgroup_id), ContainerId::new(path)) {
-            (MadeBy::Root, _) | (_, Err(_)) => unit,
-            (_, Ok(id)) => Container { id, ..unit },
-        }
+    /// A unit has its name only where root made its cgroup. Elsewhere it is a claim under its path.
+    fn judged_unit(&mut self, unit: Container, path: &str) -> Option<Container> {
+        let realm = match self.made_by(unit.cgroup_id) {
+            MadeBy::Root => return Some(unit),
+            MadeBy::User(uid) => Some(format!("uid:{uid}")),
+            MadeBy::Unknown => None,
+        };
+        let id = ContainerId::new(path).ok()?;
+        Some(claimed(Container { id, ..unit }, realm, None))
     }
 
-    /// The nearest container above a cgroup. What a person registered may be anything, such as a pod.
+    /// The nearest cgroup above whose container a person took out. What is below is in that container all the same.
+    fn taken_out_above(&self, id: CgroupId) -> Option<CgroupId> {
+        let mut above = self.tree.lineage(id).skip(1);
+        above.find(|id| self.is_taken_out(*id))
+    }
+
+    /// The nearest container above a cgroup. What a person registered may be anything, such as a pod: its path tells.
     fn outer(&self, id: CgroupId) -> Option<Arc<Container>> {
         let above = self.tree.lineage(id).skip(1);
         let mut containers = above
             .filter(|&id| self.registry.contains(id))
             .filter_map(|id| self.container(id));
-        containers.find(|outer| is_border(outer))
+        containers.find(|outer| match outer.identity {
+            Identity::Manual => self.has_containers_path(outer.cgroup_id),
+            _ => is_border(outer),
+        })
+    }
+
+    fn has_containers_path(&self, id: CgroupId) -> bool {
+        let path = self.tree.printable_path(id);
+        path.is_some_and(|path| container_at(id, &path).is_some())
     }
 
     /// Whether nobody else has the id, and its runtime does not say that it is elsewhere.
@@ -154,8 +174,18 @@ impl Engine {
         let mut alike = self.registry.with_id(&self.tree, &found.id).into_iter();
         !is_elsewhere
             && !alike.any(|other| {
-                other.cgroup_id != cgroup && other.identity.is_evidence() && is_same(&other)
+                other.cgroup_id != cgroup
+                    && other.identity.is_evidence()
+                    && is_same(&other)
+                    && !self.is_of_a_part(&other)
             })
+    }
+
+    /// Whether only runtimes that speak for a part of the host, such as a user's, say that this is a container. Their ids
+    /// are not the host's.
+    fn is_of_a_part(&self, container: &Container) -> bool {
+        container.identity == Identity::Runtime
+            && self.names.is_of_a_part(&container.id, container.cgroup_id)
     }
 
     /// Who made a cgroup.

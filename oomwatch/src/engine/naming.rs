@@ -77,9 +77,17 @@ impl Engine {
                     let id = ContainerId::new(&key.id).ok()?;
                     Some((id, cgroup_id))
                 });
+                let before = self.names.place_of(&key);
                 self.names.seen((source, api), key, cgroup_id, *details);
-                if let Some(key) = unplaced.filter(|key| self.names.take_unplaced(key)) {
+                let tree = &self.tree;
+                let is_live = |id| tree.is_live(id);
+                if let Some(key) = unplaced.filter(|key| self.names.take_unplaced(key, is_live)) {
                     self.wanted.push((source, key));
+                }
+                if let (Some(before), Some((id, now))) = (before, &placed)
+                    && before != *now
+                {
+                    self.moved_away(id, before);
                 }
                 placed
             }
@@ -130,6 +138,17 @@ impl Engine {
             self.judge_again(other.cgroup_id);
         }
         self.note_border(cgroup_id);
+    }
+
+    /// A runtime says that its container is elsewhere now. What is still there has its name by no word.
+    fn moved_away(&mut self, id: &ContainerId, from: CgroupId) {
+        let there = self.container(from);
+        let is_this =
+            there.is_some_and(|there| there.identity == Identity::Runtime && there.id == *id);
+        if is_this && self.tree.is_live(from) && !self.names.is_said_of(id, from) {
+            self.withdraw(from);
+            self.discover(from);
+        }
     }
 
     /// Whether a registration gives way to a runtime's word on the same cgroup.

@@ -24,7 +24,27 @@ impl Engine {
             self.forget_by_hand(cgroup);
         }
         self.newly_registered = true;
+        self.note_border(cgroup);
+        self.judge_below_borders();
         Ok(())
+    }
+
+    /// The same for a registration from before the first scan, which found the cgroup's container since.
+    pub(crate) fn register_given(&mut self, container: Container) -> Result<(), RegistryError> {
+        let cgroup = container.cgroup_id;
+        let there = self.container(cgroup);
+        let is_found = there.is_some_and(|there| there.identity != Identity::Manual);
+        if is_found && self.others_with(&container.id, cgroup).is_none() {
+            self.withdraw(cgroup);
+        }
+        self.register_by_hand(container)
+    }
+
+    /// A container elsewhere that has this id on evidence.
+    fn others_with(&self, id: &ContainerId, cgroup: CgroupId) -> Option<CgroupId> {
+        self.registry
+            .find(&self.tree, id)
+            .filter(|found| *found != cgroup)
     }
 
     /// Registers a container.
@@ -44,10 +64,13 @@ impl Engine {
     }
 
     pub(crate) fn unregister(&mut self, id: &ContainerId) -> Result<Arc<Container>, RegistryError> {
-        let cgroup = self.registry.meant(&self.tree, id)?;
+        let named = |container: &Container| self.names.name(container);
+        let cgroup = self.registry.meant(&self.tree, id, &named)?;
         let container = self.withdraw(cgroup);
         self.take_out(cgroup);
         self.judge_refused();
+        self.note_border(cgroup);
+        self.judge_below_borders();
         container.ok_or_else(|| RegistryError::Unknown(id.clone()))
     }
 

@@ -140,6 +140,11 @@ impl Engine {
         self.by_hand.changed.insert(cgroup);
     }
 
+    /// Whether a person has said what a cgroup is: nothing else registers it.
+    pub(super) fn is_said(&self, cgroup: CgroupId) -> bool {
+        self.by_hand.words.contains_key(&cgroup)
+    }
+
     pub(super) fn is_taken_out(&self, cgroup: CgroupId) -> bool {
         self.by_hand.words.get(&cgroup) == Some(&Word::TakenOut)
     }

@@ -227,8 +227,11 @@ fn a_name_is_where_its_runtime_says() {
     let key = key(CRI.1, &hex(), None);
     names.seen(CRI, key.clone(), None, named("app"));
     assert_eq!(names.place(&hex(), None), None);
-    assert!(names.take_unplaced(&key));
-    assert!(!names.take_unplaced(&key), "a source is asked once");
+    assert!(names.take_unplaced(&key, |_| true));
+    assert!(
+        !names.take_unplaced(&key, |_| true),
+        "a source is asked once"
+    );
     names.seen(CRI, key, Some(CgroupId(4)), named("app"));
     assert_eq!(names.place(&hex(), None), Some(CgroupId(4)));
     assert!(names.name(&container(hex(), None)).is_none());

@@ -142,6 +142,136 @@ fn a_users_cgroup_gets_no_name_and_takes_no_place() {
 }
 
 #[test]
+fn a_users_unit_has_no_name() {
+    let mut engine = Engine::new(EngineConfig {
+        owners: Arc::new(Mixed),
+        units: true,
+        ..setting(CgroupDiscovery::Containers)
+    });
+    engine.learn(SYSTEM, CgroupId::ROOT, b"system.slice");
+    engine.learn(USERS, CgroupId::ROOT, b"users");
+    engine.learn(A, SYSTEM, b"sshd.service");
+    engine.learn(B, USERS, b"sshd.service");
+    let found = |cgroup| engine.container(cgroup).unwrap();
+    assert_eq!(found(A).details.name.as_deref(), Some("sshd.service"));
+    assert_eq!(found(A).identity, Identity::Unit);
+    let forged = found(B);
+    assert_eq!(
+        (forged.id.as_str(), forged.identity),
+        ("/users/sshd.service", Identity::Claimed)
+    );
+    assert_eq!(forged.details.name, None);
+    assert_eq!(forged.details.realm.as_deref(), Some("uid:1000"));
+}
+
+/// A container of Docker by hand, and one inside it.
+fn nested() -> (Engine, ContainerId) {
+    let mut engine = engine();
+    engine.learn(A, SYSTEM, &scope());
+    let inner = format!("docker-{}.scope", "c3".repeat(32));
+    engine.learn(INNER, A, inner.as_bytes());
+    assert_eq!(identity(&engine, INNER), Some(Identity::Claimed));
+    let outer = ContainerId::new(&hex()).unwrap();
+    engine.unregister(&outer).unwrap();
+    (engine, outer)
+}
+
+#[test]
+fn what_is_in_a_container_that_was_taken_out_stays_a_claim() {
+    let (mut engine, _) = nested();
+    assert_eq!(identity(&engine, INNER), Some(Identity::Claimed));
+    let later = format!("docker-{}.scope", "d4".repeat(32));
+    engine.learn(B, A, later.as_bytes());
+    assert_eq!(identity(&engine, B), Some(Identity::Claimed));
+}
+
+#[test]
+fn what_is_in_a_container_by_hand_is_in_that_one() {
+    let (mut engine, _) = nested();
+    let mine = Container {
+        id: ContainerId::new("mine").unwrap(),
+        cgroup_id: A,
+        identity: Identity::Manual,
+        inside: None,
+        details: ContainerDetails::default(),
+    };
+    engine.register_by_hand(mine).unwrap();
+    let inner = engine.container(INNER).unwrap();
+    assert_eq!(inner.identity, Identity::Claimed);
+    let outer = inner.inside.as_ref().map(|outer| outer.id.as_str());
+    assert_eq!(outer, Some("mine"));
+}
+
+#[test]
+fn a_word_of_an_earlier_run_beats_what_the_scan_finds() {
+    let mut engine = engine();
+    let mine = ContainerId::new("mine").unwrap();
+    engine.resume(
+        None,
+        vec![(A, crate::containers::identity::Word::Is(mine.clone()))],
+    );
+    engine.learn(A, SYSTEM, &scope());
+    engine.settle_resumed();
+    assert_eq!(engine.container(A).unwrap().id, mine);
+    assert_eq!(identity(&engine, A), Some(Identity::Manual));
+}
+
+#[test]
+fn a_container_that_moved_leaves_its_cgroup() {
+    let mut engine = engine();
+    engine.learn(A, SYSTEM, b"one");
+    engine.learn(B, SYSTEM, b"two");
+    sight(&mut engine, docker(Some(A), "web"));
+    assert_eq!(identity(&engine, A), Some(Identity::Runtime));
+    sight(&mut engine, docker(Some(B), "web"));
+    assert_eq!(identity(&engine, A), None);
+    assert_eq!(identity(&engine, B), Some(Identity::Runtime));
+}
+
+#[test]
+fn a_users_runtime_takes_no_id_from_the_host() {
+    let mut engine = engine();
+    engine.learn(A, USERS, b"one");
+    let details = ContainerDetails {
+        namespace: Some("prod".to_owned()),
+        pod: Some("billing-0".to_owned()),
+        pod_uid: Some("u".to_owned()),
+        runtime: Some("docker".to_owned()),
+        ..ContainerDetails::default()
+    };
+    let realm = Realm::Docker(Owner::User(1000));
+    let users = Sighting::Seen {
+        api: RuntimeApi::Docker,
+        key: RuntimeKey { id: hex(), realm },
+        cgroup_id: Some(A),
+        is_running: true,
+        details: Box::new(details),
+    };
+    sight(&mut engine, users);
+    engine.learn(B, SYSTEM, &scope());
+    assert_eq!(identity(&engine, A), Some(Identity::Runtime));
+    assert_eq!(identity(&engine, B), Some(Identity::Path));
+    // Nor does it name a pod of the cluster.
+    let event = killed(&mut engine, 1, A);
+    let details = &event.container.as_deref().unwrap().details;
+    assert_eq!(
+        (&details.pod, &details.namespace, &details.pod_uid),
+        (&None, &None, &None)
+    );
+}
+
+#[test]
+fn a_container_is_taken_out_by_the_key_that_is_listed() {
+    let mut engine = engine();
+    engine.learn(A, SYSTEM, b"one");
+    sight(&mut engine, docker(Some(A), "web"));
+    let key = engine.describe(A).and_then(|listed| listed.container.key());
+    let key = ContainerId::new(&key.unwrap()).unwrap();
+    engine.unregister(&key).unwrap();
+    assert_eq!(identity(&engine, A), None);
+}
+
+#[test]
 fn what_root_made_below_a_users_directory_is_a_claim() {
     let mut engine = engine();
     engine.learn(INNER, USERS, b"roots.slice");
@@ -167,7 +297,10 @@ fn an_instance_inside_another_is_claimed_and_says_where() {
     let event = killed(&mut engine, 2, B);
     assert_eq!(event.answerable().unwrap().cgroup_id, B);
     let db = ContainerId::new("db").unwrap();
-    assert_eq!(engine.registry().meant(engine.tree(), &db), Ok(B));
+    assert_eq!(
+        engine.registry().meant(engine.tree(), &db, &|_| None),
+        Ok(B)
+    );
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl<G: Ground> Places<G> {
         }
         let candidates = self.candidates(key, place);
         if let Some(found) = self.only_one(&candidates) {
-            return self.neighbours.take(found, key).then_some(found);
+            return self.neighbours.take(found, key, true).then_some(found);
         }
         self.of_process(key, process?, &candidates)
     }
@@ -119,11 +119,7 @@ impl<G: Ground> Places<G> {
         }
         let path = self.ground.path_of(process)?;
         match judge(&path, &key.id) {
-            Verdict::Own(path) => {
-                let found = self.cgroup(path)?;
-                self.neighbours.give(found, key);
-                Some(found)
-            }
+            Verdict::Own(path) => self.taken(path, key),
             _ if candidates.contains(&path) => self.taken(&path, key),
             Verdict::Unclaimed if !self.neighbours.is_shared(key, process.pid) => {
                 self.taken(&path, key)
@@ -135,7 +131,7 @@ impl<G: Ground> Places<G> {
     /// The cgroup at a path that does not name the container, unless another container has it.
     fn taken(&mut self, path: &str, key: &RuntimeKey) -> Option<CgroupId> {
         let found = self.cgroup(path)?;
-        self.neighbours.take(found, key).then_some(found)
+        self.neighbours.take(found, key, false).then_some(found)
     }
 
     /// The cgroup at a path, if it exists and the runtime may speak for it.

@@ -7,7 +7,11 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use tokio::net::UnixStream;
 
-use crate::{cgroup::hierarchy::Hierarchy, containers::sighting::Owner};
+use crate::{
+    cgroup::hierarchy::Hierarchy,
+    containers::{by_path::container_at, sighting::Owner},
+    id::CgroupId,
+};
 
 /// Where a runtime usually has its hierarchy.
 const USUAL_MOUNTS: &[&str] = &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -63,14 +67,20 @@ impl Speaker {
             };
         };
         let read = |of: &str, name: &str| fs::read_to_string(format!("/proc/{of}/{name}"));
-        let is_here = read(&pid.to_string(), "status").is_ok_and(|status| is_here(&status));
-        let root = match (
-            read(&pid.to_string(), "mountinfo"),
-            read("self", "mountinfo"),
-        ) {
+        let its = |name| read(&pid.to_string(), name);
+        let container = its("cgroup").ok().and_then(|text| container(&text));
+        // Nothing in a container speaks for the outside, whatever it sees of it.
+        let is_here = container.is_none() && its("status").is_ok_and(|status| is_here(&status));
+        let root = match (its("mountinfo"), read("self", "mountinfo")) {
             (Ok(its), Ok(own)) => root(&its, &own, hierarchy.mount()),
             // Without the right to read it, only a neighbour is taken to see what we see.
             _ => is_here.then(String::new),
+        };
+        let root = match container {
+            Some(container) => root
+                .filter(|root| is_at_or_below(root, &container))
+                .or(Some(container)),
+            None => root,
         };
         Self {
             owner,
@@ -111,6 +121,20 @@ impl Speaker {
             (Owner::Host, root) => Some(format!("in:{}", root.unwrap_or("?"))),
         }
     }
+}
+
+/// The outermost container that a process is in, by the path of its cgroup.
+fn container(text: &str) -> Option<String> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let ends = path.match_indices('/').map(|(end, _)| end).skip(1);
+    let mut above = ends.chain([path.len()]).filter_map(|end| path.get(..end));
+    let is_container = |path: &&str| container_at(CgroupId(0), path).is_some();
+    above.find(is_container).map(str::to_owned)
+}
+
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    let below = path.strip_prefix(above);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 /// Whether a process has one number only: the one in the pid namespace that `/proc` shows.
@@ -223,6 +247,27 @@ pub(super) mod tests {
         for unknown in [inside("/.."), String::new(), inside("/a/../b")] {
             assert_eq!(seen(&unknown, HOST), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_runtime_in_a_container_begins_there() {
+        let id = "5".repeat(64);
+        let node = format!("/system.slice/docker-{id}.scope");
+        let of = |path: &str| container(&format!("1:name=x:/y\n0::{path}\n"));
+        assert_eq!(
+            of(&format!("{node}/system.slice/containerd.service")),
+            Some(node.clone())
+        );
+        assert_eq!(of(&node), Some(node.clone()));
+        for host in [
+            "/system.slice/containerd.service",
+            "/",
+            "/podruntime.slice/a.service",
+        ] {
+            assert_eq!(of(host), None, "{host}");
+        }
+        assert!(is_at_or_below("/a/b", "/a") && is_at_or_below("/a", "/a"));
+        assert!(!is_at_or_below("/ab", "/a") && !is_at_or_below("", "/a"));
     }
 
     #[test]

@@ -41,10 +41,16 @@ fn up_to_id<'a>(path: &'a str, id: &str) -> Option<&'a str> {
         .filter_map(|end| path.get(..end))
         .filter(|above| above.rsplit('/').next().is_some_and(holds));
     if is_unique {
-        above.next()
-    } else {
-        above.last()
+        return above.next();
     }
+    let own = above.last()?;
+    let below = path.get(own.len()..)?.split('/').nth(1);
+    below.is_none_or(is_of_an_init).then_some(own)
+}
+
+/// Whether a cgroup below a container's is made by crun, or by a systemd that is its init.
+fn is_of_an_init(name: &str) -> bool {
+    name == "container" || is_of_a_unit(name) || name.ends_with(".slice")
 }
 
 /// A service, a session or another scope of the host's service manager.
@@ -96,6 +102,8 @@ mod tests {
             judge("/default/web/init.scope", "web"),
             Verdict::Own("/default/web")
         );
+        // Somebody made another one inside, or the name stands for something else.
+        assert_eq!(judge("/web/api", "web"), Verdict::Unclaimed);
         // The namespace has the container's name.
         assert_eq!(judge("/web/web", "web"), Verdict::Own("/web/web"));
     }

@@ -11,9 +11,16 @@ const MAX_NEIGHBOURS: usize = 65_536;
 /// What each container of a runtime has.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours {
-    cgroups: HashMap<CgroupId, RuntimeKey>,
+    cgroups: HashMap<CgroupId, Holder>,
     /// The first process of each.
     processes: HashMap<RuntimeKey, u32>,
+}
+
+/// Who has a cgroup, and whether the runtime has configured it so.
+#[derive(Debug)]
+struct Holder {
+    key: RuntimeKey,
+    is_configured: bool,
 }
 
 impl Neighbours {
@@ -33,20 +40,25 @@ impl Neighbours {
         is_full || having.any(|(other, _)| other != key)
     }
 
-    /// Gives a container a cgroup whose path has its id.
-    pub(super) fn give(&mut self, cgroup: CgroupId, key: &RuntimeKey) {
-        if self.cgroups.len() < MAX_NEIGHBOURS {
-            self.cgroups.insert(cgroup, key.clone());
-        }
-    }
-
-    /// Gives a container a cgroup, unless another container has it.
-    pub(super) fn take(&mut self, cgroup: CgroupId, key: &RuntimeKey) -> bool {
+    /// Gives a container a cgroup, unless another container has it. The path that a runtime configures beats a process.
+    pub(super) fn take(&mut self, cgroup: CgroupId, key: &RuntimeKey, is_configured: bool) -> bool {
         let has_room = self.cgroups.len() < MAX_NEIGHBOURS;
+        let holder = Holder {
+            key: key.clone(),
+            is_configured,
+        };
         match self.cgroups.entry(cgroup) {
-            Entry::Occupied(entry) => entry.get() == key,
+            Entry::Occupied(mut entry) => {
+                let has = entry.get();
+                let is_better = is_configured && !has.is_configured;
+                if is_better {
+                    entry.insert(holder);
+                    return true;
+                }
+                has.key == *key
+            }
             Entry::Vacant(entry) if has_room => {
-                entry.insert(key.clone());
+                entry.insert(holder);
                 true
             }
             Entry::Vacant(_) => false,
@@ -55,7 +67,7 @@ impl Neighbours {
 
     /// Keeps what the containers have that are still there.
     pub(super) fn retain(&mut self, is_known: impl Fn(&RuntimeKey) -> bool) {
-        self.cgroups.retain(|_, key| is_known(key));
+        self.cgroups.retain(|_, holder| is_known(&holder.key));
         self.processes.retain(|key, _| is_known(key));
     }
 }
@@ -89,11 +101,13 @@ mod tests {
     #[test]
     fn a_cgroup_is_one_containers() {
         let mut neighbours = Neighbours::default();
-        assert!(neighbours.take(CgroupId(1), &key("a")) && neighbours.take(CgroupId(1), &key("a")));
-        assert!(!neighbours.take(CgroupId(1), &key("b")));
-        neighbours.retain(|known| *known != key("a"));
-        assert!(neighbours.take(CgroupId(1), &key("b")));
-        neighbours.give(CgroupId(1), &key("c"));
-        assert!(!neighbours.take(CgroupId(1), &key("b")));
+        let mut take =
+            |id: &str, is_configured| neighbours.take(CgroupId(1), &key(id), is_configured);
+        assert!(take("a", false) && take("a", false));
+        assert!(!take("b", false));
+        assert!(take("c", true), "a configured path beats a process");
+        assert!(!take("a", false) && !take("a", true));
+        neighbours.retain(|known| *known != key("c"));
+        assert!(neighbours.take(CgroupId(1), &key("b"), false));
     }
 }

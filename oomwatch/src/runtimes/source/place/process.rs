@@ -46,11 +46,12 @@ impl Asked {
 impl Process {
     /// The path of its cgroup on the v2 hierarchy. `None` if it is gone, or if another process has its number.
     ///
-    /// The kernel gives start times in ticks of 10 ms. So a process that started in the tick of the request passes.
+    /// The kernel gives start times in ticks of 10 ms. A process that started in the tick of the request may have started
+    /// after it, so it proves nothing: a container's process is older than the news of it.
     pub(super) fn cgroup_path(&self) -> Option<String> {
         let before = self.stat()?;
         let text = fs::read_to_string(self.file("cgroup")).ok()?;
-        let is_the_same = before.is_live() && before.started_ticks <= self.asked_ticks;
+        let is_the_same = before.is_live() && before.started_ticks < self.asked_ticks;
         if !is_the_same || self.stat()? != before {
             return None;
         }
@@ -135,6 +136,8 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
+        // Not in the tick of its start.
+        std::thread::sleep(Duration::from_millis(20));
         let process = Asked::now().process(child.id()).unwrap();
         let path = process.cgroup_path();
         child.kill().unwrap();
