@@ -29,24 +29,6 @@ impl Engine {
         Ok(())
     }
 
-    /// The same for a registration from before the first scan, which found the cgroup's container since.
-    pub(crate) fn register_given(&mut self, container: Container) -> Result<(), RegistryError> {
-        let cgroup = container.cgroup_id;
-        let there = self.container(cgroup);
-        let is_found = there.is_some_and(|there| there.identity != Identity::Manual);
-        if is_found && self.others_with(&container.id, cgroup).is_none() {
-            self.withdraw(cgroup);
-        }
-        self.register_by_hand(container)
-    }
-
-    /// A container elsewhere that has this id on evidence.
-    fn others_with(&self, id: &ContainerId, cgroup: CgroupId) -> Option<CgroupId> {
-        self.registry
-            .find(&self.tree, id)
-            .filter(|found| *found != cgroup)
-    }
-
     /// Registers a container.
     pub(crate) fn register(&mut self, container: Container) -> Result<(), RegistryError> {
         self.registry.add(&self.tree, container)?;

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     containers::{
         container::ContainerDetails,
+        identity::Word,
         sighting::{Owner, Realm, RuntimeApi, RuntimeKey, Sighting},
     },
     engine::{EngineConfig, fixture::setting},
@@ -164,8 +165,8 @@ fn a_users_unit_has_no_name() {
     assert_eq!(forged.details.realm.as_deref(), Some("uid:1000"));
 }
 
-/// A container of Docker by hand, and one inside it.
-fn nested() -> (Engine, ContainerId) {
+/// A container of Docker that was taken out, and one inside it.
+fn nested() -> Engine {
     let mut engine = engine();
     engine.learn(A, SYSTEM, &scope());
     let inner = format!("docker-{}.scope", "c3".repeat(32));
@@ -173,12 +174,12 @@ fn nested() -> (Engine, ContainerId) {
     assert_eq!(identity(&engine, INNER), Some(Identity::Claimed));
     let outer = ContainerId::new(&hex()).unwrap();
     engine.unregister(&outer).unwrap();
-    (engine, outer)
+    engine
 }
 
 #[test]
 fn what_is_in_a_container_that_was_taken_out_stays_a_claim() {
-    let (mut engine, _) = nested();
+    let mut engine = nested();
     assert_eq!(identity(&engine, INNER), Some(Identity::Claimed));
     let later = format!("docker-{}.scope", "d4".repeat(32));
     engine.learn(B, A, later.as_bytes());
@@ -187,15 +188,8 @@ fn what_is_in_a_container_that_was_taken_out_stays_a_claim() {
 
 #[test]
 fn what_is_in_a_container_by_hand_is_in_that_one() {
-    let (mut engine, _) = nested();
-    let mine = Container {
-        id: ContainerId::new("mine").unwrap(),
-        cgroup_id: A,
-        identity: Identity::Manual,
-        inside: None,
-        details: ContainerDetails::default(),
-    };
-    engine.register_by_hand(mine).unwrap();
+    let mut engine = nested();
+    register_mine(&mut engine);
     let inner = engine.container(INNER).unwrap();
     assert_eq!(inner.identity, Identity::Claimed);
     let outer = inner.inside.as_ref().map(|outer| outer.id.as_str());
@@ -206,10 +200,7 @@ fn what_is_in_a_container_by_hand_is_in_that_one() {
 fn a_word_of_an_earlier_run_beats_what_the_scan_finds() {
     let mut engine = engine();
     let mine = ContainerId::new("mine").unwrap();
-    engine.resume(
-        None,
-        vec![(A, crate::containers::identity::Word::Is(mine.clone()))],
-    );
+    engine.resume(None, vec![(A, Word::Is(mine.clone()))]);
     engine.learn(A, SYSTEM, &scope());
     engine.settle_resumed();
     assert_eq!(engine.container(A).unwrap().id, mine);

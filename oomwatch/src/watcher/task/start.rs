@@ -271,7 +271,7 @@ impl Task {
         if !self.engine.tree().contains(cgroup_id) {
             return Err(CgroupError::NotFound { path: given.path }.into());
         }
-        self.engine.register_given(given.container)?;
+        self.engine.register_by_hand(given.container)?;
         info!(container = %id, cgroup = cgroup_id.0, "registered");
         Ok(cgroup_id)
     }

@@ -43,22 +43,20 @@ impl Neighbours {
     /// Gives a container a cgroup, unless another container has it. The path that a runtime configures beats a process.
     pub(super) fn take(&mut self, cgroup: CgroupId, key: &RuntimeKey, is_configured: bool) -> bool {
         let has_room = self.cgroups.len() < MAX_NEIGHBOURS;
-        let holder = Holder {
+        let holder = || Holder {
             key: key.clone(),
             is_configured,
         };
         match self.cgroups.entry(cgroup) {
             Entry::Occupied(mut entry) => {
-                let has = entry.get();
-                let is_better = is_configured && !has.is_configured;
+                let is_better = is_configured && !entry.get().is_configured;
                 if is_better {
-                    entry.insert(holder);
-                    return true;
+                    entry.insert(holder());
                 }
-                has.key == *key
+                entry.get().key == *key
             }
             Entry::Vacant(entry) if has_room => {
-                entry.insert(holder);
+                entry.insert(holder());
                 true
             }
             Entry::Vacant(_) => false,
